@@ -1,0 +1,96 @@
+// The C interface of fastlogconv's native code: plain pointers, sizes and strides, no PyTorch.
+//
+// Every function returns FLC_OK or one of the codes below; nothing throws across this boundary.
+// Sizes and strides are in elements. Pixels are the unit of every length.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define FLC_API __declspec(dllexport)
+#else
+#define FLC_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Raised by one whenever a struct or a signature below changes: the Python side refuses a library it was not
+// written for.
+#define FLC_ABI_VERSION 1
+
+enum flc_status {
+  FLC_OK = 0,
+  FLC_OUT_OF_MEMORY = 1,
+  FLC_NOT_AN_ID = 2,  // a label (or a mask value) that is no finite whole number (no finite number >= 0)
+  FLC_UNSUPPORTED = 3,  // a dtype or a size that this build does not handle
+};
+
+enum flc_dtype {
+  FLC_BOOL = 0,
+  FLC_UINT8,
+  FLC_INT8,
+  FLC_UINT16,
+  FLC_INT16,
+  FLC_UINT32,
+  FLC_INT32,
+  FLC_UINT64,
+  FLC_INT64,
+  FLC_FLOAT16,
+  FLC_BFLOAT16,
+  FLC_FLOAT32,
+  FLC_FLOAT64,
+};
+
+enum flc_border { FLC_FARTHEST = 0, FLC_SECOND_NEAREST = 1 };
+
+enum flc_padding { FLC_CONSTANT = 0, FLC_REFLECT, FLC_REPLICATE, FLC_CIRCULAR };
+
+// [size[0], size[1], size[2]] = [images or regions, rows, columns], read through any strides.
+typedef struct flc_tensor {
+  const void* data;
+  int32_t dtype;
+  int64_t size[3];
+  int64_t stride[3];
+} flc_tensor;
+
+typedef struct flc_weight_params {
+  double border_weight_sigma;          // bws, pixels
+  double foreground_dist_sigma;        // fds, pixels
+  double border_weight_factor;         // bwf
+  double foreground_background_ratio;  // fbr
+  double decay_length;                 // lmbda, pixels
+  int64_t radius;                      // (ks - 1) / 2 after ks was made odd, pixels
+  int32_t border;                      // flc_border
+} flc_weight_params;
+
+FLC_API int32_t flc_abi_version(void);
+
+// The instruction set in use: "avx512", "avx2", "baseline".
+FLC_API const char* flc_cpu_instruction_set(void);
+
+// Chooses one of them by name, for tests and benchmarks; FLC_UNSUPPORTED where this CPU lacks it.
+FLC_API int32_t flc_cpu_use_instruction_set(const char* name);
+
+// Instance labels [B, H, W] of any dtype to weights: contiguous [B, H, W], float32 or (out_dtype) float64.
+// Labels <= 0 are background. bad_value receives the offending label with FLC_NOT_AN_ID.
+FLC_API int32_t flc_cpu_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out,
+                                   int32_t out_dtype, int32_t threads, double* bad_value);
+
+// Region masks [N, H, W], floating point or bool, to weights [H, W].
+FLC_API int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_weight_params* params, void* out,
+                                          int32_t out_dtype, int32_t threads, double* bad_value);
+
+// Distances [N, H, W] (+inf: out of reach) and a foreground mask [1, H, W] of bool, or null, to weights [H, W].
+FLC_API int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
+                                           const flc_weight_params* params, void* out, int32_t out_dtype,
+                                           int32_t threads, double* bad_value);
+
+// The separable lambda-kernel convolution of [N, H, W], out contiguous, float32 or float64.
+FLC_API int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
+                                         int32_t padding, void* out, int32_t out_dtype, int32_t threads);
+
+#ifdef __cplusplus
+}
+#endif
