@@ -1,0 +1,37 @@
+# Each target does its own set-up: Python >= 3.10 with venv and a C++ compiler are all it needs.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp')
+
+.PHONY: test demo lint clean FORCE
+
+test: lint $(VENV)/built
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: $(VENV)/built
+	$(BIN)/python -m fastlogconv demo --out demo
+
+lint: $(VENV)/packages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CSRC)
+
+# The package itself is installed here too, editable; `built` then only follows the C++ sources.
+$(VENV)/packages: pyproject.toml setup.py $(VENV)/torch
+	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[cli,test,dev]"
+	@touch $@
+
+$(VENV)/built: $(VENV)/packages $(CSRC)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/torch: FORCE
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "$(TORCH)" | cmp -s - $@ || echo "$(TORCH)" > $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info fastlogconv/*.so fastlogconv/*.dylib

@@ -1,0 +1,1 @@
+"""Triton kernels without launch logic, installed as `fastlogconv.kernels`."""
