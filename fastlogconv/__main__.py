@@ -1,0 +1,92 @@
+"""The command line: `python -m fastlogconv`, or `fastlogconv` where it is installed."""
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+
+import torch
+
+import fastlogconv
+
+SETTINGS = {
+    "border": "the border term: second_nearest as published for the U-Net, farthest as in deepflash2",
+    "bws": "sigma of the border term, pixels",
+    "fds": "sigma of the distance to the foreground, pixels",
+    "bwf": "factor of the border term",
+    "fbr": "ratio of foreground to background: the least weight",
+    "lmbda": "decay length of the convolution kernel, pixels",
+    "ks": "size of the convolution kernel, pixels",
+    "backend": "what computes it: a name that `fastlogconv info` lists, or auto",
+}
+
+
+WEIGHTS = """\
+Write one weight image (float32) for each label image: DIR/NAME.tif, or DIR/NAME.npy for an .npy. 0 is
+background, every other number an instance; a multi-page .tif and a 3-D .npy are batches of images.
+Exit status: 0 all written or kept, 1 some failed, 2 wrong usage."""
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="fastlogconv", description="Pixel weights for segmentation.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("info", help="print versions, and which backends can run here")
+
+    demo = commands.add_parser("demo", help="weigh a photograph of coins: a table and a figure")
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: ./demo")
+
+    weights = commands.add_parser("weights", help="turn label images into weight images", description=WEIGHTS)
+    weights.add_argument("masks", nargs="+", type=Path, metavar="MASK", help=".tif, .tiff, .png or .npy")
+    weights.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    weights.add_argument("--format", choices=["tif", "npy"], help="of the outputs, whatever the inputs are")
+    weights.add_argument("--overwrite", action="store_true", help="replace existing outputs, else kept")
+    weights.add_argument("--quiet", action="store_true", help="print errors only")
+    parameters = inspect.signature(fastlogconv.weight_map).parameters
+    for name, meaning in SETTINGS.items():
+        default = parameters[name].default
+        weights.add_argument(
+            f"--{name}",
+            type=float if isinstance(default, int | float) and name != "ks" else type(default),
+            default=default,
+            help=f"{meaning} (default: %(default)s)",
+        )
+    weights.set_defaults(parser=weights)
+    return parser
+
+
+def main(argv=None):
+    """Runs one subcommand and returns the exit status."""
+    options = build_parser().parse_args(argv)
+    if options.command == "info":
+        print(fastlogconv.info())
+        return 0
+    try:
+        from fastlogconv.cli import demo, weights
+    except ModuleNotFoundError as missing:
+        if missing.name.startswith("fastlogconv"):
+            raise
+        print(
+            f'fastlogconv {options.command} needs {missing.name}: pip install "fastlogconv[cli]"',
+            file=sys.stderr,
+        )
+        return 1
+    if options.command == "demo":
+        return demo.run(options.out)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    try:
+        fastlogconv.weight_map(torch.zeros(1, 1, dtype=torch.int32), **settings)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        options.parser.error(str(problem))
+    if options.out.exists() and not options.out.is_dir():
+        options.parser.error(f"--out {options.out} is a file, not a folder")
+    try:
+        return weights.run(
+            options.masks, options.out, settings, options.format, options.overwrite, options.quiet
+        )
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

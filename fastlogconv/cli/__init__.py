@@ -1,0 +1,1 @@
+"""What the subcommands of `fastlogconv.__main__` do, where they need more than the package itself does."""
