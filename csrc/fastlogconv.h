@@ -82,7 +82,8 @@ FLC_API int32_t flc_cpu_weight_map(const flc_tensor* labels, const flc_weight_pa
 FLC_API int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_weight_params* params, void* out,
                                           int32_t out_dtype, int32_t threads, double* bad_value);
 
-// Distances [N, H, W] (+inf: out of reach) and a foreground mask [1, H, W] of bool, or null, to weights [H, W].
+// Distances [N, H, W] (+inf: out of reach) and a foreground mask [1, H, W] of bool, or null, to weights [H,
+// W].
 FLC_API int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
                                            const flc_weight_params* params, void* out, int32_t out_dtype,
                                            int32_t threads, double* bad_value);

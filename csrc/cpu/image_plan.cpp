@@ -1,0 +1,240 @@
+#include "cpu/image_plan.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace flc {
+namespace {
+
+// Label ids to consecutive indices: by a table for small ids, else by an open-addressing hash table.
+class IdNumbering {
+ public:
+  IdNumbering(int64_t largest_id, int64_t run_count) {
+    if (largest_id <= 4 * run_count + 1024)
+      by_id_.assign(largest_id + 1, -1);
+    else
+      slots_.assign(64, Slot{0, -1});
+  }
+
+  int32_t number(int64_t id) {
+    if (!by_id_.empty()) {
+      int32_t& number = by_id_[id];
+      return number >= 0 ? number : number = count_++;
+    }
+    Slot& slot = find(id);
+    if (slot.number >= 0) return slot.number;
+    slot = {id, count_++};
+    const int32_t number = slot.number;
+    if (2 * int64_t(count_) > int64_t(slots_.size())) grow();
+    return number;
+  }
+
+ private:
+  struct Slot {
+    int64_t id;
+    int32_t number;
+  };
+
+  Slot& find(int64_t id) {
+    const size_t mask = slots_.size() - 1;
+    size_t at = (static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u >> 20) & mask;
+    while (slots_[at].number >= 0 && slots_[at].id != id) at = (at + 1) & mask;
+    return slots_[at];
+  }
+
+  void grow() {
+    std::vector<Slot> old(2 * slots_.size(), Slot{0, -1});
+    old.swap(slots_);
+    for (const Slot& slot : old)
+      if (slot.number >= 0) find(slot.id) = slot;
+  }
+
+  std::vector<int32_t> by_id_;
+  std::vector<Slot> slots_;
+  int32_t count_ = 0;
+};
+
+}  // namespace
+
+OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
+                     const CallSettings& settings, int32_t border) {
+  number_instances(parts);
+  group_runs();
+  row_to_run_.assign(size_t(height) + 1, 0);
+  for (const Run& run : foreground_runs_) ++row_to_run_[run.row + 1];
+  for (int32_t y = 0; y < height; ++y) row_to_run_[y + 1] += row_to_run_[y];
+  for (Instance& instance : instances_) measure(instance, settings);
+  finish(height, width, settings, border, static_cast<int64_t>(instances_.size()) == largest_id_);
+}
+
+OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
+                     const flc_tensor& masks, const CallSettings& settings, int32_t border) {
+  const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
+  std::vector<uint8_t> foreground(size_t(height) * width, 0);
+  bool all_present = true;
+  for (size_t region = 0; region < regions.size(); ++region) {
+    if (!regions[region].size()) {
+      all_present = false;
+      continue;
+    }
+    Instance instance{};
+    instance.first_run = static_cast<int64_t>(instance_runs_.size());
+    for (const Run& run : regions[region]) {
+      instance_runs_.push_back(run);
+      std::fill_n(&foreground[size_t(run.row) * width + run.first], run.last - run.first + 1, 1);
+    }
+    instance.last_run = static_cast<int64_t>(instance_runs_.size());
+    if (values[region].smallest != 1 || values[region].largest != 1) instance.soft_mask = &masks;
+    instance.region = static_cast<int64_t>(region);
+    instances_.push_back(instance);
+  }
+  row_to_run_.assign(size_t(height) + 1, 0);
+  for (int32_t y = 0; y < height; ++y) {
+    const uint8_t* const row = foreground.data() + size_t(y) * width;
+    for (int32_t x = 0; x < width; ++x) {
+      if (!row[x]) continue;
+      const int32_t first = x;
+      while (x + 1 < width && row[x + 1]) ++x;
+      foreground_runs_.push_back({y, first, x, 0});
+    }
+    row_to_run_[y + 1] = static_cast<int64_t>(foreground_runs_.size());
+  }
+  for (Instance& instance : instances_) measure(instance, settings, values[instance.region]);
+  finish(height, width, settings, border, all_present);
+}
+
+void OwnedPlan::number_instances(const std::vector<OwnedRuns>& parts) {
+  int64_t run_count = 0;
+  for (const OwnedRuns& part : parts) {
+    run_count += part.size();
+    for (int64_t i = 0; i < part.size(); ++i) largest_id_ = std::max(largest_id_, part.ids()[i]);
+  }
+  IdNumbering numbering(largest_id_, run_count);
+  foreground_runs_.reserve(run_count);
+  for (const OwnedRuns& part : parts) {
+    for (int64_t i = 0; i < part.size(); ++i) {
+      Run run = part.begin()[i];
+      run.instance = numbering.number(part.ids()[i]);
+      if (run.instance == static_cast<int32_t>(instances_.size())) instances_.emplace_back();
+      ++instances_[run.instance].last_run;
+      foreground_runs_.push_back(run);
+    }
+  }
+}
+
+// instance_runs: the foreground runs by instance, in reading order within each.
+void OwnedPlan::group_runs() {
+  int64_t next = 0;
+  for (Instance& instance : instances_) {
+    instance.first_run = next;
+    next += instance.last_run;  // so far the number of its runs
+    instance.last_run = instance.first_run;
+  }
+  instance_runs_.resize(next);
+  for (const Run& run : foreground_runs_) instance_runs_[instances_[run.instance].last_run++] = run;
+}
+
+// The bounding box of an instance, and how far, in steps of a, the largest term of any of its sums may
+// decline: what decides whether floats can hold the sums.
+void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueRange values) {
+  const Run* const begin = instance_runs_.data() + instance.first_run;
+  const Run* const end = instance_runs_.data() + instance.last_run;
+  instance.top = begin->row;
+  instance.bottom = end[-1].row;
+  instance.left = begin->first;
+  instance.right = begin->last;
+  for (const Run* run = begin; run != end; ++run) {
+    instance.left = std::min(instance.left, run->first);
+    instance.right = std::max(instance.right, run->last);
+  }
+  const int64_t radius = settings.get().radius;
+  const int64_t height = instance.bottom - instance.top, width = instance.right - instance.left;
+  if (instance.soft_mask) {
+    instance.arithmetic = settings.arithmetic(2 * radius, values.smallest, values.largest);
+    uses_[instance.arithmetic] = true;
+    return;
+  }
+  int64_t steps = std::min(height, radius) + std::min(width, radius);
+  if (width <= radius) {
+    // Every column of the box sees every row whole. Row by row, the widest gap between a column of the box
+    // and the row's pixels; beside the box, where the window may hide a row, only rows that reach further out
+    // than all rows before them (from the top, from the bottom) can be the first in sight.
+    int64_t widest_gap = 0, records = 0;
+    int32_t expected_row = instance.top;
+    int32_t left = INT32_MAX, right = INT32_MIN;
+    bool without_gaps = true;
+    for (const Run* run = begin; run != end;) {
+      const int32_t row = run->row;
+      const int32_t row_left = run->first;
+      int32_t row_right = run->last;
+      int64_t gap = row_left - instance.left;
+      for (++run; run != end && run->row == row; ++run) {
+        gap = std::max<int64_t>(gap, run->first - row_right);
+        row_right = run->last;
+      }
+      gap = std::max<int64_t>(gap, instance.right - row_right);
+      widest_gap = std::max(widest_gap, gap);
+      without_gaps &= row == expected_row;
+      expected_row = row + 1;
+      if (row_left < left)
+        records = std::max<int64_t>(records, row - instance.top + row_left - instance.left);
+      if (row_right > right)
+        records = std::max<int64_t>(records, row - instance.top + instance.right - row_right);
+      left = std::min(left, row_left);
+      right = std::max(right, row_right);
+    }
+    left = INT32_MAX, right = INT32_MIN;
+    for (const Run* run = end; run-- != begin;) {
+      if (run->first < left)
+        records = std::max<int64_t>(records, instance.bottom - run->row + run->first - instance.left);
+      if (run->last > right)
+        records = std::max<int64_t>(records, instance.bottom - run->row + instance.right - run->last);
+      left = std::min(left, run->first);
+      right = std::max(right, run->last);
+    }
+    if (without_gaps) steps = std::min(steps, std::max({height, widest_gap, records}));
+  }
+  instance.arithmetic = settings.arithmetic(steps + CHUNK - 1);
+  uses_[instance.arithmetic] = true;
+}
+
+void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border,
+                       bool all_present) {
+  const int32_t reach = settings.get().reach;
+  // By left edge, ties by index: a counting sort.
+  std::vector<int64_t> next(size_t(width) + 1, 0);
+  for (const Instance& instance : instances_) ++next[instance.left + 1];
+  for (int32_t x = 0; x < width; ++x) next[x + 1] += next[x];
+  left_to_right_.resize(instances_.size());
+  for (size_t i = 0; i < instances_.size(); ++i)
+    left_to_right_[next[instances_[i].left]++] = static_cast<int32_t>(i);
+
+  plan_.tracking = SUM_ONLY;
+  plan_.border_top = 0;
+  plan_.border_bottom = height - 1;
+  plan_.border_left = 0;
+  plan_.border_right = width - 1;
+  if (border == FLC_SECOND_NEAREST) {
+    if (instances_.size() >= 2) plan_.tracking = NEAREST_AND_SECOND;
+  } else if (all_present && !instances_.empty()) {
+    // The farthest instance is within reach where the boxes of all, widened by the reach, overlap.
+    for (const Instance& instance : instances_) {
+      plan_.border_top = std::max(plan_.border_top, instance.top - reach);
+      plan_.border_bottom = std::min(plan_.border_bottom, instance.bottom + reach);
+      plan_.border_left = std::max(plan_.border_left, instance.left - reach);
+      plan_.border_right = std::min(plan_.border_right, instance.right + reach);
+    }
+    if (plan_.border_top <= plan_.border_bottom && plan_.border_left <= plan_.border_right)
+      plan_.tracking = NEAREST_AND_FARTHEST;
+  }
+  plan_.height = height;
+  plan_.width = width;
+  plan_.instances = instances_.data();
+  plan_.left_to_right = left_to_right_.data();
+  plan_.instance_count = static_cast<int64_t>(instances_.size());
+  plan_.instance_runs = instance_runs_.data();
+  plan_.foreground_runs = foreground_runs_.data();
+  plan_.row_to_run = row_to_run_.data();
+}
+
+}  // namespace flc

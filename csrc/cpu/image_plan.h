@@ -1,0 +1,60 @@
+// What the kernels need to know of an image: its instances with their runs, in the order they are worked on.
+#pragma once
+
+#include <vector>
+
+#include "cpu/plan.h"
+#include "cpu/tables.h"
+
+namespace flc {
+
+class OwnedRuns {
+ public:
+  OwnedRuns() = default;
+  OwnedRuns(OwnedRuns&& other) noexcept : runs_(other.runs_) { other.runs_ = {}; }
+  OwnedRuns(const OwnedRuns&) = delete;
+  OwnedRuns& operator=(const OwnedRuns&) = delete;
+  ~OwnedRuns() {
+    aligned_free(runs_.runs);
+    aligned_free(runs_.ids);
+  }
+  LabelRuns* get() { return &runs_; }
+  Run* begin() const { return runs_.runs; }
+  Run* end() const { return runs_.runs + runs_.size; }
+  int64_t size() const { return runs_.size; }
+  const int64_t* ids() const { return runs_.ids; }
+
+ private:
+  LabelRuns runs_{};
+};
+
+class OwnedPlan {
+ public:
+  // From an image's label runs, cut into consecutive parts. Instances are numbered by first appearance; in
+  // the border rule "farthest" they are the ids 1..max, present or not.
+  OwnedPlan(const std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
+            int32_t border);
+
+  // From the runs of region masks: one instance for each region that has any.
+  OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
+            const flc_tensor& masks, const CallSettings& settings, int32_t border);
+
+  const ImagePlan& get() const { return plan_; }
+  bool uses(Arithmetic arithmetic) const { return uses_[arithmetic]; }
+
+ private:
+  void number_instances(const std::vector<OwnedRuns>& parts);
+  void group_runs();
+  void measure(Instance& instance, const CallSettings& settings, ValueRange values = {1, 1});
+  void finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border, bool all_present);
+
+  ImagePlan plan_{};
+  std::vector<Run> foreground_runs_, instance_runs_;
+  std::vector<int64_t> row_to_run_;
+  std::vector<Instance> instances_;
+  std::vector<int32_t> left_to_right_;
+  int64_t largest_id_ = 0;
+  bool uses_[3] = {false, false, false};
+};
+
+}  // namespace flc

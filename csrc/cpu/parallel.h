@@ -1,0 +1,66 @@
+// Threads for one call: none is started where one will do, so forked workers stay safe.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+namespace flc {
+
+// Treats denormal numbers as zero while it lives: sums that decay to nothing would else take 100 times as
+// long. The calling thread gets its own setting back.
+class DenormalsAreZero {
+ public:
+#if defined(__SSE2__)
+  DenormalsAreZero() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+  ~DenormalsAreZero() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  DenormalsAreZero() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t(1) << 24)));
+  }
+  ~DenormalsAreZero() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
+// Calls job(i) -> status for i in [0, jobs) on up to `threads` threads, and returns the first status (by i)
+// that is not zero. Jobs must not throw.
+template <class Job>
+int32_t parallel_for(int64_t jobs, int64_t threads, const Job& job) {
+  threads = threads < jobs ? threads : jobs;
+  if (threads <= 1) {
+    const DenormalsAreZero guard;
+    for (int64_t i = 0; i < jobs; ++i)
+      if (const int32_t status = job(i)) return status;
+    return 0;
+  }
+  std::atomic<int64_t> next{0};
+  std::vector<int32_t> statuses(jobs, 0);
+  const auto work = [&] {
+    const DenormalsAreZero guard;
+    for (int64_t i; (i = next.fetch_add(1)) < jobs;) statuses[i] = job(i);
+  };
+  std::vector<std::thread> others;
+  others.reserve(threads - 1);
+  try {
+    for (int64_t i = 1; i < threads; ++i) others.emplace_back(work);
+  } catch (...) {  // no more threads to be had: those that run do the work
+  }
+  work();
+  for (std::thread& other : others) other.join();
+  for (const int32_t status : statuses)
+    if (status) return status;
+  return 0;
+}
+
+}  // namespace flc

@@ -1,0 +1,120 @@
+// Plain data that passes between the portable driver and the kernels compiled once per instruction set.
+// No inline functions here: a function compiled for AVX-512 must never stand in for its baseline twin.
+#pragma once
+
+#include <stdint.h>
+
+#include "fastlogconv.h"
+
+namespace flc {
+
+// Columns are worked on in chunks of CHUNK, weights are collected in blocks of BLOCK columns.
+constexpr int CHUNK = 16;
+constexpr int BLOCK = 64;
+
+// Pixels first..last of one row, inclusive. `instance` indexes ImagePlan::instances.
+struct Run {
+  int32_t row, first, last, instance;
+};
+
+// Runs in reading order, with the label each one carries. Grown by the scanning kernel.
+struct LabelRuns {
+  Run* runs;
+  int64_t* ids;
+  int64_t size, capacity;
+};
+
+// Smallest and largest of the nonzero values of a region mask.
+struct ValueRange {
+  double smallest, largest;
+};
+
+// The number type in which an instance's sums S_i are formed.
+enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2 };
+
+struct Instance {
+  int32_t top, bottom, left, right;  // bounding box, inclusive
+  int64_t first_run, last_run;       // its runs are instance_runs[first_run, last_run)
+  Arithmetic arithmetic;
+  const flc_tensor* soft_mask;  // its values where they are not all 0 and 1, else null
+  int64_t region;               // index into soft_mask
+};
+
+enum Tracking { SUM_ONLY = 0, NEAREST_AND_SECOND = 1, NEAREST_AND_FARTHEST = 2 };
+
+struct ImagePlan {
+  int32_t height, width;
+  const Instance* instances;
+  const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
+  int64_t instance_count;
+  const Run* instance_runs;     // grouped by instance, rows ascending
+  const Run* foreground_runs;   // in reading order, without overlap
+  const int64_t* row_to_run;    // foreground_runs of row y: [row_to_run[y], row_to_run[y + 1])
+  Tracking tracking;
+  // The border term is zero outside rows border_top..border_bottom, columns border_left..border_right.
+  int32_t border_top, border_bottom, border_left, border_right;
+};
+
+// Sums of the kernel exp(-|t| / decay_length) over a run of pixels first..last, seen from column x, split
+// into the pixels at or left of x and those right of it:
+//   left(x)  = left_decay[x - last] min(left_from_first[x - first], left_window[x - last], G(min(n, r + 1)))
+//   right(x) = right_decay[x - first + 1] min(right_to_last[x - last + 1], right_window[x - first + 1],
+//              G(min(n, r)))
+// with n the length of the run and G(n) = 1 + a + ... + a^(n - 1). Each array may be read from index `lowest`
+// to `highest`, plus CHUNK - 1; beyond these its values no longer change. left_decay and right_decay carry
+// the factor 2^scale_exponent.
+template <class Scalar>
+struct KernelTables {
+  const Scalar *left_decay, *left_from_first, *left_window;
+  const Scalar *right_decay, *right_to_last, *right_window;
+  const Scalar* left_length;  // G(min(n, r + 1)), n = 0..r + 1
+  const Scalar* right_length;  // G(min(n, r)), n = 0..r + 1
+  int32_t lowest, highest;
+  Scalar decay;  // a = exp(-1 / decay_length)
+  // a^t = decay_half[t] decay_rest[t], in two factors so that neither leaves the number range. t = 0..r + 1.
+  const Scalar *decay_half, *decay_rest;
+  int32_t radius;
+  int32_t scale_exponent;
+};
+
+// 64-byte aligned memory; null where there is none.
+void* aligned_allocate(int64_t bytes);
+void aligned_free(void* memory);
+
+// A number by its natural logarithm, for sums that leave double's range.
+struct LogReal {
+  double log;
+};
+
+struct Settings {
+  double decay_length, border_weight_factor, foreground_background_ratio;
+  double foreground_exponent;  // exp(-d^2 / (2 fds^2)) = 2^(foreground_exponent d^2)
+  double border_exponent;  // likewise for bws
+  int32_t radius;  // of the window
+  int32_t reach;  // beyond it no term of an instance counts; at most radius
+  const KernelTables<float>* single_tables;
+  const KernelTables<double>* double_tables;
+  const KernelTables<LogReal>* log_tables;
+};
+
+enum Precision { FLOAT_THROUGHOUT = 0, DOUBLE_INSIDE = 1, DOUBLE_THROUGHOUT = 2 };
+
+// One function table per instruction set.
+struct Kernels {
+  const char* name;
+  // Appends the runs of rows [begin, end): of positive labels or, as_mask, of the nonzero values of a region
+  // mask, whose `values` are widened to hold them.
+  int32_t (*scan_rows)(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
+                       LabelRuns* runs, ValueRange* values, double* bad_value);
+  int32_t (*weigh_rows)(const ImagePlan* plan, const Settings* settings, Precision precision, int32_t begin,
+                        int32_t end, void* out);
+  int32_t (*distance_to_weight)(const flc_tensor* distance, const flc_tensor* foreground,
+                                const Settings* settings, int32_t border, Precision precision, int64_t begin,
+                                int64_t end, void* out, double* bad_value);
+  int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image,
+                              const KernelTables<float>* single_tables,
+                              const KernelTables<double>* double_tables, int32_t padding, void* out,
+                              int32_t out_dtype);
+};
+
+}  // namespace flc

@@ -1,0 +1,136 @@
+// Stage 2, accumulate: what the instances add up to at each pixel (sum of exp(-d^2 / (2 fds^2)), the nearest
+// and the second nearest or the farthest distance), collected in blocks of BLOCK columns.
+#pragma once
+
+#include "cpu/simd/instance_distance.h"
+
+namespace flc {
+namespace FLC_ISA {
+
+// Rows of a block hold the sums of BLOCK columns, then (with tracking) nearest, then second or farthest. The
+// padding makes a row an odd number of cache lines, so that a column of rows spreads over the whole cache.
+template <class Out, Tracking tracking>
+constexpr int ROW_STRIDE = (tracking == SUM_ONLY ? BLOCK : 3 * BLOCK) + 64 / int(sizeof(Out));
+
+template <class Out, Tracking tracking>
+class Accumulator {
+  using V = Vec<Out>;
+  static constexpr int lanes = Number<V>::lanes;
+  static constexpr int vectors = CHUNK / lanes;
+  static constexpr int stride = ROW_STRIDE<Out, tracking>;
+
+ public:
+  explicit Accumulator(const Settings& settings)
+      : exponent_(Out(settings.foreground_exponent)),
+        ratio_of_ratios_(Out(exp2(2 * settings.foreground_exponent))),
+        foreground_sigma_(sqrt(-0.72134752044448170368 / settings.foreground_exponent)),
+        radius_(settings.radius),
+        reach_(settings.reach) {}
+
+  static void clear(Out* row) {
+    for (int i = 0; i < BLOCK; ++i) row[i] = 0;
+    if constexpr (tracking != SUM_ONLY) {
+      const Out beyond = Out(BEYOND);
+      for (int i = BLOCK; i < 2 * BLOCK; ++i) row[i] = beyond;
+      for (int i = 2 * BLOCK; i < 3 * BLOCK; ++i) row[i] = tracking == NEAREST_AND_SECOND ? beyond : -beyond;
+    }
+  }
+
+  // Adds one instance at one chunk. `block_rows` points at the chunk's columns in the row first_row of the
+  // block; rows [first_row, last_row) are written.
+  void add(const Instance& instance, const ChunkDistance<Out>& distance, Out* block_rows, int32_t first_row,
+           int32_t last_row) const {
+    const int32_t top = instance.top, bottom = instance.bottom;
+    for (int vector = 0; vector < vectors; ++vector) {
+      const int column = vector * lanes;
+      Out* const columns = block_rows + column;
+      for (int32_t y = larger(top, first_row); y <= smaller(bottom, last_row - 1); ++y) {
+        const Out* const d = distance.inside + int64_t(y - top - distance.first_inside) * CHUNK + column;
+        add_pixel_row(columns + int64_t(y - first_row) * stride, load<V>(d));
+      }
+      if (first_row < top) {
+        add_outside(distance.above + column, distance.above_limit,
+                    columns + int64_t(top - first_row) * stride, -stride, larger(top - (last_row - 1), 1),
+                    smaller(top - first_row, reach_));
+      }
+      if (last_row - 1 > bottom) {
+        add_outside(distance.below + column, distance.below_limit,
+                    columns + int64_t(bottom - first_row) * stride, stride, larger(first_row - bottom, 1),
+                    smaller(last_row - 1 - bottom, reach_));
+      }
+    }
+  }
+
+  // Adds one distance to each pixel of a block's row.
+  void add_block_row(Out* row, const Out* distances) const {
+    for (int i = 0; i < BLOCK; i += lanes) add_pixel_row(row + i, load<V>(distances + i));
+  }
+
+ private:
+  // Rows first_step..last_step away from the box, where the window shows its first radius - step + 1 rows.
+  FLC_INLINE void add_outside(const Out* distances, int32_t limit, Out* box_row, int64_t row_stride,
+                              int32_t first_step, int32_t last_step) const {
+    const int32_t last_whole = smaller(radius_ - limit, last_step);
+    int32_t step = first_step;
+    if (step <= last_whole) {
+      const V at_box = load<V>(distances + int64_t(limit) * CHUNK);
+      if (sizeof(Out) == 4 && foreground_sigma_ >= 4) {
+        step = add_whole_by_recurrence(at_box, box_row, row_stride, step, last_whole);
+      } else {
+        for (; step <= last_whole; ++step) add_pixel_row(box_row + step * row_stride, at_box + Out(step));
+      }
+    }
+    for (; step <= last_step; ++step) {
+      const V at_box = load<V>(distances + int64_t(smaller(limit, radius_ - step)) * CHUNK);
+      add_pixel_row(box_row + step * row_stride, at_box + Out(step));
+    }
+  }
+
+  // Where the distance grows by 1 from row to row, exp(-d^2 / (2 fds^2)) follows from the row before: its
+  // ratio to the next one falls by the constant factor exp(-1 / fds^2). Started afresh every PERIOD rows, at
+  // the same distances from the box wherever the pass begins, so that a result does not depend on how an
+  // image is cut.
+  FLC_INLINE int32_t add_whole_by_recurrence(V at_box, Out* box_row, int64_t row_stride, int32_t step,
+                                             int32_t last) const {
+    constexpr int32_t PERIOD = 8;
+    const V ratio_of_ratios = V{} + ratio_of_ratios_;
+    while (step <= last) {
+      const int32_t start = (step - 1) / PERIOD * PERIOD + 1;
+      const int32_t end = smaller(start + PERIOD - 1, last);
+      V d = at_box + Out(start);
+      V term = power_of_two(d * d * exponent_);
+      V ratio = power_of_two((d * Out(2) + Out(1)) * exponent_);
+      for (int32_t skipped = start; skipped < step; ++skipped) {
+        term *= ratio;
+        ratio *= ratio_of_ratios;
+        d += Out(1);
+      }
+      for (; step <= end; ++step) {
+        add_terms(box_row + step * row_stride, term, d);
+        term *= ratio;
+        ratio *= ratio_of_ratios;
+        if constexpr (tracking != SUM_ONLY) d += Out(1);
+      }
+    }
+    return step;
+  }
+
+  FLC_INLINE void add_pixel_row(Out* row, V d) const { add_terms(row, power_of_two(d * d * exponent_), d); }
+
+  static FLC_INLINE void add_terms(Out* row, V term, V d) {
+    store<V>(row, load<V>(row) + term);
+    if constexpr (tracking != SUM_ONLY) {
+      const V nearest = load<V>(row + BLOCK), other = load<V>(row + 2 * BLOCK);
+      store<V>(row + BLOCK, smaller(nearest, d));
+      store<V>(row + 2 * BLOCK,
+               tracking == NEAREST_AND_SECOND ? smaller(other, larger(nearest, d)) : larger(other, d));
+    }
+  }
+
+  const Out exponent_, ratio_of_ratios_;
+  const double foreground_sigma_;
+  const int32_t radius_, reach_;
+};
+
+}  // namespace FLC_ISA
+}  // namespace flc

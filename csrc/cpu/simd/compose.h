@@ -1,0 +1,63 @@
+// Stage 3, compose: from what the instances add up to at a pixel to its weight.
+#pragma once
+
+#include "cpu/simd/accumulate.h"
+
+namespace flc {
+namespace FLC_ISA {
+
+template <class Out, class Result, Tracking tracking>
+class Composer {
+  using V = Vec<Out>;
+  static constexpr int lanes = Number<V>::lanes;
+
+ public:
+  explicit Composer(const Settings& settings)
+      : ratio_(Out(settings.foreground_background_ratio)),
+        rest_(Out(1 - settings.foreground_background_ratio)),
+        border_factor_(Out(settings.border_weight_factor)),
+        border_exponent_(Out(settings.border_exponent)) {}
+
+  // Weights of the background pixels of one row of a block; the border term between columns border_left and
+  // border_right (of the block) alone.
+  void background(const Out* row, int32_t border_left, int32_t border_right, Result* weights,
+                  int32_t width) const {
+    if (width == BLOCK) {
+      background_of(row, border_left, border_right, weights);
+    } else {
+      Result whole[BLOCK];
+      background_of(row, border_left, border_right, whole);
+      for (int32_t i = 0; i < width; ++i) weights[i] = whole[i];
+    }
+  }
+
+  // A row that no instance reaches.
+  void untouched(Result* weights, int32_t width) const {
+    for (int32_t i = 0; i < width; ++i) weights[i] = Result(ratio_);
+  }
+
+ private:
+  FLC_INLINE void background_of(const Out* row, int32_t border_left, int32_t border_right,
+                                Result* weights) const {
+    for (int32_t i = 0; i < BLOCK; i += lanes) {
+      V weight = load<V>(row + i) * rest_ + ratio_;
+      if constexpr (tracking != SUM_ONLY) {
+        if (border_left < i + lanes && border_right >= i) {
+          const V both = load<V>(row + BLOCK + i) + load<V>(row + 2 * BLOCK + i);
+          V border = power_of_two(both * both * border_exponent_) * border_factor_;
+          if (border_left > i || border_right < i + lanes - 1) {
+            for (int lane = 0; lane < lanes; ++lane)
+              if (i + lane < border_left || i + lane > border_right) border[lane] = 0;
+          }
+          weight += border;
+        }
+      }
+      for (int lane = 0; lane < lanes; ++lane) weights[i + lane] = Result(weight[lane]);
+    }
+  }
+
+  const Out ratio_, rest_, border_factor_, border_exponent_;
+};
+
+}  // namespace FLC_ISA
+}  // namespace flc

@@ -1,0 +1,94 @@
+// Distances to weights: stages 2 and 3 on distances that the caller found.
+#pragma once
+
+#include "cpu/simd/compose.h"
+
+namespace flc {
+namespace FLC_ISA {
+
+// Columns x.. of one row of distances as Out, +inf as BEYOND; false where one is NaN or -inf.
+template <class Out>
+inline bool read_distances(const flc_tensor& distance, int64_t index, int32_t columns, Out* to,
+                           double* bad_value) {
+  const int64_t stride = distance.stride[2];
+  if (distance.dtype == FLC_FLOAT32) {
+    const float* const from = static_cast<const float*>(distance.data) + index;
+    for (int32_t i = 0; i < columns; ++i) to[i] = Out(from[i * stride]);
+  } else {
+    for (int32_t i = 0; i < columns; ++i) to[i] = Out(read_value(distance, index + i * stride));
+  }
+  bool good = true;
+  for (int32_t i = 0; i < columns; ++i) {
+    if (!(to[i] > Out(-INFINITY))) {
+      *bad_value = to[i];
+      good = false;
+    }
+    to[i] = larger(smaller(to[i], Out(BEYOND)), Out(-BEYOND));
+  }
+  for (int32_t i = columns; i < BLOCK; ++i) to[i] = Out(BEYOND);
+  return good;
+}
+
+template <class Out, class Result, Tracking tracking>
+int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground, const Settings& settings,
+                        int64_t begin, int64_t end, Result* out, double* bad_value) {
+  constexpr int32_t stride = ROW_STRIDE<Out, tracking>;
+  const int64_t regions = distance.size[0];
+  const int32_t width = int32_t(distance.size[2]), blocks = (width + BLOCK - 1) / BLOCK;
+  const Accumulator<Out, tracking> accumulator(settings);
+  const Composer<Out, Result, tracking> composer(settings);
+  Out* const row = static_cast<Out*>(aligned_allocate(blocks * int64_t(stride) * sizeof(Out)));
+  if (!row) return FLC_OUT_OF_MEMORY;
+  int32_t status = FLC_OK;
+  for (int64_t y = begin; y < end && status == FLC_OK; ++y) {
+    for (int32_t block = 0; block < blocks; ++block) accumulator.clear(row + int64_t(block) * stride);
+    for (int64_t region = 0; region < regions; ++region) {
+      const int64_t index = region * distance.stride[0] + y * distance.stride[1];
+      for (int32_t block = 0; block < blocks; ++block) {
+        const int32_t x = block * BLOCK;
+        Out d[BLOCK];
+        if (!read_distances(distance, index + x * distance.stride[2], smaller(BLOCK, width - x), d,
+                            bad_value))
+          status = FLC_NOT_AN_ID;
+        accumulator.add_block_row(row + int64_t(block) * stride, d);
+      }
+    }
+    for (int32_t block = 0; block < blocks; ++block) {
+      const int32_t x = block * BLOCK;
+      composer.background(row + int64_t(block) * stride, 0, BLOCK - 1, out + y * width + x,
+                          smaller(BLOCK, width - x));
+    }
+    if (foreground) {
+      const uint8_t* const mask = static_cast<const uint8_t*>(foreground->data) + y * foreground->stride[1];
+      for (int32_t x = 0; x < width; ++x)
+        if (mask[x * foreground->stride[2]]) out[y * width + x] = 1;
+    }
+  }
+  aligned_free(row);
+  return status;
+}
+
+template <class Out, class Result>
+int32_t weigh_distances_as(const flc_tensor& distance, const flc_tensor* foreground, const Settings& settings,
+                           int32_t border, int64_t begin, int64_t end, Result* out, double* bad_value) {
+  if (distance.size[0] == 0 || (border == FLC_SECOND_NEAREST && distance.size[0] < 2))
+    return weigh_distances<Out, Result, SUM_ONLY>(distance, foreground, settings, begin, end, out, bad_value);
+  if (border == FLC_SECOND_NEAREST)
+    return weigh_distances<Out, Result, NEAREST_AND_SECOND>(distance, foreground, settings, begin, end, out,
+                                                            bad_value);
+  return weigh_distances<Out, Result, NEAREST_AND_FARTHEST>(distance, foreground, settings, begin, end, out,
+                                                            bad_value);
+}
+
+inline int32_t distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
+                                  const Settings* settings, int32_t border, Precision precision,
+                                  int64_t begin, int64_t end, void* out, double* bad_value) {
+  if (precision == FLOAT_THROUGHOUT)
+    return weigh_distances_as<float, float>(*distance, foreground, *settings, border, begin, end,
+                                            static_cast<float*>(out), bad_value);
+  return weigh_distances_as<double, double>(*distance, foreground, *settings, border, begin, end,
+                                            static_cast<double*>(out), bad_value);
+}
+
+}  // namespace FLC_ISA
+}  // namespace flc

@@ -1,0 +1,176 @@
+// Finds the runs of equal labels, row by row.
+#pragma once
+
+#include "cpu/simd/simd.h"
+
+namespace flc {
+namespace FLC_ISA {
+
+// A label as an id: 0 for background, -1 where it is no finite whole number up to 2^63 - 1.
+template <class T>
+FLC_INLINE int64_t whole_number(T value) {
+  if constexpr (T(0.5) != T(0)) {
+    if (!(value > T(-INFINITY) && value < T(0x1p63)) || value != T(floor(double(value)))) return -1;
+    return value > 0 ? int64_t(value) : 0;
+  } else if constexpr (T(-1) > T(0)) {
+    return uint64_t(value) > uint64_t(INT64_MAX) ? -1 : int64_t(value);
+  } else {
+    return value > 0 ? int64_t(value) : 0;
+  }
+}
+
+FLC_INLINE int64_t label_id(int32_t dtype, const void* at, double* value) {
+  const auto read = [at, value](auto typed) {
+    memcpy(&typed, at, sizeof(typed));
+    *value = double(typed);
+    return whole_number(typed);
+  };
+  switch (dtype) {
+    case FLC_BOOL:
+      return *static_cast<const uint8_t*>(at) != 0;
+    case FLC_UINT8:
+      return read(uint8_t());
+    case FLC_INT8:
+      return read(int8_t());
+    case FLC_UINT16:
+      return read(uint16_t());
+    case FLC_INT16:
+      return read(int16_t());
+    case FLC_UINT32:
+      return read(uint32_t());
+    case FLC_INT32:
+      return read(int32_t());
+    case FLC_UINT64:
+      return read(uint64_t());
+    case FLC_INT64:
+      return read(int64_t());
+    case FLC_FLOAT32:
+      return read(float());
+    case FLC_FLOAT64:
+      return read(double());
+    default: {
+      uint16_t bits;
+      memcpy(&bits, at, 2);
+      *value = dtype == FLC_FLOAT16 ? read_float16(bits) : read_bfloat16(bits);
+      return whole_number(*value);
+    }
+  }
+}
+
+inline bool append_run(LabelRuns* runs, int32_t row, int32_t first, int32_t last, int64_t id) {
+  if (runs->size == runs->capacity) {
+    const int64_t capacity = larger<int64_t>(1024, 2 * runs->capacity);
+    Run* const grown_runs = static_cast<Run*>(aligned_allocate(capacity * int64_t(sizeof(Run))));
+    int64_t* const grown_ids = static_cast<int64_t*>(aligned_allocate(capacity * int64_t(sizeof(int64_t))));
+    if (!grown_runs || !grown_ids) {
+      aligned_free(grown_runs);
+      aligned_free(grown_ids);
+      return false;
+    }
+    if (runs->size) {
+      memcpy(grown_runs, runs->runs, runs->size * sizeof(Run));
+      memcpy(grown_ids, runs->ids, runs->size * sizeof(int64_t));
+    }
+    aligned_free(runs->runs);
+    aligned_free(runs->ids);
+    *runs = {grown_runs, grown_ids, runs->size, capacity};
+  }
+  runs->runs[runs->size] = {row, first, last, 0};
+  runs->ids[runs->size] = id;
+  ++runs->size;
+  return true;
+}
+
+// changed[x] = 1 where row[x] differs in bits from row[x - 1], x in [1, width); zeros up to the next multiple
+// of 8. False where the whole row is zero bits.
+template <class Bits>
+inline bool find_changes(const Bits* row, int32_t width, uint8_t* changed) {
+  Bits any = 0;
+  for (int32_t x = 0; x < width; ++x) any |= row[x];
+  if (any == 0) return false;
+  changed[0] = 0;
+  for (int32_t x = 1; x < width; ++x) changed[x] = row[x] != row[x - 1];
+  for (int32_t x = width; x % 8; ++x) changed[x] = 0;
+  return true;
+}
+
+// as_mask: values are those of a region mask, of which nonzero runs are kept with id 1; negative or
+// non-finite ones are errors.
+template <class Bits>
+inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
+                            LabelRuns* runs, ValueRange* values, double* bad_value) {
+  const int32_t width = int32_t(tensor->size[2]);
+  const bool contiguous = tensor->stride[2] == 1;
+  const int64_t copy_bytes = contiguous ? 0 : (width * int64_t(sizeof(Bits)) + 63) / 64 * 64;
+  char* const memory = static_cast<char*>(aligned_allocate(copy_bytes + width + 8));
+  if (!memory) return FLC_OUT_OF_MEMORY;
+  Bits* const copy = reinterpret_cast<Bits*>(memory);
+  uint8_t* const changed = reinterpret_cast<uint8_t*>(memory + copy_bytes);
+  int32_t status = FLC_OK;
+  for (int32_t y = begin; y < end && status == FLC_OK; ++y) {
+    const Bits* row =
+        static_cast<const Bits*>(tensor->data) + image * tensor->stride[0] + y * tensor->stride[1];
+    if (!contiguous) {
+      for (int32_t x = 0; x < width; ++x) copy[x] = row[x * tensor->stride[2]];
+      row = copy;
+    }
+    if (!find_changes(row, width, changed)) continue;
+    int32_t first = 0;
+    const auto close_run = [&](int32_t next) {
+      double value = 1;
+      if (row[first] == 0) return FLC_OK;
+      int64_t id = label_id(tensor->dtype, row + first, &value);
+      if (as_mask && tensor->dtype != FLC_BOOL) {
+        id = value >= 0 && value < INFINITY ? value > 0 : -1;
+        if (value > 0) *values = {smaller(values->smallest, value), larger(values->largest, value)};
+      }
+      if (id < 0) {
+        *bad_value = value;
+        return FLC_NOT_AN_ID;
+      }
+      if (id > 0 && !append_run(runs, y, first, next - 1, id)) return FLC_OUT_OF_MEMORY;
+      return FLC_OK;
+    };
+    for (int32_t x = 0; x < width && status == FLC_OK; x += 8) {
+      uint64_t word;
+      memcpy(&word, changed + x, 8);
+      while (word && status == FLC_OK) {
+        const int32_t at = x + __builtin_ctzll(word) / 8;
+        status = close_run(at);
+        first = at;
+        word &= word - 1;
+      }
+    }
+    if (status == FLC_OK) status = close_run(width);
+  }
+  aligned_free(memory);
+  return status;
+}
+
+inline int32_t scan_rows(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
+                         LabelRuns* runs, ValueRange* values, double* bad_value) {
+  switch (tensor->dtype) {
+    case FLC_BOOL:
+    case FLC_UINT8:
+    case FLC_INT8:
+      return scan_rows_of<uint8_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+    case FLC_UINT16:
+    case FLC_INT16:
+    case FLC_FLOAT16:
+    case FLC_BFLOAT16:
+      return scan_rows_of<uint16_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+    case FLC_UINT32:
+    case FLC_INT32:
+    case FLC_FLOAT32:
+      return scan_rows_of<uint32_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+    case FLC_UINT64:
+    case FLC_INT64:
+    case FLC_FLOAT64:
+      return scan_rows_of<uint64_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+    default:
+      return FLC_UNSUPPORTED;
+  }
+}
+
+}  // namespace FLC_ISA
+}  // namespace flc

@@ -1,0 +1,264 @@
+// Vectors of the width that this file is compiled for (FLC_ISA), and the numbers that sums are formed in.
+//
+// Everything here lives in a namespace of the instruction set's name and uses no inline function of the
+// standard library, so that no code compiled for one instruction set can be linked into another's.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "cpu/plan.h"
+
+#define FLC_INLINE inline __attribute__((always_inline))
+
+namespace flc {
+namespace FLC_ISA {
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+template <class T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+using Floats = Vec<float>;
+using Doubles = Vec<double>;
+
+// A distance that stands for "no pixel of the instance in the window". Finite, so that no sum or product of
+// it becomes NaN; its square fits a float.
+constexpr double BEYOND = 1e18;
+
+template <class T>
+FLC_INLINE T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+FLC_INLINE T larger(T a, T b) {
+  return a > b ? a : b;
+}
+
+// ---- numbers that sums are formed in: Floats, Doubles, LogReal -------------------------------------------
+
+FLC_INLINE LogReal operator*(LogReal a, LogReal b) {
+  return {a.log + b.log};
+}
+FLC_INLINE LogReal operator+(LogReal a, LogReal b) {
+  const double high = larger(a.log, b.log), low = smaller(a.log, b.log);
+  return {low == -INFINITY ? high : high + log1p(exp(low - high))};
+}
+FLC_INLINE LogReal smaller(LogReal a, LogReal b) {
+  return a.log < b.log ? a : b;
+}
+
+template <class S>
+struct Number;
+
+template <>
+struct Number<Floats> {
+  using Scalar = float;
+  static constexpr int lanes = VECTOR_BYTES / 4;
+  static constexpr float zero = 0;
+  static const KernelTables<float>& tables(const Settings& settings) { return *settings.single_tables; }
+};
+template <>
+struct Number<Doubles> {
+  using Scalar = double;
+  static constexpr int lanes = VECTOR_BYTES / 8;
+  static constexpr double zero = 0;
+  static const KernelTables<double>& tables(const Settings& settings) { return *settings.double_tables; }
+};
+template <>
+struct Number<LogReal> {
+  using Scalar = LogReal;
+  static constexpr int lanes = 1;
+  static constexpr LogReal zero = {-INFINITY};
+  static const KernelTables<LogReal>& tables(const Settings& settings) { return *settings.log_tables; }
+};
+
+template <class S>
+FLC_INLINE S load(const typename Number<S>::Scalar* from) {
+  S value;
+  memcpy(&value, from, sizeof(S));
+  return value;
+}
+template <class S>
+FLC_INLINE void store(typename Number<S>::Scalar* to, S value) {
+  memcpy(to, &value, sizeof(S));
+}
+template <class S>
+FLC_INLINE S broadcast(typename Number<S>::Scalar scalar) {
+  if constexpr (Number<S>::lanes == 1) {
+    return scalar;
+  } else {
+    return scalar - S{};
+  }
+}
+
+// Whether any lane of a exceeds that of b.
+FLC_INLINE bool any_greater(LogReal a, LogReal b) {
+  return a.log > b.log;
+}
+FLC_INLINE bool any_greater(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)) != 0;
+#elif defined(__SSE2__)
+  return _mm_movemask_ps(_mm_cmpgt_ps((__m128)a, (__m128)b)) != 0;
+#else
+  for (int lane = 0; lane < Number<Floats>::lanes; ++lane)
+    if (a[lane] > b[lane]) return true;
+  return false;
+#endif
+}
+FLC_INLINE bool any_greater(Doubles a, Doubles b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_GT_OQ)) != 0;
+#elif defined(__SSE2__)
+  return _mm_movemask_pd(_mm_cmpgt_pd((__m128d)a, (__m128d)b)) != 0;
+#else
+  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
+    if (a[lane] > b[lane]) return true;
+  return false;
+#endif
+}
+
+// ---- exponential and logarithm
+// -----------------------------------------------------------------------------
+
+// log2 of a float's mantissa m in [sqrt(1/2), sqrt(2)), absolute error 8e-8 (minimax fit of log2(1 + t) / t).
+template <class F>
+FLC_INLINE F log2_of_mantissa(F m) {
+  const F t = m - 1.0f;
+  F p = t * -0.14598918f + 0.236745641f;
+  p = p * t - 0.249923974f;
+  p = p * t + 0.286727399f;
+  p = p * t - 0.360103816f;
+  p = p * t + 0.480938464f;
+  p = p * t - 0.72135663f;
+  p = p * t + 1.44269478f;
+  return p * t;
+}
+
+// 2^x for x <= 126, relative error 2e-7; 2^-125 stands for everything below it.
+FLC_INLINE Floats power_of_two(Floats x) {
+  using Ints = Vec<int32_t>;
+  const float round_to_integer = 12582912.0f;  // 1.5 2^23
+  x = larger(x, x * 0.0f - 125.0f);
+  const Floats shifted = x + round_to_integer;
+  const Floats f = x - (shifted - round_to_integer);
+  Floats p = f * 0.00132764666f + 0.00967554189f;
+  p = p * f + 0.0555071346f;
+  p = p * f + 0.240221202f;
+  p = p * f + 0.693146944f;
+  p = p * f + 1.00000012f;
+  return (Floats)((Ints)p + ((Ints)shifted << 23));
+}
+
+FLC_INLINE Doubles power_of_two(Doubles x) {
+  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane) x[lane] = exp2(x[lane]);
+  return x;
+}
+
+// ---- from a sum to a distance
+// ------------------------------------------------------------------------------
+
+// Writes offset - decay_length ln(sum / 2^scale_exponent), BEYOND where the sum is zero; lanes<S> values.
+FLC_INLINE void store_distance(Floats sum, const KernelTables<float>& tables, double decay_length,
+                               const float* offset, float* to) {
+  using Ints = Vec<int32_t>;
+  const Ints bits = (Ints)sum;
+  const Ints exponent = (bits - 0x3f3504f3) >> 23;  // sqrt(1/2) divides the octaves
+  const Floats mantissa = (Floats)(bits - (exponent << 23));
+  const float slope = float(-decay_length * 0.69314718055994530942);
+  Floats d = log2_of_mantissa(mantissa) * slope + load<Floats>(offset);
+  d += __builtin_convertvector(exponent - tables.scale_exponent, Floats) * slope;
+  store(to, sum > 0.0f ? d : d * 0.0f + float(BEYOND));
+}
+
+FLC_INLINE void store_distance(Doubles sum, const KernelTables<double>& tables, double decay_length,
+                               const float* offset, float* to) {
+  using Longs = Vec<int64_t>;
+  typedef float HalfFloats __attribute__((vector_size(VECTOR_BYTES / 2)));
+  typedef int32_t HalfInts __attribute__((vector_size(VECTOR_BYTES / 2)));
+  const Longs bits = (Longs)sum;
+  const Longs exponent = (bits - 0x3fe6a09e667f3bcd) >> 52;
+  const HalfFloats mantissa = __builtin_convertvector((Doubles)(bits - (exponent << 52)), HalfFloats);
+  const HalfInts powers = __builtin_convertvector(exponent - tables.scale_exponent, HalfInts);
+  const float slope = float(-decay_length * 0.69314718055994530942);
+  HalfFloats d;
+  memcpy(&d, offset, sizeof(d));
+  d += log2_of_mantissa(mantissa) * slope;
+  d += __builtin_convertvector(powers, HalfFloats) * slope;
+  const HalfInts positive = __builtin_convertvector(sum > 0.0, HalfInts);
+  d = positive ? d : HalfFloats{} + float(BEYOND);
+  memcpy(to, &d, sizeof(d));
+}
+
+FLC_INLINE void store_distance(Doubles sum, const KernelTables<double>& tables, double decay_length,
+                               const double* offset, double* to) {
+  const double scale = tables.scale_exponent * 0.69314718055994530942;
+  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
+    to[lane] = sum[lane] > 0 ? offset[lane] - decay_length * (::log(sum[lane]) - scale) : BEYOND;
+}
+
+template <class Out>
+FLC_INLINE void store_distance(LogReal sum, const KernelTables<LogReal>&, double decay_length,
+                               const Out* offset, Out* to) {
+  *to = sum.log > -INFINITY ? Out(*offset - decay_length * sum.log) : Out(BEYOND);
+}
+
+// ---- reading a tensor of any type
+// ----------------------------------------------------------------------------
+
+FLC_INLINE double read_bfloat16(uint16_t bits) {
+  const uint32_t wide = uint32_t(bits) << 16;
+  float value;
+  memcpy(&value, &wide, 4);
+  return value;
+}
+
+FLC_INLINE double read_float16(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+  double value;
+  if (exponent == 31)
+    value = mantissa ? NAN : INFINITY;
+  else if (exponent == 0)
+    value = ldexp(mantissa, -24);
+  else
+    value = ldexp(mantissa + 1024, exponent - 25);
+  return bits >> 15 ? -value : value;
+}
+
+// Element `index` of a floating or bool tensor.
+inline double read_value(const flc_tensor& tensor, int64_t index) {
+  switch (tensor.dtype) {
+    case FLC_FLOAT16:
+      return read_float16(static_cast<const uint16_t*>(tensor.data)[index]);
+    case FLC_BFLOAT16:
+      return read_bfloat16(static_cast<const uint16_t*>(tensor.data)[index]);
+    case FLC_FLOAT32:
+      return static_cast<const float*>(tensor.data)[index];
+    case FLC_FLOAT64:
+      return static_cast<const double*>(tensor.data)[index];
+    default:
+      return static_cast<const uint8_t*>(tensor.data)[index];
+  }
+}
+
+}  // namespace FLC_ISA
+}  // namespace flc

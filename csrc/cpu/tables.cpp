@@ -1,0 +1,160 @@
+#include "cpu/tables.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace flc {
+namespace {
+
+constexpr double LN2 = 0.69314718055994530942;
+
+// A sum, and a factor a^t 2^scale_exponent given by its logarithm, as each number type holds them.
+template <class Real>
+struct Convert {
+  static Real sum(double value) { return static_cast<Real>(value); }
+  static Real factor(double log, int32_t scale_exponent) {
+    return static_cast<Real>(std::exp(log + scale_exponent * LN2));
+  }
+  static Real unlimited() { return std::numeric_limits<Real>::max(); }
+};
+template <>
+struct Convert<LogReal> {
+  static LogReal sum(double value) { return {std::log(value)}; }
+  static LogReal factor(double log, int32_t) { return {log}; }
+  static LogReal unlimited() { return {std::numeric_limits<double>::infinity()}; }
+};
+
+template <class Scalar>
+constexpr int32_t scale_exponent_of = 0;
+template <>
+constexpr int32_t scale_exponent_of<float> = SINGLE_SCALE_EXPONENT;
+template <>
+constexpr int32_t scale_exponent_of<double> = DOUBLE_SCALE_EXPONENT;
+
+}  // namespace
+
+template <class Scalar>
+OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
+  using To = Convert<Scalar>;
+  const int32_t scale = scale_exponent_of<Scalar>;
+  // Entries change between -radius and radius + 1; a load may start at either end and reads CHUNK of them.
+  const int32_t lowest = -(radius + CHUNK), highest = radius + 1;
+  const int32_t span = highest + CHUNK - lowest, counts = radius + 2;
+  storage_.resize(size_t(6) * span + size_t(4) * counts);
+  std::vector<double> geometric(counts);  // G(n) = 1 + a + ... + a^(n - 1)
+  const double decay = std::exp(-1 / decay_length);
+  for (int32_t n = 1; n < counts; ++n) geometric[n] = 1 + decay * geometric[n - 1];
+
+  Scalar* next = storage_.data();
+  const auto take = [&next](int32_t count) {
+    Scalar* const taken = next;
+    next += count;
+    return taken;
+  };
+  Scalar* const left_decay = take(span) - lowest;
+  Scalar* const left_from_first = take(span) - lowest;
+  Scalar* const left_window = take(span) - lowest;
+  Scalar* const right_decay = take(span) - lowest;
+  Scalar* const right_to_last = take(span) - lowest;
+  Scalar* const right_window = take(span) - lowest;
+  Scalar* const left_length = take(counts);
+  Scalar* const right_length = take(counts);
+  Scalar* const decay_half = take(counts);
+  Scalar* const decay_rest = take(counts);
+  const Scalar nothing = To::sum(0), one = To::factor(0, scale), once = To::factor(-1 / decay_length, scale);
+  for (int32_t t = lowest; t < highest + CHUNK; ++t) {
+    left_decay[t] = t <= 0 ? one : t <= radius ? To::factor(-t / decay_length, scale) : nothing;
+    left_from_first[t] = t < 0 ? nothing : To::sum(geometric[std::min(t, radius) + 1]);
+    left_window[t] = t <= 0 ? To::unlimited() : t <= radius ? To::sum(geometric[radius - t + 1]) : nothing;
+    right_decay[t] = t >= 0 ? once : -t < radius ? To::factor((t - 1) / decay_length, scale) : nothing;
+    right_to_last[t] = t > 0 ? nothing : To::sum(geometric[std::min(-t, radius - 1) + 1]);
+    right_window[t] = t >= 0 ? To::unlimited() : -t < radius ? To::sum(geometric[radius + t]) : nothing;
+  }
+  for (int32_t n = 0; n < counts; ++n) {
+    left_length[n] = To::sum(geometric[n]);
+    right_length[n] = To::sum(geometric[std::min(n, radius)]);
+    decay_half[n] = To::factor(-((n + 1) / 2) / decay_length, 0);
+    decay_rest[n] = To::factor(-(n / 2) / decay_length, 0);
+  }
+  tables_ = {left_decay,
+             left_from_first,
+             left_window,
+             right_decay,
+             right_to_last,
+             right_window,
+             left_length,
+             right_length,
+             lowest,
+             highest,
+             To::factor(-1 / decay_length, 0),
+             decay_half,
+             decay_rest,
+             radius,
+             scale};
+}
+
+template class OwnedTables<float>;
+template class OwnedTables<double>;
+template class OwnedTables<LogReal>;
+
+CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int64_t width,
+                           int32_t out_dtype) {
+  // A decay length below any that makes a difference keeps 1 / decay_length finite; likewise the exponents
+  // keep their products with the largest and smallest distances within a float.
+  const double decay_length = std::max(params.decay_length, 1e-12);
+  const auto exponent = [](double sigma) { return -std::clamp(0.5 / LN2 / (sigma * sigma), 1e-30, 1e30); };
+  const int64_t longest = std::max<int64_t>({height, width, 1});
+  const int32_t radius = static_cast<int32_t>(std::min<int64_t>(params.radius, longest - 1));
+  const double sigma = std::min(params.foreground_dist_sigma, params.border_weight_sigma);
+  const double widest = std::max(params.foreground_dist_sigma, params.border_weight_sigma);
+
+  // The largest sum of all: everything in the window belongs to the instance. A distance is at least the
+  // negative `slack`; beyond sqrt(2 60 ln 2) sigma a Gaussian is below 2^-60.
+  double geometric = 0;
+  const double decay = std::exp(-1 / decay_length);
+  for (int32_t n = 0; n <= radius && geometric < 1e9; ++n) geometric = 1 + decay * geometric;
+  const double slack = 2 * decay_length * std::log(2 * geometric);
+  const double reach = std::ceil(std::sqrt(120 * LN2) * widest + slack) + 1;
+
+  settings_.decay_length = decay_length;
+  settings_.border_weight_factor = params.border_weight_factor;
+  settings_.foreground_background_ratio = params.foreground_background_ratio;
+  settings_.foreground_exponent = exponent(params.foreground_dist_sigma);
+  settings_.border_exponent = exponent(params.border_weight_sigma);
+  settings_.radius = radius;
+  settings_.reach = reach < radius ? static_cast<int32_t>(reach) : radius;
+
+  // A float's rounding reaches a distance as about decay_length 1e-7, and a weight as that over sigma.
+  precision_ = out_dtype == FLC_FLOAT64     ? DOUBLE_THROUGHOUT
+               : decay_length > 1.0 * sigma ? DOUBLE_INSIDE
+                                            : FLOAT_THROUGHOUT;
+  // In float sums, each step of the recursion adds the rounding error of a.
+  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && geometric < 100 &&
+                        decay_length * (std::min(radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
+}
+
+Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double largest) const {
+  // Natural logarithms of the smallest term, of the room above the largest and of each type's smallest
+  // number.
+  const double decline = steps / settings_.decay_length;
+  if (single_is_accurate_ && smallest == 1 && largest == 1 &&
+      decline < (126 + SINGLE_SCALE_EXPONENT - 1) * LN2)
+    return SINGLE;
+  const bool moderate = smallest > 1e-30 && largest < 1e10;
+  return moderate && decline < (1022 + DOUBLE_SCALE_EXPONENT - 110) * LN2 ? DOUBLE : LOGARITHMIC;
+}
+
+void CallSettings::build_tables(Arithmetic arithmetic) {
+  const auto build = [this](auto& tables, auto& in_settings) {
+    if (tables) return;
+    using Owned = typename std::remove_reference_t<decltype(tables)>::element_type;
+    tables = std::make_unique<Owned>(settings_.decay_length, settings_.radius);
+    in_settings = tables->get();
+  };
+  if (arithmetic == SINGLE) build(single_tables_, settings_.single_tables);
+  if (arithmetic == DOUBLE) build(double_tables_, settings_.double_tables);
+  if (arithmetic == LOGARITHMIC) build(log_tables_, settings_.log_tables);
+}
+
+}  // namespace flc

@@ -1,0 +1,50 @@
+// The tables and derived settings that a call's kernels read, from its parameters.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cpu/plan.h"
+
+namespace flc {
+
+// Factors 2^exponent that put the sums into the upper part of each number type's range.
+constexpr int32_t SINGLE_SCALE_EXPONENT = 110;
+constexpr int32_t DOUBLE_SCALE_EXPONENT = 900;
+
+template <class Scalar>
+class OwnedTables {
+ public:
+  OwnedTables(double decay_length, int32_t radius);
+  const KernelTables<Scalar>* get() const { return &tables_; }
+
+ private:
+  std::vector<Scalar> storage_;
+  KernelTables<Scalar> tables_;
+};
+
+// What one call computes with. Tables are built when the first instance needs them.
+class CallSettings {
+ public:
+  CallSettings(const flc_weight_params& params, int64_t height, int64_t width, int32_t out_dtype);
+
+  const Settings& get() const { return settings_; }
+  Precision precision() const { return precision_; }
+
+  // The cheapest arithmetic that is right for sums whose largest term may be as small as a^steps, of an
+  // instance whose values lie between `smallest` and `largest`.
+  Arithmetic arithmetic(int64_t steps, double smallest = 1, double largest = 1) const;
+  void build_tables(Arithmetic arithmetic);
+  // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
+  void reach_whole_window() { settings_.reach = settings_.radius; }
+
+ private:
+  Settings settings_{};
+  Precision precision_;
+  bool single_is_accurate_;
+  std::unique_ptr<OwnedTables<float>> single_tables_;
+  std::unique_ptr<OwnedTables<double>> double_tables_;
+  std::unique_ptr<OwnedTables<LogReal>> log_tables_;
+};
+
+}  // namespace flc

@@ -1,0 +1,221 @@
+"""The native C++ kernels, through ctypes onto the C interface of csrc/fastlogconv.h."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import distance_error, label_error, mask_error
+from .reference import result_dtype
+
+_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+CPU_LIBRARY = Path(__file__).resolve().parent.parent / f"libfastlogconv_cpu{_SUFFIX}"
+
+# The enumerations of fastlogconv.h.
+_ABI_VERSION = 1
+_OK, _OUT_OF_MEMORY, _NOT_AN_ID, _UNSUPPORTED = range(4)
+_DTYPES = {
+    dtype: code
+    for code, dtype in enumerate(
+        (
+            torch.bool,
+            torch.uint8,
+            torch.int8,
+            torch.uint16,
+            torch.int16,
+            torch.uint32,
+            torch.int32,
+            torch.uint64,
+            torch.int64,
+            torch.float16,
+            torch.bfloat16,
+            torch.float32,
+            torch.float64,
+        )
+    )
+}
+_BORDERS = {"farthest": 0, "second_nearest": 1}
+_PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
+
+_Triple = ctypes.c_int64 * 3
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("size", _Triple),
+        ("stride", _Triple),
+    )
+
+
+class _WeightParams(ctypes.Structure):
+    _fields_ = (
+        ("border_weight_sigma", ctypes.c_double),
+        ("foreground_dist_sigma", ctypes.c_double),
+        ("border_weight_factor", ctypes.c_double),
+        ("foreground_background_ratio", ctypes.c_double),
+        ("decay_length", ctypes.c_double),
+        ("radius", ctypes.c_int64),
+        ("border", ctypes.c_int32),
+    )
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | str:
+    """The CPU library, or why there is none."""
+    if not CPU_LIBRARY.exists():
+        return f"{CPU_LIBRARY.name} was not built: install fastlogconv with a C++ compiler at hand"
+    try:
+        library = ctypes.CDLL(str(CPU_LIBRARY))
+        version = library.flc_abi_version()
+    except (OSError, AttributeError) as error:
+        return f"{CPU_LIBRARY.name} could not be loaded: {error}"
+    if version != _ABI_VERSION:
+        return f"{CPU_LIBRARY.name} is of another version of fastlogconv ({version}, not {_ABI_VERSION}): reinstall"
+    tensor, params = ctypes.POINTER(_Tensor), ctypes.POINTER(_WeightParams)
+    int32, pointer, number = ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)
+    library.flc_cpu_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
+    library.flc_cpu_region_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
+    library.flc_cpu_distance_to_weight.argtypes = (tensor, tensor, params, pointer, int32, int32, number)
+    library.flc_cpu_separable_conv2d.argtypes = (
+        tensor,
+        ctypes.c_double,
+        ctypes.c_int64,
+        int32,
+        pointer,
+        int32,
+        int32,
+    )
+    library.flc_cpu_instruction_set.restype = ctypes.c_char_p
+    library.flc_cpu_use_instruction_set.argtypes = (ctypes.c_char_p,)
+    return library
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why this backend cannot serve `device`; None where it can."""
+    if device.type != "cpu":
+        return f"its kernels run on the CPU, not on {device.type}"
+    library = _load()
+    return library if isinstance(library, str) else None
+
+
+def describe() -> dict[str, str]:
+    """What to print about this backend."""
+    library = _load()
+    if isinstance(library, str):
+        return {"library": library}
+    return {"library": CPU_LIBRARY.name, "instruction set": library.flc_cpu_instruction_set().decode()}
+
+
+def use_instruction_set(name: str) -> None:
+    """Chooses "avx512", "avx2" or "baseline" for the whole process, for tests and benchmarks.
+
+    Raises:
+        ValueError: unknown, or not of this CPU.
+    """
+    if _load().flc_cpu_use_instruction_set(name.encode()) != _OK:
+        raise ValueError(f"this CPU (or this build) has no instruction set {name!r}")
+
+
+def _tensor(tensor: Tensor) -> _Tensor:
+    size, stride = tensor.shape, tensor.stride()
+    if len(size) == 2:
+        size, stride = (1, *size), (0, *stride)
+    return _Tensor(tensor.data_ptr(), _DTYPES[tensor.dtype], _Triple(*size), _Triple(*stride))
+
+
+def _output(like: Tensor, shape: torch.Size) -> Tensor:
+    """Room for a result: float64 where it is to be float64, else float32."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype)
+
+
+def _params(border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int) -> _WeightParams:
+    return _WeightParams(bws, fds, bwf, fbr, lmbda, min(ks // 2, 2**62), _BORDERS[border])
+
+
+def _check(status: int, function: str, like: Tensor, data_error=None, bad_value=None) -> None:
+    if status == _OK:
+        return
+    if status == _NOT_AN_ID:
+        raise data_error(bad_value.value)
+    what = f"{function} on {like.dtype} {tuple(like.shape)}"
+    if status == _OUT_OF_MEMORY:
+        raise MemoryError(f"fastlogconv: out of memory in {what}")
+    raise ValueError(f"fastlogconv: {what} is beyond what the native backend handles (2**30 pixels a side)")
+
+
+def _weights(function: str, input: Tensor, shape: torch.Size, params: _WeightParams, data_error) -> Tensor:
+    out = _output(input, shape)
+    bad_value = ctypes.c_double()
+    status = getattr(_load(), function)(
+        _tensor(input), params, out.data_ptr(), _DTYPES[out.dtype], torch.get_num_threads(), bad_value
+    )
+    _check(status, function, input, data_error, bad_value)
+    return out.to(result_dtype(input))
+
+
+def weight_map(
+    labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+) -> Tensor:
+    """Weights [B, H, W] of instance labels [B, H, W]."""
+    params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
+    return _weights("flc_cpu_weight_map", labels, labels.shape, params, label_error)
+
+
+def region_weight_map(
+    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+) -> Tensor:
+    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    if not masks.is_floating_point():
+        masks = masks != 0 if masks.dtype == torch.bool else masks.to(torch.float64)
+    params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
+    return _weights("flc_cpu_region_weight_map", masks, masks.shape[1:], params, mask_error)
+
+
+def distance_to_weight(
+    distance: Tensor,
+    foreground: Tensor | None,
+    *,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+) -> Tensor:
+    """Weights [H, W] of the distances [N, H, W] to N instances."""
+    out = _output(distance, distance.shape[1:])
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_distance_to_weight(
+        _tensor(distance),
+        None if foreground is None else _tensor(foreground),
+        _params(border, bws, fds, bwf, fbr, 1.0, 1),
+        out.data_ptr(),
+        _DTYPES[out.dtype],
+        torch.get_num_threads(),
+        bad_value,
+    )
+    _check(status, "flc_cpu_distance_to_weight", distance, distance_error, bad_value)
+    return out.to(result_dtype(distance))
+
+
+def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
+    """The separable lambda-kernel convolution of [N, H, W]."""
+    out = _output(input, input.shape)
+    status = _load().flc_cpu_separable_conv2d(
+        _tensor(input),
+        lmbda,
+        min(ks // 2, 2**62),
+        _PADDINGS[padding_mode],
+        out.data_ptr(),
+        _DTYPES[out.dtype],
+        torch.get_num_threads(),
+    )
+    _check(status, "flc_cpu_separable_conv2d", input)
+    return out.to(result_dtype(input))
