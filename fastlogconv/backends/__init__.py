@@ -1,0 +1,104 @@
+"""Which backend computes, and for every other one why not.
+
+A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
+`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+import torch
+
+from . import native, reference
+
+# In the order in which "auto" tries them.
+BACKENDS: dict[str, ModuleType] = {"native": native, "reference": reference}
+NAMES = ("auto", *BACKENDS)
+ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
+
+_override: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlogconv_backend", default=None)
+_warned = False
+
+
+def check_name(name: object, where: str = "backend") -> None:
+    """Raises ValueError unless `name` is the name of a backend or "auto"."""
+    if name not in NAMES:
+        raise ValueError(f"{where} must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within it, `name` computes whatever was left to "auto".
+
+    It wins over the environment variable FASTLOGCONV_BACKEND, which does the same for a whole process; an
+    explicit `backend=` argument wins over both. It is looked up when an operator runs, so compiled code
+    follows it, and holds for the current thread (more exactly: the current `contextvars` context).
+
+    Args:
+        name: "auto", "native" or "reference".
+
+    Raises:
+        ValueError: for any other name.
+    """
+    check_name(name, "use_backend: name")
+    token = _override.set(name)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def reasons(device: torch.device) -> dict[str, str | None]:
+    """For every backend by name: why it cannot serve `device`, or None."""
+    return {name: backend.why_not(device) for name, backend in BACKENDS.items()}
+
+
+def select(name: str, device: torch.device) -> ModuleType:
+    """The backend that computes on `device` where the caller asked for `name`.
+
+    Raises:
+        ValueError: unknown name, or "auto" and no backend can serve the device.
+        RuntimeError: the named backend cannot serve the device; the message says why.
+    """
+    if name == "auto":
+        name = _override.get() or _from_environment()
+    if name != "auto":
+        check_name(name)
+        reason = BACKENDS[name].why_not(device)
+        if reason is not None:
+            raise RuntimeError(f"backend {name!r} cannot run on {device.type}: {reason}")
+        return BACKENDS[name]
+    for backend in BACKENDS.values():
+        if backend.why_not(device) is None:
+            if backend is reference:
+                _warn_of_reference(device)
+            return backend
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device).items())
+    raise ValueError(f"no backend can run on {device.type} ({listed})")
+
+
+def _from_environment() -> str:
+    name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    if name != "auto":
+        check_name(name, f"the environment variable {ENVIRONMENT_VARIABLE}")
+    return name
+
+
+def _warn_of_reference(device: torch.device) -> None:
+    """Says once per process that "auto" found nothing faster than the reference."""
+    global _warned
+    if not _warned:
+        _warned = True
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device).items() if reason)
+        warnings.warn(
+            f"fastlogconv computes on {device.type} with its slow reference in plain PyTorch, because no "
+            f"other backend can run ({listed}). To accept that silently, pass backend='reference'.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

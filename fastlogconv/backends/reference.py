@@ -1,0 +1,238 @@
+"""The definition of every result, in plain PyTorch and float64: the other backends must agree with this one.
+
+Three stages: the distance to each instance, its accumulation over the instances, the weight. With pixels p
+and q, instance i, window radius r = ks // 2 and a = exp(-1 / lmbda):
+
+    S_i(p) = sum over q in i, |q - p|_inf <= r, of a^(|q - p|_1)
+    d_i(p) = -lmbda ln S_i(p)                       (+inf where the window holds no pixel of i)
+    near, second, far = the smallest, second smallest and largest d_i(p)
+    fd     = sum over i of exp(-d_i(p)^2 / (2 fds^2))
+    border = exp(-(near + X)^2 / (2 bws^2))         (X = far or second)
+    w      = 1 on the foreground, elsewhere fbr + (1 - fbr) fd + bwf border
+
+The distance is that of Karam, Sugimoto and Hirakawa, "Fast convolutional distance transform" (IEEE Signal
+Processing Letters 26(6), 2019); the weight is the one of deepflash2 (Griebel et al.), after Falk et al.
+(2019) and Ronneberger et al. (2015). S spans a^(2 r), far beyond float64's range, so it is kept as its
+logarithm. Memory is O(H W): instances are visited one after another, each in its bounding box dilated by r.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import LARGEST_ID, distance_error, label_error, mask_error
+
+_LARGEST = torch.finfo(torch.float64).max
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why this backend cannot serve `device`; None where it can."""
+    if device.type in ("cpu", "cuda"):
+        return None
+    return f"it computes in float64 on cpu and cuda, not on {device.type}"
+
+
+def describe() -> dict[str, str]:
+    """What to print about this backend."""
+    return {"implementation": "plain PyTorch", "precision": "float64"}
+
+
+def result_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of a result computed from `tensor`: its own, or float32 for integers and bool."""
+    return tensor.dtype if tensor.is_floating_point() else torch.float32
+
+
+# ---------------------------------------------------------------------------------------------- distance
+
+
+def lambda_kernel(ks: int, lmbda: float, device: torch.device | None = None) -> Tensor:
+    """exp(-|x| / lmbda) at `ks` points one pixel apart around 0: float64 [ks]."""
+    x = torch.arange(ks, dtype=torch.float64, device=device) - ks // 2
+    if ks % 2 == 0:
+        x = x + 0.5
+    return torch.exp(-x.abs() / lmbda)
+
+
+def _log_convolve(log_s: Tensor, r: int, lmbda: float, dim: int) -> Tensor:
+    """The lambda kernel along `dim`, on logarithms: `dim` grows by r on both sides."""
+    n = log_s.shape[dim]
+    shape = list(log_s.shape)
+    shape[dim] = n + 2 * r
+    out = log_s.new_full(shape, -math.inf)
+    for k in range(2 * r + 1):
+        part = out.narrow(dim, k, n)
+        torch.logaddexp(part, log_s - abs(k - r) / lmbda, out=part)
+    return out
+
+
+def _logconv_distance(
+    region: Tensor, top: int, left: int, shape: torch.Size, ks: int, lmbda: float
+) -> tuple[Tensor, tuple[slice, slice]]:
+    """d_i of the instance in the bounding box `region` [h, w] (1 and 0, or soft weights), and where it holds.
+
+    Returns d_i in the dilated box and that box, as slices of the image of `shape`; elsewhere d_i is +inf.
+    """
+    (h, w), (height, width) = region.shape, shape
+    ry, rx = min(ks // 2, height - 1), min(ks // 2, width - 1)  # farther is outside the image
+    log_s = region.to(torch.float64).log()
+    log_s = _log_convolve(_log_convolve(log_s, rx, lmbda, dim=1), ry, lmbda, dim=0)
+    rows = slice(max(top - ry, 0), min(top + h + ry, height))
+    columns = slice(max(left - rx, 0), min(left + w + rx, width))
+    y, x = top - ry, left - rx  # where the dilated box begins, perhaps outside of the image
+    log_s = log_s[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    return (-lmbda * log_s).clamp(min=-_LARGEST), (rows, columns)
+
+
+# -------------------------------------------------------------------------------------------- accumulate
+
+
+class _Accumulated:
+    """near, second, far and fd [H, W] over the instances added so far."""
+
+    def __init__(self, shape: torch.Size, fds: float, device: torch.device) -> None:
+        self.fds = fds
+        self.near = torch.full(shape, math.inf, dtype=torch.float64, device=device)
+        self.second = self.near.clone()
+        self.farthest = -self.near
+        self.fd = torch.zeros_like(self.near)
+        self.reached_by = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    def add(self, d: Tensor, window: tuple[slice, slice]) -> None:
+        """One more instance: its distance in `window`, +inf outside."""
+        near, second = self.near[window], self.second[window]
+        torch.minimum(second, torch.maximum(near, d), out=second)
+        torch.minimum(near, d, out=near)
+        self.farthest[window] = torch.maximum(self.farthest[window], d)
+        self.reached_by[window] += 1
+        self.fd[window] += torch.exp(-0.5 * (d / self.fds) ** 2)
+
+    def far(self, instances: int) -> Tensor:
+        """The largest of all distances: +inf where not every instance reaches."""
+        return torch.where(self.reached_by == max(instances, 1), self.farthest, math.inf)
+
+
+# ----------------------------------------------------------------------------------------------- compose
+
+
+def _compose(
+    sums: _Accumulated, instances: int, foreground: Tensor, border: str, bws: float, bwf: float, fbr: float
+) -> Tensor:
+    other = sums.far(instances) if border == "farthest" else sums.second
+    border_term = torch.exp(-0.5 * ((sums.near + other) / bws) ** 2)
+    background = fbr + (1 - fbr) * sums.fd + bwf * border_term
+    return torch.where(foreground, 1.0, background)
+
+
+# ------------------------------------------------------------------------------------ labels and regions
+
+
+def _instance_ids(labels: Tensor) -> Tensor:
+    """`labels` as int64, 0 on the background."""
+    if labels.is_floating_point():
+        exact = labels.to(torch.float64)
+        wrong = ~exact.isfinite() | (exact != exact.floor()) | (exact >= LARGEST_ID)
+        if wrong.any():
+            raise label_error(exact[wrong][0].item())
+        return exact.clamp(min=0).to(torch.int64)
+    ids = labels.to(torch.int64)
+    if labels.dtype == torch.uint64 and (ids < 0).any():
+        raise label_error(ids[ids < 0][0].item() + 2**64)
+    return ids.clamp(min=0)
+
+
+def _instances(ids: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+    """(bounding box [h, w] bool, top, left) of every instance of `ids` [H, W], by ascending id."""
+    rows, columns = ids.nonzero(as_tuple=True)
+    present, index = ids[rows, columns].unique(return_inverse=True)
+
+    def extreme(positions: Tensor, reduce: str) -> list[int]:
+        start = torch.zeros(len(present), dtype=torch.int64, device=ids.device)
+        return start.scatter_reduce(0, index, positions, reduce, include_self=False).tolist()
+
+    tops, bottoms = extreme(rows, "amin"), extreme(rows, "amax")
+    lefts, rights = extreme(columns, "amin"), extreme(columns, "amax")
+    for i, y0, y1, x0, x1 in zip(present.tolist(), tops, bottoms, lefts, rights, strict=True):
+        yield ids[y0 : y1 + 1, x0 : x1 + 1] == i, y0, x0
+
+
+# ----------------------------------------------------------------------------------------- the operators
+
+
+def weight_map(
+    labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+) -> Tensor:
+    """Weights [B, H, W] of instance labels [B, H, W]."""
+    out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
+    for image, weights in zip(_instance_ids(labels), out, strict=True):
+        sums = _Accumulated(image.shape, fds, image.device)
+        for region, top, left in _instances(image):
+            sums.add(*_logconv_distance(region, top, left, image.shape, ks, lmbda))
+        # The instances are 1..max, present or not: an absent one is infinitely far away.
+        instances = int(image.max()) if image.numel() > 0 else 0
+        weights.copy_(_compose(sums, instances, image > 0, border, bws, bwf, fbr))
+    return out
+
+
+def region_weight_map(
+    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+) -> Tensor:
+    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    wrong = ~(masks.isfinite() & (masks >= 0))
+    if wrong.any():
+        raise mask_error(masks[wrong][0].item())
+    shape = masks.shape[1:]
+    sums = _Accumulated(shape, fds, masks.device)
+    for mask in masks:
+        rows, columns = mask.nonzero(as_tuple=True)
+        if len(rows) == 0:
+            continue  # an empty region is infinitely far away
+        top, left = int(rows.min()), int(columns.min())
+        region = mask[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
+        sums.add(*_logconv_distance(region, top, left, shape, ks, lmbda))
+    weights = _compose(sums, len(masks), (masks > 0).any(dim=0), border, bws, bwf, fbr)
+    return weights.to(result_dtype(masks))
+
+
+def distance_to_weight(
+    distance: Tensor,
+    foreground: Tensor | None,
+    *,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+) -> Tensor:
+    """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
+    wrong = distance.isnan() | (distance == -math.inf)
+    if wrong.any():
+        raise distance_error(distance[wrong][0].item())
+    sums = _Accumulated(distance.shape[1:], fds, distance.device)
+    for d in distance:
+        sums.add(d.to(torch.float64), (slice(None), slice(None)))
+    if foreground is None:
+        foreground = torch.zeros_like(sums.near, dtype=torch.bool)
+    return _compose(sums, len(distance), foreground, border, bws, bwf, fbr).to(result_dtype(distance))
+
+
+def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
+    """The lambda kernel (an even `ks` is taken one larger) along W, then along H, of [N, H, W]."""
+    r = ks // 2
+    if padding_mode == "constant":
+        r = min(r, max(input.shape[1:]))  # farther is nothing but zeros
+    kernel = lambda_kernel(2 * r + 1, lmbda).tolist()
+    out = input.to(torch.float64)
+    if out.numel() > 0:
+        for _ in ("W", "H"):
+            n = out.shape[-1]
+            padded = F.pad(out, (r, r), mode=padding_mode)
+            out = torch.zeros_like(out)
+            for k, weight in enumerate(kernel):
+                out.add_(padded.narrow(-1, k, n), alpha=weight)
+            out = out.transpose(1, 2)
+    return out.to(result_dtype(input), memory_format=torch.contiguous_format, copy=True)

@@ -1,0 +1,80 @@
+"""What is installed, what was built, and which backend can run where."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+import torch
+
+from . import backends
+
+
+class Info(dict):
+    """A dict that prints as a readable report."""
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+    __repr__ = __str__
+
+
+def info() -> Info:
+    """The environment: versions, what was built, which backends can run where, and why the others cannot.
+
+    Returns:
+        A dict that prints as a report: "versions" (name to version or None), "backends" (name to what the
+            backend
+        tells of itself), "devices" (device to backend to None or the reason why it cannot run there) and
+        "auto" (device to the backend that "auto" takes there now, or the reason why there is none).
+    """
+    from . import __version__
+
+    devices = {"cpu": torch.device("cpu"), "cuda": torch.device("cuda")}
+    return Info(
+        versions={
+            "fastlogconv": __version__,
+            "torch": torch.__version__,
+            "triton": _version("triton"),
+            "numpy": _version("numpy"),
+            "scipy": _version("scipy"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        backends={name: backend.describe() for name, backend in backends.BACKENDS.items()},
+        devices={name: _serving(device) for name, device in devices.items()},
+        auto={name: _auto(device) for name, device in devices.items()},
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _serving(device: torch.device) -> dict[str, str | None]:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        built = "no CUDA device" if torch.version.cuda else "a torch built without CUDA"
+        return dict.fromkeys(backends.BACKENDS, built)
+    return backends.reasons(device)
+
+
+def _auto(device: torch.device) -> str:
+    serving = _serving(device)
+    for name, reason in serving.items():
+        if reason is None:
+            return name
+    return "none"
+
+
+def _lines(info: Info) -> list[str]:
+    lines = [f"{name:<12} {version or 'not installed'}" for name, version in info["versions"].items()]
+    for name, description in info["backends"].items():
+        lines.append(f"backend {name}")
+        lines += [f"  {key:<16} {value}" for key, value in description.items()]
+    for device, serving in info["devices"].items():
+        lines.append(f"on {device} (auto: {info['auto'][device]})")
+        lines += [f"  {name:<16} {reason or 'can run'}" for name, reason in serving.items()]
+    return lines

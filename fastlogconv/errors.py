@@ -1,0 +1,22 @@
+"""The data errors, worded once for every backend."""
+
+from __future__ import annotations
+
+LARGEST_ID = 2**63 - 1
+
+
+def label_error(value: float) -> ValueError:
+    """The error for a label that is no instance id: NaN, infinite, fractional, or above 2**63 - 1."""
+    return ValueError(
+        f"labels must be finite whole numbers up to 2**63 - 1 (0 and below are background), got {value}"
+    )
+
+
+def mask_error(value: float) -> ValueError:
+    """The error for a region mask value that is no weight: negative, NaN or infinite."""
+    return ValueError(f"masks must hold finite values >= 0 (0 is outside the region), got {value}")
+
+
+def distance_error(value: float) -> ValueError:
+    """The error for a value that is no distance: NaN or -inf."""
+    return ValueError(f"distance must hold numbers or +inf (out of reach), neither NaN nor -inf, got {value}")

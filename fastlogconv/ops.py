@@ -1,0 +1,124 @@
+"""The operators: schema, kernel per device, fake kernel, and the gradient of the convolution.
+
+They are private: `functional` documents and checks, the operators assume. The backend is chosen when an
+operator runs, so one compiled graph serves them all. `torch.library.Library` is used in place of
+`torch.library.custom_op` for its lower cost per call.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import backends
+from .backends.reference import result_dtype
+
+DEVICES = ("cpu", "cuda")
+
+_library = torch.library.Library("fastlogconv", "DEF")
+
+
+def _define(schema: str, kernel, fake):
+    """Defines an operator for every device of `DEVICES`; returns what to call."""
+    name = schema[: schema.index("(")]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in DEVICES:
+        _library.impl(name, kernel, device.upper())
+    torch.library.register_fake(f"fastlogconv::{name}", fake, lib=_library)
+    return getattr(torch.ops.fastlogconv, name).default
+
+
+def _new(like: Tensor, shape) -> Tensor:
+    return torch.empty(shape, dtype=result_dtype(like), device=like.device)
+
+
+# ------------------------------------------------------------------------------------------------ weights
+
+
+def _weight_map(labels, border, bws, fds, bwf, fbr, lmbda, ks, backend):
+    return backends.select(backend, labels.device).weight_map(
+        labels, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
+    )
+
+
+def _region_weight_map(masks, border, bws, fds, bwf, fbr, lmbda, ks, backend):
+    return backends.select(backend, masks.device).region_weight_map(
+        masks, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
+    )
+
+
+def _distance_to_weight(distance, foreground, border, bws, fds, bwf, fbr, backend):
+    return backends.select(backend, distance.device).distance_to_weight(
+        distance, foreground, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr
+    )
+
+
+_SIGMAS = "str border, float bws, float fds, float bwf, float fbr"
+
+weight_map = _define(
+    f"weight_map(Tensor labels, {_SIGMAS}, float lmbda, int ks, str backend) -> Tensor",
+    _weight_map,
+    lambda labels, *settings: _new(labels, labels.shape),
+)
+region_weight_map = _define(
+    f"region_weight_map(Tensor masks, {_SIGMAS}, float lmbda, int ks, str backend) -> Tensor",
+    _region_weight_map,
+    lambda masks, *settings: _new(masks, masks.shape[1:]),
+)
+distance_to_weight = _define(
+    f"distance_to_weight(Tensor distance, Tensor? foreground, {_SIGMAS}, str backend) -> Tensor",
+    _distance_to_weight,
+    lambda distance, *settings: _new(distance, distance.shape[1:]),
+)
+
+
+# -------------------------------------------------------------------------------------- the convolution
+
+
+def _separable_conv2d(input, lmbda, ks, padding_mode, backend):
+    return backends.select(backend, input.device).separable_conv2d(
+        input, lmbda=lmbda, ks=ks, padding_mode=padding_mode
+    )
+
+
+separable_conv2d = _define(
+    "separable_conv2d(Tensor input, float lmbda, int ks, str padding_mode, str backend) -> Tensor",
+    _separable_conv2d,
+    lambda input, *settings: _new(input, input.shape),
+)
+
+
+def _source(n: int, r: int, padding_mode: str, device: torch.device) -> Tensor:
+    """For each of the n + 2 r positions of a padded axis: the one of the n that its value came from."""
+    i = torch.arange(-r, n + r, device=device)
+    if padding_mode == "replicate":
+        return i.clamp(0, n - 1)
+    if padding_mode == "circular":
+        return i % n
+    return (n - 1) - ((n - 1) - i.abs()).abs()  # reflect, r < n
+
+
+def _adjoint(grad: Tensor, lmbda: float, ks: int, padding_mode: str, backend: str) -> Tensor:
+    """The transposed convolution. The kernel is symmetric, so only the padding has to be undone."""
+    if padding_mode == "constant":
+        return separable_conv2d(grad, lmbda, ks, "constant", backend)
+    _, h, w = grad.shape
+    r = ks // 2
+    padded = separable_conv2d(F.pad(grad, (r, r, r, r)), lmbda, ks, "constant", backend)
+    rows = padded.new_zeros(padded.shape[0], h, w + 2 * r)
+    rows = rows.index_add(1, _source(h, r, padding_mode, grad.device), padded)
+    return grad.new_zeros(grad.shape).index_add(2, _source(w, r, padding_mode, grad.device), rows)
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.settings = inputs[1:]
+
+
+def _backward(ctx, grad):
+    return _adjoint(grad, *ctx.settings), None, None, None, None
+
+
+torch.library.register_autograd(
+    "fastlogconv::separable_conv2d", _backward, setup_context=_setup_context, lib=_library
+)
