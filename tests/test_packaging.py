@@ -1,0 +1,160 @@
+"""What is built from the sources: sdist, wheel, library; and what is said where it cannot be."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = "libfastlogconv_cpu" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+# Builds with setuptools alone, whatever else is installed here.
+BUILD = """
+import sys
+for absent in ("torch", "numpy", "scipy", "fastlogconv"):
+    sys.modules[absent] = None
+from setuptools import build_meta
+getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2])
+"""
+
+
+def run(*command, cwd, **environment):
+    """A process without the compiler settings of this one."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("CXX", "CXXFLAGS", "LDFLAGS")}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=kept | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def build(what, source, out, **environment):
+    return run("-c", BUILD, what, out, cwd=source, **environment)
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The sources as the sdist ships them."""
+    folder = tmp_path_factory.mktemp("sdist")
+    checkout = folder / "checkout"
+    clutter = shutil.ignore_patterns(".*", "build", "dist", "demo", "*.egg-info", "__pycache__", LIBRARY)
+    shutil.copytree(ROOT, checkout, ignore=clutter)
+    done = build("sdist", checkout, folder)
+    assert done.returncode == 0, done.stdout
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    done = build("wheel", unpacked, folder)
+    assert done.returncode == 0, done.stdout
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def files_under(root, *folders):
+    return {path.relative_to(root).as_posix() for folder in folders for path in (root / folder).rglob("*.*")}
+
+
+def test_sdist_has_what_building_and_testing_needs(unpacked):
+    for file in ("setup.py", "Makefile", "README.md", "LICENSE", "tests/conftest.py"):
+        assert (unpacked / file).is_file(), file
+    assert files_under(unpacked, "csrc", "tests/data") == files_under(ROOT, "csrc", "tests/data")
+
+
+def test_wheel_is_for_every_python_of_this_platform(wheel):
+    name, version, python, abi, platform = wheel.stem.split("-")
+    assert (name, python, abi) == ("fastlogconv", "py3", "none")
+    assert platform != "any"
+    with zipfile.ZipFile(wheel) as archive:
+        assert f"Tag: py3-none-{platform}\n" in archive.read(f"{name}-{version}.dist-info/WHEEL").decode()
+        assert "Root-Is-Purelib: false\n" in archive.read(f"{name}-{version}.dist-info/WHEEL").decode()
+        files = set(archive.namelist())
+        entry_points = archive.read(f"{name}-{version}.dist-info/entry_points.txt").decode()
+    assert f"fastlogconv/{LIBRARY}" in files
+    assert {Path(file).parts[0] for file in files} == {"fastlogconv", f"fastlogconv-{version}.dist-info"}
+    assert "fastlogconv = fastlogconv.__main__:main" in entry_points
+    modules = {file for file in files_under(ROOT, "fastlogconv") if file.endswith(".py")}
+    modules |= {f"fastlogconv/{file}" for file in files_under(ROOT, "kernels") if file.endswith(".py")}
+    assert {file for file in files if file.endswith(".py")} == modules
+
+
+def test_wheel_works_where_it_is_unpacked(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "elsewhere").mkdir()
+    program = """
+import fastlogconv, fastlogconv.kernels, torch
+print(fastlogconv.__file__, fastlogconv.kernels.__file__, sep="\\n")
+labels = torch.tensor([[1, 0, 0, 2]])
+native, reference = (fastlogconv.weight_map(labels, backend=name) for name in ("native", "reference"))
+print(torch.allclose(native, reference, rtol=1e-5, atol=0))
+"""
+    done = run("-c", program, cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path / "site"))
+    site = tmp_path / "site" / "fastlogconv"
+    expected = [str(site / "__init__.py"), str(site / "kernels" / "__init__.py"), "True"]
+    assert done.stdout.splitlines() == expected
+
+
+def test_installed_package_has_its_kernels(tmp_path):
+    done = run("-c", "import fastlogconv.kernels; print('found')", cwd=tmp_path)
+    assert done.stdout == "found\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF symbols with nm")
+def test_no_instruction_set_lends_its_code_to_another(unpacked, wheel):
+    """A function in two object files is linked once: an AVX-512 copy of a shared one would end older CPUs."""
+    sources = {path.stem for path in (ROOT / "csrc" / "cpu" / "simd").glob("*.cpp")}
+    objects = [
+        path for path in unpacked.glob("build/objects.*/*.o") if path.stem.rsplit("-", 1)[0] in sources
+    ]
+    assert objects
+    for path in objects:
+        symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+        shared = re.findall(r" [Wu] (\S+)$", symbols, re.MULTILINE)
+        namespaces = {re.search(r"3flc(8baseline|4avx2|6avx512)|$", name).group(1) for name in shared}
+        assert len(namespaces) <= 1, namespaces
+        assert None not in namespaces, shared
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"CXX": "/nonexistent/g++"}, "CXX is /nonexistent/g++, which is not there."),
+        ({"CXX": "cl.exe"}, "CXX is cl.exe, which does not take GCC's options."),
+        ({"PATH": "/nonexistent"}, "no c++, g++ or clang++ on the PATH."),
+    ],
+)
+def test_without_a_compiler_it_says_what_to_install(unpacked, tmp_path, environment, problem):
+    done = build("wheel", unpacked, tmp_path, **environment)
+    assert done.returncode == 1
+    assert f"fastlogconv cannot be built: {problem}" in done.stdout
+    assert "apt install g++" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_compiler_flags_of_the_environment_are_used_and_errors_are_shown(unpacked, tmp_path):
+    done = build("wheel", unpacked, tmp_path, CXXFLAGS="-include no_such_header.h")
+    assert done.returncode == 1
+    assert "no_such_header.h" in done.stdout
+    assert "fastlogconv cannot be built" in done.stdout
+    done = build("wheel", unpacked, tmp_path, LDFLAGS="-lno_such_library")
+    assert done.returncode == 1
+    assert "no_such_library" in done.stdout
+    assert not list(tmp_path.iterdir())
