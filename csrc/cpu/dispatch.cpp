@@ -42,22 +42,6 @@ const Kernels& kernels() {
   return *current;
 }
 
-void* aligned_allocate(int64_t bytes) {
-  // Room for the distance to the block that malloc gave, just below the aligned address.
-  char* const block = static_cast<char*>(std::malloc(static_cast<size_t>(bytes) + 64 + sizeof(void*)));
-  if (!block) return nullptr;
-  const uintptr_t aligned = (reinterpret_cast<uintptr_t>(block) + sizeof(void*) + 63) / 64 * 64;
-  std::memcpy(reinterpret_cast<void*>(aligned - sizeof(void*)), &block, sizeof(void*));
-  return reinterpret_cast<void*>(aligned);
-}
-
-void aligned_free(void* memory) {
-  if (!memory) return;
-  void* block;
-  std::memcpy(&block, static_cast<char*>(memory) - sizeof(void*), sizeof(void*));
-  std::free(block);
-}
-
 }  // namespace flc
 
 extern "C" {

@@ -56,13 +56,10 @@ class IdNumbering {
 
 }  // namespace
 
-OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
-                     const CallSettings& settings, int32_t border) {
+OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
+                     int32_t border) {
   number_instances(parts);
-  group_runs();
-  row_to_run_.assign(size_t(height) + 1, 0);
-  for (const Run& run : foreground_runs_) ++row_to_run_[run.row + 1];
-  for (int32_t y = 0; y < height; ++y) row_to_run_[y + 1] += row_to_run_[y];
+  group_runs(parts);
   for (Instance& instance : instances_) measure(instance, settings);
   finish(height, width, settings, border, static_cast<int64_t>(instances_.size()) == largest_id_);
 }
@@ -70,7 +67,6 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& parts, int32_t height, int32_
 OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
                      const flc_tensor& masks, const CallSettings& settings, int32_t border) {
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
-  std::vector<uint8_t> foreground(size_t(height) * width, 0);
   bool all_present = true;
   for (size_t region = 0; region < regions.size(); ++region) {
     if (!regions[region].size()) {
@@ -79,51 +75,35 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<Va
     }
     Instance instance{};
     instance.first_run = static_cast<int64_t>(instance_runs_.size());
-    for (const Run& run : regions[region]) {
-      instance_runs_.push_back(run);
-      std::fill_n(&foreground[size_t(run.row) * width + run.first], run.last - run.first + 1, 1);
-    }
+    instance_runs_.insert(instance_runs_.end(), regions[region].begin(), regions[region].end());
     instance.last_run = static_cast<int64_t>(instance_runs_.size());
     if (values[region].smallest != 1 || values[region].largest != 1) instance.soft_mask = &masks;
     instance.region = static_cast<int64_t>(region);
     instances_.push_back(instance);
   }
-  row_to_run_.assign(size_t(height) + 1, 0);
-  for (int32_t y = 0; y < height; ++y) {
-    const uint8_t* const row = foreground.data() + size_t(y) * width;
-    for (int32_t x = 0; x < width; ++x) {
-      if (!row[x]) continue;
-      const int32_t first = x;
-      while (x + 1 < width && row[x + 1]) ++x;
-      foreground_runs_.push_back({y, first, x, 0});
-    }
-    row_to_run_[y + 1] = static_cast<int64_t>(foreground_runs_.size());
-  }
   for (Instance& instance : instances_) measure(instance, settings, values[instance.region]);
   finish(height, width, settings, border, all_present);
 }
 
-void OwnedPlan::number_instances(const std::vector<OwnedRuns>& parts) {
+void OwnedPlan::number_instances(std::vector<OwnedRuns>& parts) {
   int64_t run_count = 0;
   for (const OwnedRuns& part : parts) {
     run_count += part.size();
     for (int64_t i = 0; i < part.size(); ++i) largest_id_ = std::max(largest_id_, part.ids()[i]);
   }
   IdNumbering numbering(largest_id_, run_count);
-  foreground_runs_.reserve(run_count);
-  for (const OwnedRuns& part : parts) {
+  for (OwnedRuns& part : parts) {
     for (int64_t i = 0; i < part.size(); ++i) {
-      Run run = part.begin()[i];
-      run.instance = numbering.number(part.ids()[i]);
-      if (run.instance == static_cast<int32_t>(instances_.size())) instances_.emplace_back();
-      ++instances_[run.instance].last_run;
-      foreground_runs_.push_back(run);
+      const int32_t number = numbering.number(part.ids()[i]);
+      part.begin()[i].instance = number;
+      if (number == static_cast<int32_t>(instances_.size())) instances_.emplace_back();
+      ++instances_[number].last_run;
     }
   }
 }
 
-// instance_runs: the foreground runs by instance, in reading order within each.
-void OwnedPlan::group_runs() {
+// instance_runs: the runs by instance, in reading order within each.
+void OwnedPlan::group_runs(const std::vector<OwnedRuns>& parts) {
   int64_t next = 0;
   for (Instance& instance : instances_) {
     instance.first_run = next;
@@ -131,7 +111,8 @@ void OwnedPlan::group_runs() {
     instance.last_run = instance.first_run;
   }
   instance_runs_.resize(next);
-  for (const Run& run : foreground_runs_) instance_runs_[instances_[run.instance].last_run++] = run;
+  for (const OwnedRuns& part : parts)
+    for (const Run& run : part) instance_runs_[instances_[run.instance].last_run++] = run;
 }
 
 // The bounding box of an instance, and how far, in steps of a, the largest term of any of its sums may
@@ -233,8 +214,6 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   plan_.left_to_right = left_to_right_.data();
   plan_.instance_count = static_cast<int64_t>(instances_.size());
   plan_.instance_runs = instance_runs_.data();
-  plan_.foreground_runs = foreground_runs_.data();
-  plan_.row_to_run = row_to_run_.data();
 }
 
 }  // namespace flc

@@ -32,7 +32,7 @@ class OwnedPlan {
  public:
   // From an image's label runs, cut into consecutive parts. Instances are numbered by first appearance; in
   // the border rule "farthest" they are the ids 1..max, present or not.
-  OwnedPlan(const std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
+  OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
             int32_t border);
 
   // From the runs of region masks: one instance for each region that has any.
@@ -43,14 +43,13 @@ class OwnedPlan {
   bool uses(Arithmetic arithmetic) const { return uses_[arithmetic]; }
 
  private:
-  void number_instances(const std::vector<OwnedRuns>& parts);
-  void group_runs();
+  void number_instances(std::vector<OwnedRuns>& parts);
+  void group_runs(const std::vector<OwnedRuns>& parts);
   void measure(Instance& instance, const CallSettings& settings, ValueRange values = {1, 1});
   void finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border, bool all_present);
 
   ImagePlan plan_{};
-  std::vector<Run> foreground_runs_, instance_runs_;
-  std::vector<int64_t> row_to_run_;
+  std::vector<Run> instance_runs_;
   std::vector<Instance> instances_;
   std::vector<int32_t> left_to_right_;
   int64_t largest_id_ = 0;

@@ -47,9 +47,7 @@ struct ImagePlan {
   const Instance* instances;
   const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
   int64_t instance_count;
-  const Run* instance_runs;     // grouped by instance, rows ascending
-  const Run* foreground_runs;   // in reading order, without overlap
-  const int64_t* row_to_run;    // foreground_runs of row y: [row_to_run[y], row_to_run[y + 1])
+  const Run* instance_runs;  // grouped by instance, rows ascending
   Tracking tracking;
   // The border term is zero outside rows border_top..border_bottom, columns border_left..border_right.
   int32_t border_top, border_bottom, border_left, border_right;

@@ -38,8 +38,7 @@ template <class Scalar>
 OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
   using To = Convert<Scalar>;
   const int32_t scale = scale_exponent_of<Scalar>;
-  // Entries change between -radius and radius + 1; a load may start at either end and reads CHUNK of them.
-  const int32_t lowest = -(radius + CHUNK), highest = radius + 1;
+  const int32_t lowest = -(2 * radius + CHUNK + 1), highest = 2 * radius + CHUNK + 1;
   const int32_t span = highest + CHUNK - lowest, counts = radius + 2;
   storage_.resize(size_t(6) * span + size_t(4) * counts);
   std::vector<double> geometric(counts);  // G(n) = 1 + a + ... + a^(n - 1)
@@ -62,20 +61,22 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
   Scalar* const right_length = take(counts);
   Scalar* const decay_half = take(counts);
   Scalar* const decay_rest = take(counts);
-  const Scalar nothing = To::sum(0), one = To::factor(0, scale), once = To::factor(-1 / decay_length, scale);
+  const Scalar nothing = To::sum(0);
+  std::vector<Scalar> scaled(counts);  // a^n 2^scale
+  for (int32_t n = 0; n < counts; ++n) scaled[n] = To::factor(-n / decay_length, scale);
   for (int32_t t = lowest; t < highest + CHUNK; ++t) {
-    left_decay[t] = t <= 0 ? one : t <= radius ? To::factor(-t / decay_length, scale) : nothing;
+    left_decay[t] = t <= 0 ? scaled[0] : t <= radius ? scaled[t] : nothing;
     left_from_first[t] = t < 0 ? nothing : To::sum(geometric[std::min(t, radius) + 1]);
     left_window[t] = t <= 0 ? To::unlimited() : t <= radius ? To::sum(geometric[radius - t + 1]) : nothing;
-    right_decay[t] = t >= 0 ? once : -t < radius ? To::factor((t - 1) / decay_length, scale) : nothing;
+    right_decay[t] = t >= 0 ? scaled[1] : -t < radius ? scaled[1 - t] : nothing;
     right_to_last[t] = t > 0 ? nothing : To::sum(geometric[std::min(-t, radius - 1) + 1]);
     right_window[t] = t >= 0 ? To::unlimited() : -t < radius ? To::sum(geometric[radius + t]) : nothing;
   }
   for (int32_t n = 0; n < counts; ++n) {
     left_length[n] = To::sum(geometric[n]);
     right_length[n] = To::sum(geometric[std::min(n, radius)]);
-    decay_half[n] = To::factor(-((n + 1) / 2) / decay_length, 0);
-    decay_rest[n] = To::factor(-(n / 2) / decay_length, 0);
+    decay_rest[n] = n % 2 ? decay_half[n - 1] : To::factor(-(n / 2) / decay_length, 0);
+    decay_half[n] = n % 2 ? To::factor(-((n + 1) / 2) / decay_length, 0) : decay_rest[n];
   }
   tables_ = {left_decay,
              left_from_first,

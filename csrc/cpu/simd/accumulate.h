@@ -38,24 +38,29 @@ class Accumulator {
 
   // Adds one instance at one chunk. `block_rows` points at the chunk's columns in the row first_row of the
   // block; rows [first_row, last_row) are written.
-  void add(const Instance& instance, const ChunkDistance<Out>& distance, Out* block_rows, int32_t first_row,
-           int32_t last_row) const {
+  void add(const Instance& instance, const PanelDistance<Out>& distance, int32_t chunk, Out* block_rows,
+           int32_t first_row, int32_t last_row) const {
     const int32_t top = instance.top, bottom = instance.bottom;
+    const int64_t columns = distance.columns;
     for (int vector = 0; vector < vectors; ++vector) {
-      const int column = vector * lanes;
-      Out* const columns = block_rows + column;
-      for (int32_t y = larger(top, first_row); y <= smaller(bottom, last_row - 1); ++y) {
-        const Out* const d = distance.inside + int64_t(y - top - distance.first_inside) * CHUNK + column;
-        add_pixel_row(columns + int64_t(y - first_row) * stride, load<V>(d));
+      const int32_t column = chunk * CHUNK + vector * lanes;
+      Out* const rows = block_rows + vector * lanes;
+      const int32_t inside_begin = larger(top, first_row), inside_end = smaller(bottom + 1, last_row);
+      const Out* d = distance.inside + (inside_begin - top - distance.first_inside) * columns + column;
+      Out* row = rows + int64_t(inside_begin - first_row) * stride;
+      for (int32_t y = inside_begin; y < inside_end; ++y) {
+        add_pixel_row(row, load<V>(d));
+        d += columns;
+        row += stride;
       }
       if (first_row < top) {
-        add_outside(distance.above + column, distance.above_limit,
-                    columns + int64_t(top - first_row) * stride, -stride, larger(top - (last_row - 1), 1),
+        add_outside(distance.above + column, columns, distance.above_limit[chunk],
+                    rows + int64_t(top - first_row) * stride, -stride, larger(top - (last_row - 1), 1),
                     smaller(top - first_row, reach_));
       }
       if (last_row - 1 > bottom) {
-        add_outside(distance.below + column, distance.below_limit,
-                    columns + int64_t(bottom - first_row) * stride, stride, larger(first_row - bottom, 1),
+        add_outside(distance.below + column, columns, distance.below_limit[chunk],
+                    rows + int64_t(bottom - first_row) * stride, stride, larger(first_row - bottom, 1),
                     smaller(last_row - 1 - bottom, reach_));
       }
     }
@@ -68,12 +73,12 @@ class Accumulator {
 
  private:
   // Rows first_step..last_step away from the box, where the window shows its first radius - step + 1 rows.
-  FLC_INLINE void add_outside(const Out* distances, int32_t limit, Out* box_row, int64_t row_stride,
-                              int32_t first_step, int32_t last_step) const {
+  FLC_INLINE void add_outside(const Out* distances, int64_t columns, int32_t limit, Out* box_row,
+                              int64_t row_stride, int32_t first_step, int32_t last_step) const {
     const int32_t last_whole = smaller(radius_ - limit, last_step);
     int32_t step = first_step;
     if (step <= last_whole) {
-      const V at_box = load<V>(distances + int64_t(limit) * CHUNK);
+      const V at_box = load<V>(distances + limit * columns);
       if (sizeof(Out) == 4 && foreground_sigma_ >= 4) {
         step = add_whole_by_recurrence(at_box, box_row, row_stride, step, last_whole);
       } else {
@@ -81,7 +86,7 @@ class Accumulator {
       }
     }
     for (; step <= last_step; ++step) {
-      const V at_box = load<V>(distances + int64_t(smaller(limit, radius_ - step)) * CHUNK);
+      const V at_box = load<V>(distances + smaller(limit, radius_ - step) * columns);
       add_pixel_row(box_row + step * row_stride, at_box + Out(step));
     }
   }

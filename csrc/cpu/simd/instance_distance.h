@@ -1,9 +1,9 @@
-// Stage 1, distance: the LogConv distance d_i of one instance at a chunk of CHUNK columns.
+// Stage 1, distance: the LogConv distance d_i of one instance at a panel of columns.
 //
-// With c the pixel of the bounding box next to p, and a = exp(-1 / decay_length), the sum over the instance
-// is a^(|p - c|) times a sum seen from c, so that d_i(p) = |p - c| + (a distance found at the box). The
-// window cuts the latter: k rows above the box only its first r + 1 - k rows count (prefix sums), and columns
-// likewise (the tables left_window and right_window).
+// With c the pixel of the bounding box next to p, and a = exp(-1 / decay_length), the sum over the instance is
+// a^(|p - c|) times a sum seen from c, so that d_i(p) = |p - c| + (a distance found at the box). The window cuts
+// the latter: k rows above the box only its first r + 1 - k rows count (prefix sums), and columns likewise
+// (the tables left_window and right_window).
 #pragma once
 
 #include "cpu/simd/windowed_sum.h"
@@ -11,18 +11,23 @@
 namespace flc {
 namespace FLC_ISA {
 
-// Distances of one instance at CHUNK columns, found for the rows of its box. Each row holds CHUNK numbers.
+// A panel: up to PANEL chunks side by side.
+constexpr int PANEL = 8;
+
+// Distances of one instance at `columns` columns, found for the rows of its box; each row holds `columns` numbers.
 template <class Out>
-struct ChunkDistance {
+struct PanelDistance {
+  int32_t columns;
   const Out* inside;  // rows first_inside.. of the box
   int32_t first_inside;
-  // above[m], below[m]: distance at the box's first (last) row if only its first (last) m + 1 rows count;
-  // from `above_limit` (`below_limit`) on they no longer change.
+  // above[m], below[m]: distance at the box's first (last) row if only its first (last) m + 1 rows count. In
+  // chunk c they no longer change from above_limit[c] (below_limit[c]) on, and are not given beyond.
   const Out *above, *below;
-  int32_t above_limit, below_limit;
+  int32_t above_limit[PANEL], below_limit[PANEL];
 };
 
-// Rows relative to the box's top that a pass over part of the image asks for, half open.
+// Rows of the box (counted from its top, half open) that a pass over part of the image asks for, and whether it
+// asks for rows above and below the box.
 struct WantedRows {
   int32_t inside_begin, inside_end;
   bool above, below;
@@ -47,203 +52,235 @@ template <class S, class Out>
 class InstanceDistance {
   using Scalar = typename Number<S>::Scalar;
   static constexpr int lanes = Number<S>::lanes;
-  static constexpr int vectors = CHUNK / lanes;
+  static constexpr int vectors_per_chunk = CHUNK / lanes;
+  static constexpr int max_vectors = PANEL * vectors_per_chunk;
   static constexpr bool soft_masks_served = sizeof(Scalar) == 8;  // never summed in float
 
  public:
   // False where memory ran out.
   bool prepare(const ImagePlan& plan, const Instance& instance, const Settings& settings, WantedRows wanted,
-               Workspace& soft_rows, Workspace& chunk_rows) {
+               Workspace& soft_rows, Workspace& panel_rows) {
     plan_ = &plan;
     instance_ = &instance;
     settings_ = &settings;
     tables_ = &Number<S>::tables(settings);
     wanted_ = wanted;
-    const int32_t radius = settings.radius, height = instance.bottom - instance.top + 1;
-    fits_window_ = height <= radius + 1;
-    prefix_rows_ = smaller(height, larger(radius, 1));  // k = 1 .. r rows outside see at most r of them
+    const int32_t radius = settings.radius;
+    height_ = instance.bottom - instance.top + 1;
+    fits_window_ = height_ <= radius + 1;
+    prefix_rows_ = smaller(height_, larger(radius, 1));  // k = 1 .. r rows outside see at most r of them
     // Rows of the box whose sums are needed: whole blocks of r + 1 around those asked for.
-    rows_begin_ = height;
-    rows_end_ = 0;
+    sum_begin_ = sum_end_ = 0;
     if (wanted.inside_begin < wanted.inside_end) {
       if (fits_window_) {
-        rows_begin_ = 0;
-        rows_end_ = height;
+        sum_end_ = height_;
       } else {
-        const int32_t block = radius + 1;
-        rows_begin_ = larger(wanted.inside_begin - radius, 0) / block * block;
-        rows_end_ = int32_t(
-            smaller<int64_t>((int64_t(wanted.inside_end) + radius + block - 1) / block * block, height));
+        const int64_t block = radius + 1;
+        sum_begin_ = int32_t(larger<int64_t>(wanted.inside_begin - radius, 0) / block * block);
+        sum_end_ = int32_t(smaller<int64_t>((wanted.inside_end + radius + block - 1) / block * block, height_));
       }
     }
-    sum_begin_ = rows_begin_;
-    sum_end_ = rows_end_;
-    if (wanted.above) {
-      rows_begin_ = 0;
-      rows_end_ = larger(rows_end_, prefix_rows_);
-    }
-    if (wanted.below) {
-      rows_begin_ = smaller(rows_begin_, height - prefix_rows_);
-      rows_end_ = height;
-    }
-    row_count_ = larger(rows_end_ - rows_begin_, 0);
-    const int64_t sum_bytes = int64_t(row_count_) * sizeof(S);
-    const int64_t distance_bytes = int64_t(row_count_) * CHUNK * sizeof(Out);
-    const int64_t prefix_bytes = int64_t(prefix_rows_) * CHUNK * sizeof(Out);
-    const int64_t prefix_sum_bytes = int64_t(prefix_rows_) * vectors * sizeof(S);
-    char* memory = static_cast<char*>(reserve(chunk_rows, (vectors + 2) * sum_bytes + prefix_sum_bytes +
-                                                              distance_bytes + 2 * prefix_bytes + 7 * 64));
+    rows_begin_ = wanted.above || (wanted.below && prefix_rows_ == height_) ? 0
+                  : wanted.below && sum_begin_ == sum_end_                  ? height_ - prefix_rows_
+                  : wanted.below ? smaller(sum_begin_, height_ - prefix_rows_)
+                                 : sum_begin_;
+    rows_end_ = wanted.below ? height_ : wanted.above ? larger(sum_end_, prefix_rows_) : sum_end_;
+    row_count_ = rows_end_ - rows_begin_;
+
+    const int64_t row_bytes = max_vectors * int64_t(sizeof(S)), distance_bytes = PANEL * CHUNK * sizeof(Out);
+    char* memory = static_cast<char*>(
+        reserve(panel_rows, row_count_ * (3 * row_bytes + distance_bytes) +
+                                prefix_rows_ * (row_bytes + 2 * distance_bytes)));
     if (!memory) return false;
     const auto take = [&memory](int64_t bytes) {
-      char* taken = memory;
-      memory += (bytes + 63) / 64 * 64;
+      char* const taken = memory;
+      memory += bytes;
       return taken;
     };
-    rows_ = reinterpret_cast<S*>(take(vectors * sum_bytes));
-    sums_ = reinterpret_cast<S*>(take(sum_bytes));
-    sum_workspace_ = reinterpret_cast<S*>(take(sum_bytes));
-    prefixes_ = reinterpret_cast<S*>(take(prefix_sum_bytes));
-    inside_ = reinterpret_cast<Out*>(take(distance_bytes));
-    above_ = reinterpret_cast<Out*>(take(prefix_bytes));
-    below_ = reinterpret_cast<Out*>(take(prefix_bytes));
-    first_run_of_rows();
+    rows_ = reinterpret_cast<S*>(take(row_count_ * row_bytes));
+    sums_ = reinterpret_cast<S*>(take(row_count_ * row_bytes));
+    sum_workspace_ = reinterpret_cast<S*>(take(row_count_ * row_bytes));
+    prefixes_ = reinterpret_cast<S*>(take(prefix_rows_ * row_bytes));
+    inside_ = reinterpret_cast<Out*>(take(row_count_ * distance_bytes));
+    above_ = reinterpret_cast<Out*>(take(prefix_rows_ * distance_bytes));
+    below_ = reinterpret_cast<Out*>(take(prefix_rows_ * distance_bytes));
+    runs_begin_ = plan.instance_runs + instance.first_run;
+    runs_end_ = plan.instance_runs + instance.last_run;
+    if (rows_begin_ > 0) runs_begin_ = first_of_row(runs_begin_, runs_end_, instance.top + rows_begin_);
     if constexpr (soft_masks_served) {
       if (instance.soft_mask) return prepare_soft_rows(soft_rows);
     }
     return true;
   }
 
-  ChunkDistance<Out> at(int32_t x) {
-    const int32_t left = instance_->left, right = instance_->right;
-    // Whole chunks beside the box hold distances from its edge column, other chunks from the pixel itself.
-    if (instance_->soft_mask) {
-      side_ = ACROSS;
-    } else {
-      side_ = x + CHUNK <= left ? LEFT_OF_BOX : x > right ? RIGHT_OF_BOX : ACROSS;
+  // The distances at columns x.. of `chunks` chunks.
+  void find(int32_t x, int32_t chunks, PanelDistance<Out>& distance) {
+    vectors_ = chunks * vectors_per_chunk;
+    find_offsets(x, chunks);
+    sum_rows(x);
+    distance.columns = chunks * CHUNK;
+    distance.inside = inside_;
+    distance.first_inside = wanted_.inside_begin;
+    distance.above = above_;
+    distance.below = below_;
+    if (wanted_.inside_begin < wanted_.inside_end) find_inside();
+    if (wanted_.above) find_prefixes(rows_, vectors_, chunks, above_, distance.above_limit);
+    if (wanted_.below) {
+      find_prefixes(rows_ + int64_t(row_count_ - 1) * vectors_, -vectors_, chunks, below_, distance.below_limit);
     }
-    for (int lane = 0; lane < CHUNK; ++lane) {
-      offset_[lane] = Out(side_ == LEFT_OF_BOX    ? left - x - lane
-                          : side_ == RIGHT_OF_BOX ? x + lane - right
-                                                  : 0);
-    }
-    ChunkDistance<Out> distance{inside_, sum_begin_, above_, below_, 0, 0};
-    const int32_t height = instance_->bottom - instance_->top + 1;
-    for (int vector = 0; vector < vectors; ++vector) {
-      sum_rows(x + vector * lanes, rows_ + vector * row_count_);
-      if (sum_begin_ < sum_end_) find_inside(vector);
-    }
-    if (wanted_.above) distance.above_limit = find_prefixes(rows_ - rows_begin_, 1, above_);
-    if (wanted_.below) distance.below_limit = find_prefixes(rows_ + (height - 1 - rows_begin_), -1, below_);
-    return distance;
   }
 
  private:
-  enum Side { LEFT_OF_BOX, ACROSS, RIGHT_OF_BOX };
+  // Whole chunks beside the box hold distances from its edge column, chunks across it from the pixel itself.
+  void find_offsets(int32_t x, int32_t chunks) {
+    const int32_t left = instance_->left, right = instance_->right;
+    vectors_left_ = vectors_right_ = 0;
+    for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+      const int32_t begin = x + chunk * CHUNK;
+      Out* const offset = offset_ + chunk * CHUNK;
+      if (begin + CHUNK <= left && !instance_->soft_mask) {
+        vectors_left_ += vectors_per_chunk;
+        for (int lane = 0; lane < CHUNK; ++lane) offset[lane] = Out(left - begin - lane);
+      } else if (begin > right && !instance_->soft_mask) {
+        vectors_right_ += vectors_per_chunk;
+        for (int lane = 0; lane < CHUNK; ++lane) offset[lane] = Out(begin + lane - right);
+      } else {
+        for (int lane = 0; lane < CHUNK; ++lane) offset[lane] = 0;
+      }
+    }
+  }
 
-  // sums[j - rows_begin_]: the sum of row j's pixels within the window, seen from columns x.. of that row.
-  void sum_rows(int32_t x, S* sums) {
-    const KernelTables<Scalar>& tables = *tables_;
-    const S zero = broadcast<S>(Number<S>::zero);
+  // rows_: for each row of the box, the sum of its pixels within the window, seen from the panel's columns.
+  void sum_rows(int32_t x) {
     if constexpr (soft_masks_served) {
       if (instance_->soft_mask) {
-        const int64_t width = soft_width_;
-        for (int32_t j = rows_begin_; j < rows_end_; ++j)
-          sums[j - rows_begin_] = load<S>(soft_sums_ + (j - rows_begin_) * width +
-                                          (x - (instance_->left - tables.radius)) + CHUNK);
+        const Scalar* const from = soft_sums_ + (x - (instance_->left - tables_->radius)) + CHUNK;
+        for (int64_t row = 0; row < row_count_; ++row)
+          for (int32_t v = 0; v < vectors_; ++v)
+            rows_[row * vectors_ + v] = load<S>(from + row * soft_width_ + v * lanes);
         return;
       }
     }
-    const Run* run = plan_->instance_runs + run_begin_;
-    const Run* const last_run = plan_->instance_runs + run_end_;
-    const int32_t top = instance_->top, left = instance_->left, right = instance_->right;
-    const auto clamp = [&tables](int32_t index) {
-      return larger(tables.lowest, smaller(index, tables.highest));
+    if (instance_->right - instance_->left <= tables_->radius)
+      sum_runs<false>(x);
+    else
+      sum_runs<true>(x);
+  }
+
+  // Instances wider than the window may lead beyond the tables, where they no longer change: `clamped`.
+  template <bool clamped>
+  void sum_runs(int32_t x) {
+    const KernelTables<Scalar>& tables = *tables_;
+    const int32_t left = instance_->left, right = instance_->right, length_limit = tables.radius + 1;
+    const int32_t across_end = vectors_ - vectors_right_;
+    const auto at = [&tables](int32_t index) {
+      return clamped ? larger(tables.lowest, smaller(index, tables.highest)) : index;
     };
-    const int32_t length_limit = tables.radius + 1;
-    for (int32_t j = rows_begin_; j < rows_end_; ++j) {
-      S sum = zero;
-      for (; run != last_run && run->row == top + j; ++run) {
+    const Run* run = runs_begin_;
+    S* sums = rows_;
+    for (int32_t row = instance_->top + rows_begin_; row < instance_->top + rows_end_; ++row) {
+      for (int32_t v = 0; v < vectors_; ++v) sums[v] = broadcast<S>(Number<S>::zero);
+      for (; run != runs_end_ && run->row == row; ++run) {
         const int32_t first = run->first, last = run->last, length = smaller(last - first + 1, length_limit);
-        if (side_ == LEFT_OF_BOX) {
-          if (first - left > tables.radius) continue;
-          const S window = load<S>(tables.right_window + clamp(x - first + 1));
-          const S whole = broadcast<S>(tables.right_length[length]);
-          sum = sum + broadcast<S>(tables.left_decay[first - left]) * smaller(window, whole);
-        } else if (side_ == RIGHT_OF_BOX) {
-          if (right - last > tables.radius) continue;
-          const S window = load<S>(tables.left_window + clamp(x - last));
-          const S whole = broadcast<S>(tables.left_length[length]);
-          sum = sum + broadcast<S>(tables.left_decay[right - last]) * smaller(window, whole);
-        } else {
-          const int32_t from_first = clamp(x - first), from_last = clamp(x - last);
-          const int32_t to_first = clamp(x - first + 1), to_last = clamp(x - last + 1);
-          const S here =
-              smaller(load<S>(tables.left_from_first + from_first), load<S>(tables.left_window + from_last));
-          const S there =
-              smaller(load<S>(tables.right_to_last + to_last), load<S>(tables.right_window + to_first));
-          sum = sum + load<S>(tables.left_decay + from_last) *
-                          smaller(here, broadcast<S>(tables.left_length[length]));
-          sum = sum + load<S>(tables.right_decay + to_first) *
-                          smaller(there, broadcast<S>(tables.right_length[length]));
+        const S left_length = broadcast<S>(tables.left_length[length]);
+        const S right_length = broadcast<S>(tables.right_length[length]);
+        if (vectors_left_ && first - left <= tables.radius) {
+          const S at_box = broadcast<S>(tables.left_decay[first - left]);
+          for (int32_t v = 0; v < vectors_left_; ++v) {
+            const S window = load<S>(tables.right_window + at(x + v * lanes - first + 1));
+            sums[v] = sums[v] + at_box * smaller(window, right_length);
+          }
+        }
+        for (int32_t v = vectors_left_; v < across_end; ++v) {
+          const int32_t from_first = at(x + v * lanes - first), from_last = at(x + v * lanes - last);
+          const int32_t to_first = at(x + v * lanes - first + 1), to_last = at(x + v * lanes - last + 1);
+          const S here = smaller(smaller(load<S>(tables.left_from_first + from_first),
+                                         load<S>(tables.left_window + from_last)),
+                                 left_length);
+          const S there = smaller(smaller(load<S>(tables.right_to_last + to_last),
+                                          load<S>(tables.right_window + to_first)),
+                                  right_length);
+          sums[v] = sums[v] + load<S>(tables.left_decay + from_last) * here +
+                    load<S>(tables.right_decay + to_first) * there;
+        }
+        if (vectors_right_ && right - last <= tables.radius) {
+          const S at_box = broadcast<S>(tables.left_decay[right - last]);
+          for (int32_t v = across_end; v < vectors_; ++v) {
+            const S window = load<S>(tables.left_window + at(x + v * lanes - last));
+            sums[v] = sums[v] + at_box * smaller(window, left_length);
+          }
         }
       }
-      sums[j - rows_begin_] = sum;
+      sums += vectors_;
     }
   }
 
-  void find_inside(int vector) {
-    windowed_sum<S>(rows_ + vector * row_count_ + (sum_begin_ - rows_begin_), sum_end_ - sum_begin_, *tables_,
-                    sum_workspace_, sums_, fits_window_);
+  void find_inside() {
+    const int64_t before = int64_t(sum_begin_ - rows_begin_) * vectors_;
+    windowed_sums<S>(rows_ + before, vectors_, sum_end_ - sum_begin_, *tables_, sum_workspace_, sums_,
+                     fits_window_);
+    const S* sums = sums_ + int64_t(wanted_.inside_begin - sum_begin_) * vectors_;
+    Out* to = inside_;
     for (int32_t j = wanted_.inside_begin; j < wanted_.inside_end; ++j) {
-      store_distance(sums_[j - sum_begin_], *tables_, settings_->decay_length, offset_ + vector * lanes,
-                     inside_ + int64_t(j - sum_begin_) * CHUNK + vector * lanes);
+      for (int32_t v = 0; v < vectors_; ++v) {
+        store_distance(sums[v], *tables_, settings_->decay_length, offset_ + v * lanes, to + v * lanes);
+      }
+      sums += vectors_;
+      to += vectors_ * lanes;
     }
   }
 
-  // Distances from prefixes of the rows first_row[0], first_row[step], .. and the index from which on they
-  // agree.
-  int32_t find_prefixes(const S* first_row, int step, Out* distances) {
-    int32_t limit = 0;
-    for (int vector = 0; vector < vectors; ++vector) {
-      const S* const rows = first_row + vector * row_count_;
-      S* const prefixes = prefixes_ + vector * prefix_rows_;
-      S prefix = broadcast<S>(Number<S>::zero);
-      for (int32_t m = 0; m < prefix_rows_; ++m) {
-        prefix = prefix + decayed<S>(rows[m * step], *tables_, m);
-        prefixes[m] = prefix;
+  // Distances from prefixes of the rows at first_row, first_row + step, .., and for each chunk the index from which
+  // on they agree.
+  void find_prefixes(const S* first_row, int64_t step, int32_t chunks, Out* distances, int32_t* limits) {
+    const int32_t count = prefix_rows_, vectors = vectors_;
+    for_vector_groups(vectors, [&](int32_t first, auto size) {
+      constexpr int N = size.value;
+      S prefix[N];
+      for (int n = 0; n < N; ++n) prefix[n] = broadcast<S>(Number<S>::zero);
+      const S* row = first_row + first;
+      S* to = prefixes_ + first;
+      for (int32_t m = 0; m < count; ++m) {
+        for (int n = 0; n < N; ++n) {
+          prefix[n] = prefix[n] + decayed<S>(row[n], *tables_, m);
+          to[n] = prefix[n];
+        }
+        row += step;
+        to += vectors;
       }
-      int32_t agree = prefix_rows_ - 1;
-      while (agree > limit && !any_greater(prefix, nearly(prefixes[agree - 1]))) --agree;
-      limit = larger(limit, agree);
-    }
-    for (int vector = 0; vector < vectors; ++vector) {
-      const S* const prefixes = prefixes_ + vector * prefix_rows_;
-      for (int32_t m = 0; m <= limit; ++m) {
-        store_distance(prefixes[m < limit ? m : prefix_rows_ - 1], *tables_, settings_->decay_length,
-                       offset_ + vector * lanes, distances + m * CHUNK + vector * lanes);
+    });
+    const S* const whole = prefixes_ + int64_t(count - 1) * vectors;
+    for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+      int32_t limit = 0;
+      for (int32_t v = chunk * vectors_per_chunk; v < (chunk + 1) * vectors_per_chunk; ++v) {
+        const S* prefix = prefixes_ + int64_t(count - 2) * vectors + v;
+        int32_t agree = count - 1;
+        for (; agree > limit && !any_greater(whole[v], nearly(*prefix)); --agree) prefix -= vectors;
+        limit = agree;
+      }
+      limits[chunk] = limit;
+      for (int32_t v = chunk * vectors_per_chunk; v < (chunk + 1) * vectors_per_chunk; ++v) {
+        const S* prefix = prefixes_ + v;
+        Out* to = distances + v * lanes;
+        for (int32_t m = 0; m <= limit; ++m) {
+          store_distance(m < limit ? *prefix : whole[v], *tables_, settings_->decay_length, offset_ + v * lanes, to);
+          prefix += vectors;
+          to += vectors * lanes;
+        }
       }
     }
-    return limit;
   }
 
   // A prefix sum this close below the whole sum counts as equal to it.
   static FLC_INLINE Floats nearly(Floats sum) { return sum * (1.0f + 0x1p-22f); }
-  static FLC_INLINE Doubles nearly(Doubles sum) {
-    return sum * (1.0 + (sizeof(Out) == 4 ? 0x1p-24 : 0x1p-48));
-  }
+  static FLC_INLINE Doubles nearly(Doubles sum) { return sum * (1.0 + (sizeof(Out) == 4 ? 0x1p-24 : 0x1p-48)); }
   static FLC_INLINE LogReal nearly(LogReal sum) { return {sum.log + 1e-14}; }
 
-  void first_run_of_rows() {
-    const Run* runs = plan_->instance_runs;
-    run_begin_ =
-        first_at_or_below(runs, instance_->first_run, instance_->last_run, instance_->top + rows_begin_);
-    run_end_ = instance_->last_run;
-  }
-
-  static int64_t first_at_or_below(const Run* runs, int64_t begin, int64_t end, int32_t row) {
+  // The first run at or below `row`.
+  static const Run* first_of_row(const Run* begin, const Run* end, int32_t row) {
     while (begin < end) {
-      const int64_t middle = begin + (end - begin) / 2;
-      if (runs[middle].row < row)
+      const Run* const middle = begin + (end - begin) / 2;
+      if (middle->row < row)
         begin = middle + 1;
       else
         end = middle;
@@ -251,13 +288,14 @@ class InstanceDistance {
     return begin;
   }
 
-  // Soft masks: the horizontal sums of every row needed, for all columns that a chunk may ask for.
+  // Soft masks: the horizontal sums of every row needed, for all columns that a panel may ask for.
   bool prepare_soft_rows(Workspace& soft_rows) {
     const int32_t radius = tables_->radius, width = instance_->right - instance_->left + 1;
     const int64_t padded = width + 2 * int64_t(radius);
     soft_width_ = padded + 2 * CHUNK;
     const int64_t sums_bytes = (int64_t(row_count_) * soft_width_ * sizeof(Scalar) + 63) / 64 * 64;
-    char* memory = static_cast<char*>(reserve(soft_rows, sums_bytes + 3 * padded * int64_t(sizeof(S))));
+    char* const memory =
+        static_cast<char*>(reserve(soft_rows, sums_bytes + 3 * padded * int64_t(sizeof(S))));
     if (!memory) return false;
     Scalar* const soft_sums = reinterpret_cast<Scalar*>(memory);
     S* const values = reinterpret_cast<S*>(memory + sums_bytes);
@@ -273,7 +311,7 @@ class InstanceDistance {
               soft_value(instance_->top + rows_begin_ + row + lane, instance_->left + i);
         }
       }
-      windowed_sum<S>(values, padded, *tables_, workspace, sums, padded <= radius + 1);
+      windowed_sums<S>(values, 1, padded, *tables_, workspace, sums, padded <= radius + 1);
       for (int32_t lane = 0; lane < rows; ++lane) {
         const Scalar* const from = reinterpret_cast<const Scalar*>(sums) + lane;
         Scalar* const to = soft_sums + (row + lane) * soft_width_ + CHUNK;
@@ -286,8 +324,8 @@ class InstanceDistance {
 
   Scalar soft_value(int32_t y, int32_t x) const {
     const flc_tensor& mask = *instance_->soft_mask;
-    const double value =
-        read_value(mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
+    const double value = read_value(
+        mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
     if constexpr (lanes == 1) {
       return {value > 0 ? ::log(value) : -INFINITY};
     } else {
@@ -300,15 +338,16 @@ class InstanceDistance {
   const Settings* settings_;
   const KernelTables<Scalar>* tables_;
   WantedRows wanted_;
+  int32_t height_;
   bool fits_window_;
   int32_t prefix_rows_;
   int32_t rows_begin_, rows_end_, row_count_;  // rows of the box that are summed
-  int32_t sum_begin_, sum_end_;    // those among them that the inside needs
-  int64_t run_begin_, run_end_;
+  int32_t sum_begin_, sum_end_;                // those among them that the inside needs
+  const Run *runs_begin_, *runs_end_;
   S *rows_, *sums_, *sum_workspace_, *prefixes_;
   Out *inside_, *above_, *below_;
-  Out offset_[CHUNK];
-  Side side_;
+  int32_t vectors_, vectors_left_, vectors_right_;  // of the panel, and those beside the box among them
+  Out offset_[PANEL * CHUNK];
   const Scalar* soft_sums_;
   int64_t soft_width_;
 };

@@ -81,7 +81,7 @@ inline int32_t convolve(const flc_tensor& input, int64_t image,
     read_lanes<S>(input, image * input.stride[0] + y * input.stride[1], input.stride[1], input.stride[2],
                   rows, width, reinterpret_cast<Scalar*>(values + radius));
     fill_padding(values, width, int32_t(radius), padding);
-    windowed_sum<S>(values, width + 2 * radius, tables, workspace, sums, false);
+    windowed_sums<S>(values, 1, width + 2 * radius, tables, workspace, sums, false);
     const Scalar* const from = reinterpret_cast<const Scalar*>(sums + radius);
     for (int32_t row = 0; row < rows; ++row)
       for (int64_t x = 0; x < width; ++x) rows_summed[(y + row) * padded_width + x] = from[x * lanes + row];
@@ -90,7 +90,7 @@ inline int32_t convolve(const flc_tensor& input, int64_t image,
     const int32_t columns = int32_t(smaller<int64_t>(lanes, width - x));
     for (int64_t y = 0; y < height; ++y) values[radius + y] = load<S>(rows_summed + y * padded_width + x);
     fill_padding(values, height, int32_t(radius), padding);
-    windowed_sum<S>(values, height + 2 * radius, tables, workspace, sums, false);
+    windowed_sums<S>(values, 1, height + 2 * radius, tables, workspace, sums, false);
     const Scalar* const from = reinterpret_cast<const Scalar*>(sums + radius);
     for (int64_t y = 0; y < height; ++y)
       for (int32_t column = 0; column < columns; ++column)

@@ -49,6 +49,12 @@ FLC_INLINE T larger(T a, T b) {
   return a > b ? a : b;
 }
 
+// A number known at compile time, to pass to a generic lambda.
+template <int n>
+struct Size {
+  static constexpr int value = n;
+};
+
 // ---- numbers that sums are formed in: Floats, Doubles, LogReal -------------------------------------------
 
 FLC_INLINE LogReal operator*(LogReal a, LogReal b) {

@@ -28,19 +28,16 @@ class RowPass {
       for (int32_t block = 0; block < block_count_; ++block) aligned_free(blocks_[block]);
     while (spare_) aligned_free(pop_spare());
     aligned_free(blocks_);
-    aligned_free(next_run_);
     aligned_free(soft_rows_.data);
-    aligned_free(chunk_rows_.data);
+    aligned_free(panel_rows_.data);
   }
   RowPass(const RowPass&) = delete;
   RowPass& operator=(const RowPass&) = delete;
 
   int32_t run() {
     blocks_ = static_cast<Out**>(aligned_allocate(block_count_ * int64_t(sizeof(Out*))));
-    next_run_ = static_cast<int64_t*>(aligned_allocate((end_ - begin_) * int64_t(sizeof(int64_t))));
-    if (!blocks_ || !next_run_) return FLC_OUT_OF_MEMORY;
+    if (!blocks_) return FLC_OUT_OF_MEMORY;
     for (int32_t block = 0; block < block_count_; ++block) blocks_[block] = nullptr;
-    for (int32_t y = begin_; y < end_; ++y) next_run_[y - begin_] = plan_.row_to_run[y];
     for (int64_t i = 0; i < plan_.instance_count; ++i) {
       const Instance& instance = plan_.instances[plan_.left_to_right[i]];
       const int32_t first_row = larger(begin_, instance.top - settings_.reach);
@@ -78,16 +75,23 @@ class RowPass {
     wanted.above = first_row < instance.top;
     wanted.below = last_row > instance.bottom + 1;
     InstanceDistance<S, Out> distance;
-    if (!distance.prepare(plan_, instance, settings_, wanted, soft_rows_, chunk_rows_)) return false;
-    for (int32_t x = left / CHUNK * CHUNK; x <= right; x += CHUNK) {
-      Out* const columns = blocks_[x / BLOCK] + int64_t(first_row - begin_) * stride + x % BLOCK;
-      accumulator_.add(instance, distance.at(x), columns, first_row, last_row);
+    if (!distance.prepare(plan_, instance, settings_, wanted, soft_rows_, panel_rows_)) return false;
+    PanelDistance<Out> panel;
+    for (int32_t x = left / CHUNK * CHUNK; x <= right; x += PANEL * CHUNK) {
+      const int32_t chunks = smaller(PANEL, (right - x) / CHUNK + 1);
+      distance.find(x, chunks, panel);
+      for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+        const int32_t begin = x + chunk * CHUNK;
+        Out* const columns = blocks_[begin / BLOCK] + int64_t(first_row - begin_) * stride + begin % BLOCK;
+        accumulator_.add(instance, panel, chunk, columns, first_row, last_row);
+      }
     }
     return true;
   }
 
   // Writes the weights of blocks composed_ to end_block, which nothing adds to any more.
   void compose_until(int32_t end_block) {
+    if (composed_ >= end_block) return;
     for (; composed_ < end_block; ++composed_) {
       Out* const block = blocks_[composed_];
       const int32_t x = composed_ * BLOCK, width = smaller(BLOCK, plan_.width - x);
@@ -100,25 +104,26 @@ class RowPass {
         } else {
           composer_.untouched(weights, width);
         }
-        foreground(y, x, width, weights);
       }
       if (block) {
         push_spare(block);
         blocks_[composed_] = nullptr;
       }
     }
+    set_foreground();
   }
 
-  void foreground(int32_t y, int32_t x, int32_t width, Result* weights) {
-    const int64_t end = plan_.row_to_run[y + 1];
-    int64_t& next = next_run_[y - begin_];
-    while (next < end) {
-      const Run& run = plan_.foreground_runs[next];
-      if (run.first >= x + width) return;
-      const int32_t last = smaller(run.last, x + width - 1);
-      for (int32_t i = larger(run.first, x); i <= last; ++i) weights[i - x] = 1;
-      if (run.last >= x + width) return;
-      ++next;
+  // Sets the weights of the instances whose blocks are all written, in the order of their left edges.
+  void set_foreground() {
+    for (; next_foreground_ < plan_.instance_count; ++next_foreground_) {
+      const Instance& instance = plan_.instances[plan_.left_to_right[next_foreground_]];
+      if (instance.right >= composed_ * BLOCK && composed_ < block_count_) return;
+      for (int64_t i = instance.first_run; i < instance.last_run; ++i) {
+        const Run& run = plan_.instance_runs[i];
+        if (run.row < begin_ || run.row >= end_) continue;
+        Result* const weights = out_ + int64_t(run.row) * plan_.width;
+        for (int32_t x = run.first; x <= run.last; ++x) weights[x] = 1;
+      }
     }
   }
 
@@ -150,9 +155,9 @@ class RowPass {
   const int32_t block_count_;
   int32_t composed_ = 0;
   Out** blocks_ = nullptr;
-  int64_t* next_run_ = nullptr;
+  int64_t next_foreground_ = 0;
   Out* spare_ = nullptr;
-  Workspace soft_rows_{nullptr, 0}, chunk_rows_{nullptr, 0};
+  Workspace soft_rows_{nullptr, 0}, panel_rows_{nullptr, 0};
 };
 
 template <class Out, class Result>

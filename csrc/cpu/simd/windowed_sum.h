@@ -8,70 +8,97 @@
 namespace flc {
 namespace FLC_ISA {
 
-// value a^steps, in two factors: a^steps itself may be too small for the number type where the product is
-// not.
+// value a^steps, in two factors: a^steps itself may be too small for the number type where the product is not.
 template <class S>
 FLC_INLINE S decayed(S value, const KernelTables<typename Number<S>::Scalar>& tables, int64_t steps) {
   return value * broadcast<S>(tables.decay_half[steps]) * broadcast<S>(tables.decay_rest[steps]);
 }
 
-// sums[i] = sum over |t| <= r of a^|t| values[i + t], i in [0, count); values outside count as zero.
-// sums holds `count` numbers and does not overlap values; workspace holds `count` too. Where values begin or
-// end within the sequence that they are cut from, they do so at a multiple of r + 1.
-template <class S>
-inline void windowed_sum(const S* values, int64_t count,
-                         const KernelTables<typename Number<S>::Scalar>& tables, S* workspace, S* sums,
-                         bool fits_window) {
+// N sequences side by side: value i of sequence n is values[i * stride + n]. The same layout holds for
+// sums[i] = sum over |t| <= r of a^|t| values[i + t], values beyond [0, count) being zero, and for the workspace.
+// Where values begin or end within the sequence that they are cut from, they do so at a multiple of r + 1.
+template <int N, class S>
+FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
+                                 const KernelTables<typename Number<S>::Scalar>& tables, S* workspace, S* sums,
+                                 bool fits_window) {
   const S zero = broadcast<S>(Number<S>::zero);
   const S decay = broadcast<S>(tables.decay);
-  const int64_t radius = tables.radius, block = radius + 1;
-  if (fits_window) {
-    S left = zero;
-    for (int64_t i = 0; i < count; ++i) {
-      left = left * decay + values[i];
-      sums[i] = left;
-    }
-    S right = zero;
-    for (int64_t i = count; i-- > 0;) {
-      right = right * decay;
-      sums[i] = sums[i] + right;
-      right = right + values[i];
-    }
-    return;
-  }
+  const int64_t radius = tables.radius, block = fits_window ? count : radius + 1;
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t end = smaller(begin + block, count);
-    S left = zero;
+    S left[N], right[N];
+    for (int n = 0; n < N; ++n) left[n] = right[n] = zero;
     for (int64_t i = begin; i < end; ++i) {
-      left = left * decay + values[i];
-      sums[i] = left;
+      for (int n = 0; n < N; ++n) {
+        left[n] = left[n] * decay + values[i * stride + n];
+        sums[i * stride + n] = left[n];
+      }
+    }
+    for (int64_t i = end; i-- > begin;) {
+      for (int n = 0; n < N; ++n) {
+        right[n] = right[n] * decay;
+        sums[i * stride + n] = sums[i * stride + n] + right[n];
+        right[n] = right[n] + values[i * stride + n];
+      }
     }
     if (begin > 0) {  // workspace: weighted suffixes of the block before
-      S suffix = zero;
+      S suffix[N];
+      for (int n = 0; n < N; ++n) suffix[n] = zero;
       for (int64_t i = begin; i-- > begin - block;) {
-        suffix = suffix + decayed<S>(values[i], tables, begin - 1 - i);
-        workspace[i] = suffix;
+        for (int n = 0; n < N; ++n) {
+          suffix[n] = suffix[n] + decayed<S>(values[i * stride + n], tables, begin - 1 - i);
+          workspace[i * stride + n] = suffix[n];
+        }
       }
-      for (int64_t i = begin; i < end && i - radius < begin; ++i)
-        sums[i] = sums[i] + decayed<S>(workspace[i - radius], tables, i - (begin - 1));
-    }
-    S right = zero;
-    for (int64_t i = end; i-- > begin;) {
-      right = right * decay;
-      sums[i] = sums[i] + right;
-      right = right + values[i];
+      for (int64_t i = begin; i < end && i - radius < begin; ++i) {
+        for (int n = 0; n < N; ++n) {
+          sums[i * stride + n] =
+              sums[i * stride + n] + decayed<S>(workspace[(i - radius) * stride + n], tables, i - (begin - 1));
+        }
+      }
     }
     if (end < count) {  // workspace: weighted prefixes of the block after
       const int64_t after = smaller(end + block, count);
-      S prefix = zero;
+      S prefix[N];
+      for (int n = 0; n < N; ++n) prefix[n] = zero;
       for (int64_t i = end; i < after; ++i) {
-        prefix = prefix + decayed<S>(values[i], tables, i - end);
-        workspace[i] = prefix;
+        for (int n = 0; n < N; ++n) {
+          prefix[n] = prefix[n] + decayed<S>(values[i * stride + n], tables, i - end);
+          workspace[i * stride + n] = prefix[n];
+        }
       }
-      for (int64_t i = begin + 1; i < end; ++i)
-        sums[i] = sums[i] + decayed<S>(workspace[smaller(i + radius, after - 1)], tables, end - i);
+      for (int64_t i = begin + 1; i < end; ++i) {
+        const int64_t last = smaller(i + radius, after - 1);
+        for (int n = 0; n < N; ++n) {
+          sums[i * stride + n] =
+              sums[i * stride + n] + decayed<S>(workspace[last * stride + n], tables, end - i);
+        }
+      }
     }
   }
+}
+
+// Calls function(first, N) for groups of N = 4, 2 or 1 adjacent vectors that cover [0, count): several at a time
+// hide the latency of the recursions.
+template <class Function>
+FLC_INLINE void for_vector_groups(int32_t count, const Function& function) {
+  int32_t first = 0;
+  for (; first + 4 <= count; first += 4) function(first, Size<4>());
+  if (first + 2 <= count) {
+    function(first, Size<2>());
+    first += 2;
+  }
+  if (first < count) function(first, Size<1>());
+}
+
+// As windowed_sums_of, for `vectors` sequences.
+template <class S>
+inline void windowed_sums(const S* values, int32_t vectors, int64_t count,
+                          const KernelTables<typename Number<S>::Scalar>& tables, S* workspace, S* sums,
+                          bool fits_window) {
+  for_vector_groups(vectors, [&](int32_t first, auto size) {
+    windowed_sums_of<size.value>(values + first, vectors, count, tables, workspace + first, sums + first, fits_window);
+  });
 }
 
 }  // namespace FLC_ISA
