@@ -74,7 +74,7 @@ def test_demo_prints_a_table_and_writes_the_figure(tmp_path, capsys):
         assert min(picture.size) > 1000
         colours = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
         assert len(colours) > 500  # a picture, not an empty canvas
-    assert figure.stat().st_size < 400_000
+    assert figure.stat().st_size < 400 * 1024
 
 
 def test_demo_segments_the_coins():
