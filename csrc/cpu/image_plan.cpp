@@ -56,8 +56,8 @@ class IdNumbering {
 
 }  // namespace
 
-OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
-                     int32_t border) {
+OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
+                     const CallSettings& settings, int32_t border) {
   number_instances(parts);
   group_runs(parts);
   for (Instance& instance : instances_) measure(instance, settings);
@@ -136,7 +136,7 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
     return;
   }
   int64_t steps = std::min(height, radius) + std::min(width, radius);
-  if (width <= radius) {
+  if (width <= radius && settings.arithmetic(steps + CHUNK - 1) != settings.arithmetic(0)) {
     // Every column of the box sees every row whole. Row by row, the widest gap between a column of the box
     // and the row's pixels; beside the box, where the window may hide a row, only rows that reach further out
     // than all rows before them (from the top, from the bottom) can be the first in sight.

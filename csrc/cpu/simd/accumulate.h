@@ -23,6 +23,8 @@ class Accumulator {
   explicit Accumulator(const Settings& settings)
       : exponent_(Out(settings.foreground_exponent)),
         ratio_of_ratios_(Out(exp2(2 * settings.foreground_exponent))),
+        first_ratio_(Out(settings.foreground_exponent +
+                         (2 * settings.foreground_exponent - log2(double(ratio_of_ratios_))) * 0.4 * PERIOD)),
         foreground_sigma_(sqrt(-0.72134752044448170368 / settings.foreground_exponent)),
         radius_(settings.radius),
         reach_(settings.reach) {}
@@ -97,14 +99,13 @@ class Accumulator {
   // image is cut.
   FLC_INLINE int32_t add_whole_by_recurrence(V at_box, Out* box_row, int64_t row_stride, int32_t step,
                                              int32_t last) const {
-    constexpr int32_t PERIOD = 8;
     const V ratio_of_ratios = V{} + ratio_of_ratios_;
     while (step <= last) {
       const int32_t start = (step - 1) / PERIOD * PERIOD + 1;
       const int32_t end = smaller(start + PERIOD - 1, last);
       V d = at_box + Out(start);
       V term = power_of_two(d * d * exponent_);
-      V ratio = power_of_two((d * Out(2) + Out(1)) * exponent_);
+      V ratio = power_of_two(d * (2 * exponent_) + first_ratio_);
       for (int32_t skipped = start; skipped < step; ++skipped) {
         term *= ratio;
         ratio *= ratio_of_ratios;
@@ -132,7 +133,13 @@ class Accumulator {
     }
   }
 
+  // Rows after which the recurrence starts afresh: it gathers rounding errors with the square of their
+  // number.
+  static constexpr int32_t PERIOD = 12;
   const Out exponent_, ratio_of_ratios_;
+  // The exponent of the first ratio at d = 0, and what makes up in the mean for the rounding of
+  // ratio_of_ratios_.
+  const Out first_ratio_;
   const double foreground_sigma_;
   const int32_t radius_, reach_;
 };

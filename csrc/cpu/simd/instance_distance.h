@@ -1,9 +1,9 @@
 // Stage 1, distance: the LogConv distance d_i of one instance at a panel of columns.
 //
-// With c the pixel of the bounding box next to p, and a = exp(-1 / decay_length), the sum over the instance is
-// a^(|p - c|) times a sum seen from c, so that d_i(p) = |p - c| + (a distance found at the box). The window cuts
-// the latter: k rows above the box only its first r + 1 - k rows count (prefix sums), and columns likewise
-// (the tables left_window and right_window).
+// With c the pixel of the bounding box next to p, and a = exp(-1 / decay_length), the sum over the instance
+// is a^(|p - c|) times a sum seen from c, so that d_i(p) = |p - c| + (a distance found at the box). The
+// window cuts the latter: k rows above the box only its first r + 1 - k rows count (prefix sums), and columns
+// likewise (the tables left_window and right_window).
 #pragma once
 
 #include "cpu/simd/windowed_sum.h"
@@ -14,7 +14,8 @@ namespace FLC_ISA {
 // A panel: up to PANEL chunks side by side.
 constexpr int PANEL = 8;
 
-// Distances of one instance at `columns` columns, found for the rows of its box; each row holds `columns` numbers.
+// Distances of one instance at `columns` columns, found for the rows of its box; each row holds `columns`
+// numbers.
 template <class Out>
 struct PanelDistance {
   int32_t columns;
@@ -26,8 +27,8 @@ struct PanelDistance {
   int32_t above_limit[PANEL], below_limit[PANEL];
 };
 
-// Rows of the box (counted from its top, half open) that a pass over part of the image asks for, and whether it
-// asks for rows above and below the box.
+// Rows of the box (counted from its top, half open) that a pass over part of the image asks for, and whether
+// it asks for rows above and below the box.
 struct WantedRows {
   int32_t inside_begin, inside_end;
   bool above, below;
@@ -77,7 +78,8 @@ class InstanceDistance {
       } else {
         const int64_t block = radius + 1;
         sum_begin_ = int32_t(larger<int64_t>(wanted.inside_begin - radius, 0) / block * block);
-        sum_end_ = int32_t(smaller<int64_t>((wanted.inside_end + radius + block - 1) / block * block, height_));
+        sum_end_ =
+            int32_t(smaller<int64_t>((wanted.inside_end + radius + block - 1) / block * block, height_));
       }
     }
     rows_begin_ = wanted.above || (wanted.below && prefix_rows_ == height_) ? 0
@@ -88,9 +90,9 @@ class InstanceDistance {
     row_count_ = rows_end_ - rows_begin_;
 
     const int64_t row_bytes = max_vectors * int64_t(sizeof(S)), distance_bytes = PANEL * CHUNK * sizeof(Out);
-    char* memory = static_cast<char*>(
-        reserve(panel_rows, row_count_ * (3 * row_bytes + distance_bytes) +
-                                prefix_rows_ * (row_bytes + 2 * distance_bytes)));
+    char* memory =
+        static_cast<char*>(reserve(panel_rows, row_count_ * (3 * row_bytes + distance_bytes) +
+                                                   prefix_rows_ * (row_bytes + 2 * distance_bytes)));
     if (!memory) return false;
     const auto take = [&memory](int64_t bytes) {
       char* const taken = memory;
@@ -126,7 +128,8 @@ class InstanceDistance {
     if (wanted_.inside_begin < wanted_.inside_end) find_inside();
     if (wanted_.above) find_prefixes(rows_, vectors_, chunks, above_, distance.above_limit);
     if (wanted_.below) {
-      find_prefixes(rows_ + int64_t(row_count_ - 1) * vectors_, -vectors_, chunks, below_, distance.below_limit);
+      find_prefixes(rows_ + int64_t(row_count_ - 1) * vectors_, -vectors_, chunks, below_,
+                    distance.below_limit);
     }
   }
 
@@ -194,12 +197,12 @@ class InstanceDistance {
         for (int32_t v = vectors_left_; v < across_end; ++v) {
           const int32_t from_first = at(x + v * lanes - first), from_last = at(x + v * lanes - last);
           const int32_t to_first = at(x + v * lanes - first + 1), to_last = at(x + v * lanes - last + 1);
-          const S here = smaller(smaller(load<S>(tables.left_from_first + from_first),
-                                         load<S>(tables.left_window + from_last)),
-                                 left_length);
-          const S there = smaller(smaller(load<S>(tables.right_to_last + to_last),
-                                          load<S>(tables.right_window + to_first)),
-                                  right_length);
+          const S here = smaller(
+              smaller(load<S>(tables.left_from_first + from_first), load<S>(tables.left_window + from_last)),
+              left_length);
+          const S there = smaller(
+              smaller(load<S>(tables.right_to_last + to_last), load<S>(tables.right_window + to_first)),
+              right_length);
           sums[v] = sums[v] + load<S>(tables.left_decay + from_last) * here +
                     load<S>(tables.right_decay + to_first) * there;
         }
@@ -230,8 +233,8 @@ class InstanceDistance {
     }
   }
 
-  // Distances from prefixes of the rows at first_row, first_row + step, .., and for each chunk the index from which
-  // on they agree.
+  // Distances from prefixes of the rows at first_row, first_row + step, .., and for each chunk the index from
+  // which on they agree.
   void find_prefixes(const S* first_row, int64_t step, int32_t chunks, Out* distances, int32_t* limits) {
     const int32_t count = prefix_rows_, vectors = vectors_;
     for_vector_groups(vectors, [&](int32_t first, auto size) {
@@ -263,7 +266,8 @@ class InstanceDistance {
         const S* prefix = prefixes_ + v;
         Out* to = distances + v * lanes;
         for (int32_t m = 0; m <= limit; ++m) {
-          store_distance(m < limit ? *prefix : whole[v], *tables_, settings_->decay_length, offset_ + v * lanes, to);
+          store_distance(m < limit ? *prefix : whole[v], *tables_, settings_->decay_length,
+                         offset_ + v * lanes, to);
           prefix += vectors;
           to += vectors * lanes;
         }
@@ -273,7 +277,9 @@ class InstanceDistance {
 
   // A prefix sum this close below the whole sum counts as equal to it.
   static FLC_INLINE Floats nearly(Floats sum) { return sum * (1.0f + 0x1p-22f); }
-  static FLC_INLINE Doubles nearly(Doubles sum) { return sum * (1.0 + (sizeof(Out) == 4 ? 0x1p-24 : 0x1p-48)); }
+  static FLC_INLINE Doubles nearly(Doubles sum) {
+    return sum * (1.0 + (sizeof(Out) == 4 ? 0x1p-24 : 0x1p-48));
+  }
   static FLC_INLINE LogReal nearly(LogReal sum) { return {sum.log + 1e-14}; }
 
   // The first run at or below `row`.
@@ -294,8 +300,7 @@ class InstanceDistance {
     const int64_t padded = width + 2 * int64_t(radius);
     soft_width_ = padded + 2 * CHUNK;
     const int64_t sums_bytes = (int64_t(row_count_) * soft_width_ * sizeof(Scalar) + 63) / 64 * 64;
-    char* const memory =
-        static_cast<char*>(reserve(soft_rows, sums_bytes + 3 * padded * int64_t(sizeof(S))));
+    char* const memory = static_cast<char*>(reserve(soft_rows, sums_bytes + 3 * padded * int64_t(sizeof(S))));
     if (!memory) return false;
     Scalar* const soft_sums = reinterpret_cast<Scalar*>(memory);
     S* const values = reinterpret_cast<S*>(memory + sums_bytes);
@@ -324,8 +329,8 @@ class InstanceDistance {
 
   Scalar soft_value(int32_t y, int32_t x) const {
     const flc_tensor& mask = *instance_->soft_mask;
-    const double value = read_value(
-        mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
+    const double value =
+        read_value(mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
     if constexpr (lanes == 1) {
       return {value > 0 ? ::log(value) : -INFINITY};
     } else {

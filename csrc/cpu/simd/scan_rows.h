@@ -81,17 +81,37 @@ inline bool append_run(LabelRuns* runs, int32_t row, int32_t first, int32_t last
   return true;
 }
 
-// changed[x] = 1 where row[x] differs in bits from row[x - 1], x in [1, width); zeros up to the next multiple
-// of 8. False where the whole row is zero bits.
+// Bit i of the result: row[i] differs in bits from row[i - 1], i in [0, 64).
 template <class Bits>
-inline bool find_changes(const Bits* row, int32_t width, uint8_t* changed) {
-  Bits any = 0;
-  for (int32_t x = 0; x < width; ++x) any |= row[x];
-  if (any == 0) return false;
-  changed[0] = 0;
-  for (int32_t x = 1; x < width; ++x) changed[x] = row[x] != row[x - 1];
-  for (int32_t x = width; x % 8; ++x) changed[x] = 0;
-  return true;
+FLC_INLINE uint64_t changes_of_64(const Bits* row) {
+#if defined(__AVX512BW__)
+  constexpr int lanes = 64 / sizeof(Bits);
+  uint64_t changes = 0;
+  for (int i = 0; i < 64; i += lanes) {
+    const __m512i here = _mm512_loadu_si512(row + i), before = _mm512_loadu_si512(row + i - 1);
+    uint64_t differ;
+    if constexpr (sizeof(Bits) == 1)
+      differ = _mm512_cmpneq_epi8_mask(here, before);
+    else if constexpr (sizeof(Bits) == 2)
+      differ = _mm512_cmpneq_epi16_mask(here, before);
+    else if constexpr (sizeof(Bits) == 4)
+      differ = _mm512_cmpneq_epi32_mask(here, before);
+    else
+      differ = _mm512_cmpneq_epi64_mask(here, before);
+    changes |= differ << i;
+  }
+  return changes;
+#else
+  uint8_t differ[64];
+  for (int i = 0; i < 64; ++i) differ[i] = row[i] != row[i - 1];
+  uint64_t changes = 0;
+  for (int i = 0; i < 64; i += 8) {
+    uint64_t word;
+    memcpy(&word, differ + i, 8);
+    if (word) changes |= (word * 0x0102040810204080u >> 56) << i;  // eight bytes 0 or 1 to eight bits
+  }
+  return changes;
+#endif
 }
 
 // as_mask: values are those of a region mask, of which nonzero runs are kept with id 1; negative or
@@ -101,11 +121,9 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
                             LabelRuns* runs, ValueRange* values, double* bad_value) {
   const int32_t width = int32_t(tensor->size[2]);
   const bool contiguous = tensor->stride[2] == 1;
-  const int64_t copy_bytes = contiguous ? 0 : (width * int64_t(sizeof(Bits)) + 63) / 64 * 64;
-  char* const memory = static_cast<char*>(aligned_allocate(copy_bytes + width + 8));
-  if (!memory) return FLC_OUT_OF_MEMORY;
-  Bits* const copy = reinterpret_cast<Bits*>(memory);
-  uint8_t* const changed = reinterpret_cast<uint8_t*>(memory + copy_bytes);
+  Bits* const copy =
+      contiguous ? nullptr : static_cast<Bits*>(aligned_allocate(width * int64_t(sizeof(Bits))));
+  if (!contiguous && !copy) return FLC_OUT_OF_MEMORY;
   int32_t status = FLC_OK;
   for (int32_t y = begin; y < end && status == FLC_OK; ++y) {
     const Bits* row =
@@ -114,7 +132,6 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
       for (int32_t x = 0; x < width; ++x) copy[x] = row[x * tensor->stride[2]];
       row = copy;
     }
-    if (!find_changes(row, width, changed)) continue;
     int32_t first = 0;
     const auto close_run = [&](int32_t next) {
       double value = 1;
@@ -131,19 +148,22 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
       if (id > 0 && !append_run(runs, y, first, next - 1, id)) return FLC_OUT_OF_MEMORY;
       return FLC_OK;
     };
-    for (int32_t x = 0; x < width && status == FLC_OK; x += 8) {
-      uint64_t word;
-      memcpy(&word, changed + x, 8);
-      while (word && status == FLC_OK) {
-        const int32_t at = x + __builtin_ctzll(word) / 8;
-        status = close_run(at);
-        first = at;
-        word &= word - 1;
+    int32_t x = 1;
+    for (; x + 64 <= width && status == FLC_OK; x += 64) {
+      for (uint64_t changes = changes_of_64(row + x); changes && status == FLC_OK; changes &= changes - 1) {
+        const int32_t next = x + __builtin_ctzll(changes);
+        status = close_run(next);
+        first = next;
       }
+    }
+    for (; x < width && status == FLC_OK; ++x) {
+      if (row[x] == row[x - 1]) continue;
+      status = close_run(x);
+      first = x;
     }
     if (status == FLC_OK) status = close_run(width);
   }
-  aligned_free(memory);
+  aligned_free(copy);
   return status;
 }
 

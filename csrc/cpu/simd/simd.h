@@ -146,17 +146,16 @@ FLC_INLINE bool any_greater(Doubles a, Doubles b) {
 // ---- exponential and logarithm
 // -----------------------------------------------------------------------------
 
-// log2 of a float's mantissa m in [sqrt(1/2), sqrt(2)), absolute error 8e-8 (minimax fit of log2(1 + t) / t).
+// log2 of a float's mantissa m in [sqrt(1/2), sqrt(2)), absolute error 4e-7 (minimax fit of log2(1 + t) / t).
 template <class F>
 FLC_INLINE F log2_of_mantissa(F m) {
   const F t = m - 1.0f;
-  F p = t * -0.14598918f + 0.236745641f;
-  p = p * t - 0.249923974f;
-  p = p * t + 0.286727399f;
-  p = p * t - 0.360103816f;
-  p = p * t + 0.480938464f;
-  p = p * t - 0.72135663f;
-  p = p * t + 1.44269478f;
+  F p = t * 0.171076402f - 0.272491157f;
+  p = p * t + 0.297041476f;
+  p = p * t - 0.358986646f;
+  p = p * t + 0.480486959f;
+  p = p * t - 0.721375048f;
+  p = p * t + 1.44269919f;
   return p * t;
 }
 

@@ -8,6 +8,18 @@
 namespace flc {
 namespace FLC_ISA {
 
+FLC_INLINE void fill_ones(double* values, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) values[i] = 1;
+}
+FLC_INLINE void fill_ones(float* values, int32_t count) {
+#if defined(__AVX512F__)
+  for (; count > 0; count -= 16, values += 16)  // most runs are short: no loop over single pixels
+    _mm512_mask_storeu_ps(values, count >= 16 ? 0xffff : (1u << count) - 1, _mm512_set1_ps(1));
+#else
+  for (int32_t i = 0; i < count; ++i) values[i] = 1;
+#endif
+}
+
 template <class Out, class Result, Tracking tracking>
 class RowPass {
   static constexpr int stride = ROW_STRIDE<Out, tracking>;
@@ -121,8 +133,7 @@ class RowPass {
       for (int64_t i = instance.first_run; i < instance.last_run; ++i) {
         const Run& run = plan_.instance_runs[i];
         if (run.row < begin_ || run.row >= end_) continue;
-        Result* const weights = out_ + int64_t(run.row) * plan_.width;
-        for (int32_t x = run.first; x <= run.last; ++x) weights[x] = 1;
+        fill_ones(out_ + int64_t(run.row) * plan_.width + run.first, run.last - run.first + 1);
       }
     }
   }

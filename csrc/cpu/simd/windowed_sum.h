@@ -8,19 +8,21 @@
 namespace flc {
 namespace FLC_ISA {
 
-// value a^steps, in two factors: a^steps itself may be too small for the number type where the product is not.
+// value a^steps, in two factors: a^steps itself may be too small for the number type where the product is
+// not.
 template <class S>
 FLC_INLINE S decayed(S value, const KernelTables<typename Number<S>::Scalar>& tables, int64_t steps) {
   return value * broadcast<S>(tables.decay_half[steps]) * broadcast<S>(tables.decay_rest[steps]);
 }
 
 // N sequences side by side: value i of sequence n is values[i * stride + n]. The same layout holds for
-// sums[i] = sum over |t| <= r of a^|t| values[i + t], values beyond [0, count) being zero, and for the workspace.
-// Where values begin or end within the sequence that they are cut from, they do so at a multiple of r + 1.
+// sums[i] = sum over |t| <= r of a^|t| values[i + t], values beyond [0, count) being zero, and for the
+// workspace. Where values begin or end within the sequence that they are cut from, they do so at a multiple
+// of r + 1.
 template <int N, class S>
 FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
-                                 const KernelTables<typename Number<S>::Scalar>& tables, S* workspace, S* sums,
-                                 bool fits_window) {
+                                 const KernelTables<typename Number<S>::Scalar>& tables, S* workspace,
+                                 S* sums, bool fits_window) {
   const S zero = broadcast<S>(Number<S>::zero);
   const S decay = broadcast<S>(tables.decay);
   const int64_t radius = tables.radius, block = fits_window ? count : radius + 1;
@@ -52,8 +54,8 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
       }
       for (int64_t i = begin; i < end && i - radius < begin; ++i) {
         for (int n = 0; n < N; ++n) {
-          sums[i * stride + n] =
-              sums[i * stride + n] + decayed<S>(workspace[(i - radius) * stride + n], tables, i - (begin - 1));
+          sums[i * stride + n] = sums[i * stride + n] +
+                                 decayed<S>(workspace[(i - radius) * stride + n], tables, i - (begin - 1));
         }
       }
     }
@@ -78,8 +80,8 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
   }
 }
 
-// Calls function(first, N) for groups of N = 4, 2 or 1 adjacent vectors that cover [0, count): several at a time
-// hide the latency of the recursions.
+// Calls function(first, N) for groups of N = 4, 2 or 1 adjacent vectors that cover [0, count): several at a
+// time hide the latency of the recursions.
 template <class Function>
 FLC_INLINE void for_vector_groups(int32_t count, const Function& function) {
   int32_t first = 0;
@@ -97,7 +99,8 @@ inline void windowed_sums(const S* values, int32_t vectors, int64_t count,
                           const KernelTables<typename Number<S>::Scalar>& tables, S* workspace, S* sums,
                           bool fits_window) {
   for_vector_groups(vectors, [&](int32_t first, auto size) {
-    windowed_sums_of<size.value>(values + first, vectors, count, tables, workspace + first, sums + first, fits_window);
+    windowed_sums_of<size.value>(values + first, vectors, count, tables, workspace + first, sums + first,
+                                 fits_window);
   });
 }
 
