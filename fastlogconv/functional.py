@@ -273,7 +273,7 @@ def _number(name: str, value) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer beyond float's range
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:

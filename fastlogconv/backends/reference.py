@@ -125,7 +125,7 @@ def _compose(
     other = sums.far(instances) if border == "farthest" else sums.second
     border_term = torch.exp(-0.5 * ((sums.near + other) / bws) ** 2)
     background = fbr + (1 - fbr) * sums.fd + bwf * border_term
-    return torch.where(foreground, 1.0, background)
+    return torch.where(foreground, 1.0, background).contiguous()
 
 
 # ------------------------------------------------------------------------------------ labels and regions
