@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from fastlogconv import backends
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+SERVED = [
+    (name, device)
+    for device in DEVICES
+    for name, reason in backends.reasons(torch.device(device)).items()
+    if reason is None
+]
+
+
+@pytest.fixture(params=SERVED, ids="-".join)
+def served(request):
+    """Every (backend, device) that can run here."""
+    return request.param
+
+
+@pytest.fixture
+def backend(served):
+    return served[0]
+
+
+@pytest.fixture
+def device(served):
+    return served[1]
+
+
+@pytest.fixture(params=[pair for pair in SERVED if pair[0] != "reference"], ids="-".join)
+def faster(request):
+    """Every (backend, device) that can run here and is to agree with the reference."""
+    return request.param
+
+
+@pytest.fixture
+def with_threads():
+    """A function that sets the number of threads; the test leaves it as it was."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -1,0 +1,74 @@
+"""The weights by brute force, in NumPy and float64: every pair of pixels, written from the formulas alone."""
+
+import numpy as np
+from scipy.signal import fftconvolve
+from scipy.special import logsumexp
+
+
+def regions_of(labels):
+    """Labels [H, W] to regions [max, H, W], among them those that are absent."""
+    ids = np.arange(1, max(int(labels.max(initial=0)), 0) + 1)
+    return (labels[None] == ids[:, None, None]).astype(np.float64)
+
+
+def distances(regions, lmbda, ks):
+    """d_i [N, H, W] of regions [N, H, W]."""
+    n, h, w = regions.shape
+    y, x = (index.ravel() for index in np.indices((h, w)))
+    dy, dx = abs(y[:, None] - y[None]), abs(x[:, None] - x[None])
+    log_kernel = np.where(np.maximum(dy, dx) <= ks // 2, -(dy + dx) / lmbda, -np.inf)
+    out = np.full((n, h * w), np.inf)
+    for region, d in zip(regions.reshape(n, h * w), out, strict=True):
+        inside = region > 0
+        if inside.any():
+            with np.errstate(divide="ignore"):
+                d[:] = -lmbda * logsumexp(log_kernel[:, inside] + np.log(region[inside]), axis=1)
+    return out.reshape(n, h, w)
+
+
+def weights(d, foreground, *, border, bws, fds, bwf, fbr):
+    """The weights [H, W] of distances d [N, H, W]."""
+    if len(d) == 0:
+        return np.where(foreground, 1.0, fbr)
+    ordered = np.sort(d, axis=0)
+    if border == "farthest":
+        both = ordered[0] + ordered[-1]
+    else:
+        both = ordered[0] + ordered[1] if len(d) > 1 else np.full(d.shape[1:], np.inf)
+    fd = np.exp(-(d**2) / (2 * fds**2)).sum(axis=0)
+    return np.where(foreground, 1.0, fbr + (1 - fbr) * fd + bwf * np.exp(-(both**2) / (2 * bws**2)))
+
+
+def weight_map(labels, *, lmbda, ks, **settings):
+    """The weights [H, W] of labels [H, W] with small ids."""
+    return weights(distances(regions_of(labels), lmbda, ks), labels > 0, **settings)
+
+
+def region_weight_map(masks, *, lmbda, ks, **settings):
+    """The weights [H, W] of masks [N, H, W]."""
+    return weights(distances(masks, lmbda, ks), (masks > 0).any(axis=0), **settings)
+
+
+def one_pixel_weights(labels, *, border, bws, fds, bwf, fbr, ks):
+    """The weights of labels [H, W] whose instances have one pixel each: their distance is city-block.
+
+    By sums over offsets, so that many instances are no trouble; "second_nearest" only.
+    """
+    assert border == "second_nearest"
+    r = ks // 2
+    indicator = (labels > 0).astype(np.float64)
+    offset = abs(np.arange(-r, r + 1))
+    fd = fftconvolve(indicator, np.exp(-((offset[:, None] + offset) ** 2) / (2 * fds**2)), mode="same")
+    near, second = np.full(labels.shape, np.inf), np.full(labels.shape, np.inf)
+    far_enough = min(r, 12)
+    padded = np.pad(indicator, far_enough)
+    for dy in range(-far_enough, far_enough + 1):
+        for dx in range(-far_enough, far_enough + 1):
+            y, x = far_enough + dy, far_enough + dx
+            there = padded[y : y + labels.shape[0], x : x + labels.shape[1]] > 0
+            d = np.where(there, abs(dy) + abs(dx), np.inf)
+            second = np.minimum(second, np.maximum(near, d))
+            near = np.minimum(near, d)
+    assert far_enough == r or second.max() <= far_enough
+    weight = fbr + (1 - fbr) * fd + bwf * np.exp(-((near + second) ** 2) / (2 * bws**2))
+    return np.where(labels > 0, 1.0, weight)

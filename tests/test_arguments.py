@@ -1,0 +1,178 @@
+"""Everything that is refused, and in which words, before anything is computed."""
+
+import numpy as np
+import pytest
+import torch
+
+import fastlogconv
+from fastlogconv import ops
+
+LABELS = torch.zeros(2, 8, 9, dtype=torch.int32)
+MASKS = torch.zeros(2, 8, 9)
+nan, inf = float("nan"), float("inf")
+
+
+# The tensor of every function: what is passed, the error, its words.
+TENSORS = [
+    (np.zeros((8, 9)), TypeError, r"must be a torch.Tensor .*ndarray: pass torch.from_numpy\(array\)"),
+    ([[0, 1], [1, 0]], TypeError, r"must be a torch.Tensor .*got list: pass torch.as_tensor"),
+    (None, TypeError, "must be a torch.Tensor .*got NoneType"),
+    (torch.zeros(2, 8, 9, dtype=torch.complex64), TypeError, "must be bool, .*, got torch.complex64"),
+    (torch.zeros(2, 8, 9, dtype=torch.float8_e4m3fn), TypeError, "must be bool, .*, got torch.float8_e4m3fn"),
+    (torch.zeros(8), ValueError, r"must have the shape .*H, W.*, got \(8,\)"),
+    (torch.zeros(()), ValueError, r"must have the shape .*H, W.*, got \(\)"),
+    (torch.zeros(2, 1, 8, 9), ValueError, r"must have the shape .*H, W.*, got \(2, 1, 8, 9\)"),
+    (torch.zeros(2, 8, 9, device="meta"), ValueError, "must be on cpu or cuda, got the meta device"),
+    (torch.ones(2, 8, 9).to_sparse(), TypeError, r"must be dense, got .*sparse_coo: pass \w+.to_dense\(\)"),
+]  # fmt: skip
+
+FUNCTIONS = {
+    "labels": fastlogconv.weight_map,
+    "masks": fastlogconv.region_weight_map,
+    "distance": fastlogconv.distance_to_weight,
+    "input": lambda input: fastlogconv.separable_conv2d(input, 1.0, 3),
+}
+
+SIGMA = "must be a finite number > 0"
+FACTOR = "must be a finite number >= 0"
+SETTINGS = [
+    *[(name, value, ValueError, SIGMA)
+      for name in ("bws", "fds", "lmbda")
+      for value in (0, -1, nan, inf, -inf)],
+    *[(name, value, ValueError, FACTOR) for name in ("bwf", "fbr") for value in (-0.5, nan, inf, -inf)],
+    *[(name, value, TypeError, "must be a number, got")
+      for name in ("bws", "fds", "bwf", "fbr", "lmbda")
+      for value in (None, "10", 1j, True, [10], torch.tensor(10.0))],
+    *[("ks", value, ValueError, "must be a whole number of pixels from 1 to 2147483647, got")
+      for value in (0, -1, -73, 2**31, 10**30)],
+    *[("ks", value, TypeError, "must be an integer, got") for value in (None, 73.0, 7.5, "73", True, nan)],
+    *[("border", value, ValueError, "must be one of 'second_nearest', 'farthest', got")
+      for value in ("nearest", "", None, 1)],
+    *[("backend", value, ValueError, "must be one of 'auto', 'native', .*'reference', got")
+      for value in ("cuda", "", None, 1)],
+]  # fmt: skip
+CONVOLUTION_SETTINGS = [setting for setting in SETTINGS if setting[0] in ("lmbda", "ks", "backend")] + [
+    ("padding_mode", value, ValueError, "must be one of 'constant', 'reflect', 'replicate', 'circular', got")
+    for value in ("zeros", "", None)
+]
+
+
+@pytest.fixture
+def nothing_is_computed(monkeypatch):
+    """Fails the test where an operator is reached."""
+
+    def reached(*args):
+        raise AssertionError("an operator was called")
+
+    for name in ("weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d"):
+        monkeypatch.setattr(ops, name, reached)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("tensor, error, message", TENSORS)
+def test_tensor(name, tensor, error, message):
+    with pytest.raises(error, match=f"^{name} {message}"):
+        FUNCTIONS[name](tensor)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("name", ["masks", "distance", "input"])
+def test_one_image_is_not_enough(name):
+    with pytest.raises(ValueError, match=rf"^{name} must have the shape \[N, H, W\], got \(8, 9\)"):
+        FUNCTIONS[name](torch.zeros(8, 9))
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("name", ["labels", "masks", "distance"])
+def test_requires_grad(name):
+    tensor = torch.zeros(2, 8, 9, requires_grad=True)
+    with pytest.raises(ValueError, match=rf"^{name} must not require grad.*{name}.detach\(\)"):
+        FUNCTIONS[name](tensor)
+    with pytest.raises(ValueError, match="must not require grad"):
+        FUNCTIONS[name](tensor * 2)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("name, value, error, message", SETTINGS)
+def test_settings_of_weights(name, value, error, message):
+    with pytest.raises(error, match=f"^{name} {message}"):
+        fastlogconv.weight_map(LABELS, **{name: value})
+    with pytest.raises(error, match=f"^{name} {message}"):
+        fastlogconv.region_weight_map(MASKS, **{name: value})
+    if name not in ("lmbda", "ks"):
+        with pytest.raises(error, match=f"^{name} {message}"):
+            fastlogconv.distance_to_weight(MASKS, **{name: value})
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("name, value, error, message", CONVOLUTION_SETTINGS)
+def test_settings_of_the_convolution(name, value, error, message):
+    with pytest.raises(error, match=f"^{name} {message}"):
+        fastlogconv.separable_conv2d(MASKS, **{"lmbda": 1.0, "ks": 3, name: value})
+    if name in ("lmbda", "ks"):
+        with pytest.raises(error, match=f"^{name} {message}"):
+            fastlogconv.lambda_kernel(**{"lmbda": 1.0, "ks": 3, name: value})
+
+
+@pytest.mark.parametrize(
+    "name, value", [("lmbda", -2.5), ("ks", -4), ("border", "nowhere"), ("backend", "tpu")]
+)
+def test_the_value_is_named(name, value):
+    with pytest.raises(ValueError, match=f"got {value!r}$"):
+        fastlogconv.weight_map(LABELS, **{name: value})
+
+
+@pytest.mark.parametrize("name, value", [
+    ("bws", 1e-3), ("bws", 1e6), ("fds", 1e-3), ("fds", 1e6), ("bwf", 0), ("fbr", 0), ("fbr", 2), ("ks", 1),
+    ("ks", 2**31 - 1), ("lmbda", 1e-3), ("lmbda", 1e6), ("bws", np.float32(3)), ("ks", np.int64(9)),
+])  # fmt: skip
+def test_the_limits_are_accepted(name, value, backend, device):
+    labels = torch.zeros(1, 8, 9, dtype=torch.int32, device=device)
+    labels[0, 2, 3], labels[0, 6, 6] = 1, 2
+    for border in ("second_nearest", "farthest"):
+        weights = fastlogconv.weight_map(labels, border=border, **{name: value}, backend=backend)
+        assert weights.isfinite().all() and (weights[labels > 0] == 1).all()
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize(
+    "foreground, error, message",
+    [
+        (torch.zeros(8, 9), TypeError, r"must be a bool tensor \[H, W\] or None, got torch.float32"),
+        (np.zeros((8, 9), dtype=bool), TypeError, r"must be a bool tensor \[H, W\] or None, got ndarray"),
+        (torch.zeros(9, 8, dtype=torch.bool), ValueError, r"must have the shape \(8, 9\).*got \(9, 8\)"),
+        (torch.zeros(2, 8, 9, dtype=torch.bool), ValueError, r"must have the shape \(8, 9\)"),
+        (
+            torch.zeros(8, 9, dtype=torch.bool, device="meta"),
+            ValueError,
+            r"must be dense and on the device of distance, cpu, .*meta",
+        ),
+        (torch.zeros(8, 9, dtype=torch.bool).to_sparse(), ValueError, "must be dense .*sparse_coo"),
+    ],
+)
+def test_foreground(foreground, error, message):
+    with pytest.raises(error, match=f"^foreground {message}"):
+        fastlogconv.distance_to_weight(MASKS, foreground)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize(
+    "padding_mode, ks, message",
+    [
+        ("reflect", 17, "needs ks // 2 < H and W, got ks // 2 = 8 for H = 8, W = 9"),
+        ("reflect", 16, "needs ks // 2 < H and W, got ks // 2 = 8 for H = 8, W = 9"),
+        ("circular", 19, "needs ks // 2 <= H and W, got ks // 2 = 9 for H = 8, W = 9"),
+    ],
+)
+def test_padding_wider_than_the_image(padding_mode, ks, message):
+    with pytest.raises(ValueError, match=message):
+        fastlogconv.separable_conv2d(MASKS, 1.0, ks, padding_mode)
+
+
+@pytest.mark.parametrize("padding_mode, ks", [("reflect", 15), ("circular", 17), ("replicate", 99)])
+def test_padding_as_wide_as_allowed(padding_mode, ks, backend, device):
+    input = torch.ones(1, 8, 9, device=device)
+    result = fastlogconv.separable_conv2d(input, 1.0, ks, padding_mode, backend=backend)
+    kernel = np.exp(-abs(np.arange(-(ks // 2), ks // 2 + 1)))
+    np.testing.assert_allclose(result.cpu(), np.full((1, 8, 9), kernel.sum() ** 2), rtol=1e-5)

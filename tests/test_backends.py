@@ -1,0 +1,247 @@
+import subprocess
+import sys
+import threading
+import types
+import warnings
+
+import pytest
+import torch
+from cases import two_cells
+
+import fastlogconv
+from fastlogconv import backends
+
+CPU = torch.device("cpu")
+LABELS = torch.from_numpy(two_cells())
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The names of the backends in the order in which they are made to serve."""
+    names = []
+    for name, module in backends.BACKENDS.items():
+
+        def weight_map(labels, *, original=module.weight_map, name=name, **settings):
+            names.append(name)
+            return original(labels, **settings)
+
+        monkeypatch.setattr(module, "weight_map", weight_map)
+    return names
+
+
+@pytest.fixture
+def native_not_built(monkeypatch):
+    monkeypatch.setattr(backends.native, "why_not", lambda device: "it was not built")
+    monkeypatch.setattr(backends, "_warned", False)
+
+
+def test_every_backend_has_the_same_interface():
+    for module in backends.BACKENDS.values():
+        for name in (
+            "weight_map",
+            "region_weight_map",
+            "distance_to_weight",
+            "separable_conv2d",
+            "why_not",
+            "describe",
+        ):
+            assert callable(getattr(module, name))
+        assert module.why_not(torch.device("meta"))
+
+
+def test_all_backends_run_on_this_cpu():
+    assert set(backends.reasons(CPU).values()) == {None}
+
+
+def test_auto_takes_the_first(served):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastlogconv.weight_map(LABELS)
+    assert served == ["native"]
+
+
+def test_argument(served):
+    for name in ("reference", "native"):
+        fastlogconv.weight_map(LABELS, backend=name)
+        fastlogconv.WeightTransform(backend=name)(LABELS)
+    assert served == ["reference", "reference", "native", "native"]
+
+
+def test_use_backend(served):
+    with fastlogconv.use_backend("reference"):
+        fastlogconv.weight_map(LABELS)
+        with fastlogconv.use_backend("native"):
+            fastlogconv.weight_map(LABELS)
+        fastlogconv.weight_map(LABELS)
+        fastlogconv.weight_map(LABELS, backend="native")  # an argument wins
+    fastlogconv.weight_map(LABELS)
+    assert served == ["reference", "native", "reference", "native", "native"]
+
+
+def test_use_backend_ends_with_an_error(served):
+    with pytest.raises(KeyError), fastlogconv.use_backend("reference"):
+        raise KeyError
+    fastlogconv.weight_map(LABELS)
+    assert served == ["native"]
+
+
+def test_use_backend_holds_for_its_thread(served):
+    with fastlogconv.use_backend("reference"):
+        thread = threading.Thread(target=fastlogconv.weight_map, args=(LABELS,))
+        thread.start()
+        thread.join()
+    assert served == ["native"]
+
+
+@pytest.mark.parametrize("value", ["cuda", "", None])
+def test_use_backend_refuses_unknown_names(value):
+    with (
+        pytest.raises(ValueError, match=r"must be one of 'auto', 'native', .*'reference', got"),
+        fastlogconv.use_backend(value),
+    ):
+        pass
+
+
+def test_environment_variable(served, monkeypatch):
+    monkeypatch.setenv("FASTLOGCONV_BACKEND", "reference")
+    fastlogconv.weight_map(LABELS)
+    fastlogconv.weight_map(LABELS, backend="native")
+    with fastlogconv.use_backend("native"):
+        fastlogconv.weight_map(LABELS)
+    with fastlogconv.use_backend("auto"):
+        fastlogconv.weight_map(LABELS)
+    monkeypatch.setenv("FASTLOGCONV_BACKEND", "")
+    fastlogconv.weight_map(LABELS)
+    assert served == ["reference", "native", "native", "native", "native"]
+
+
+def test_environment_variable_refuses_unknown_names(monkeypatch):
+    monkeypatch.setenv("FASTLOGCONV_BACKEND", "fastest")
+    with pytest.raises(ValueError, match=r"FASTLOGCONV_BACKEND must be one of 'auto', .*got 'fastest'"):
+        fastlogconv.weight_map(LABELS)
+
+
+def test_every_operator_follows(monkeypatch):
+    called = []
+
+    def recorded(name, result):
+        return lambda *args, **settings: (called.append(name), result.clone())[1]
+
+    stand_in = types.SimpleNamespace(
+        why_not=lambda device: None,
+        weight_map=recorded("weight_map", torch.zeros(1, 4, 5)),
+        region_weight_map=recorded("region_weight_map", torch.zeros(4, 5)),
+        distance_to_weight=recorded("distance_to_weight", torch.zeros(4, 5)),
+        separable_conv2d=recorded("separable_conv2d", torch.zeros(2, 4, 5)),
+    )
+    monkeypatch.setitem(backends.BACKENDS, "native", stand_in)
+    fastlogconv.weight_map(torch.zeros(4, 5))
+    fastlogconv.region_weight_map(torch.zeros(2, 4, 5))
+    fastlogconv.distance_to_weight(torch.zeros(2, 4, 5))
+    fastlogconv.separable_conv2d(torch.zeros(2, 4, 5), 1.0, 3)
+    assert called == ["weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d"]
+
+
+# ------------------------------------------------------------------------------------- where one cannot run
+
+
+@pytest.mark.usefixtures("native_not_built")
+def test_a_named_backend_that_cannot_run_says_why():
+    with pytest.raises(RuntimeError, match="backend 'native' cannot run on cpu: it was not built"):
+        fastlogconv.weight_map(LABELS, backend="native")
+    with (
+        pytest.raises(RuntimeError, match="backend 'native' cannot run on cpu: it was not built"),
+        fastlogconv.use_backend("native"),
+    ):
+        fastlogconv.weight_map(LABELS)
+
+
+@pytest.mark.usefixtures("native_not_built")
+def test_auto_says_once_that_it_takes_the_reference():
+    with pytest.warns(RuntimeWarning, match=r"slow reference.*\(native: it was not built\)") as caught:
+        weights = fastlogconv.weight_map(LABELS)
+        fastlogconv.weight_map(LABELS)
+    assert len(caught) == 1
+    assert torch.equal(weights, fastlogconv.weight_map(LABELS, backend="reference"))
+
+
+@pytest.mark.usefixtures("native_not_built")
+def test_the_reference_by_name_is_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastlogconv.weight_map(LABELS, backend="reference")
+        with fastlogconv.use_backend("reference"):
+            fastlogconv.weight_map(LABELS)
+
+
+@pytest.mark.usefixtures("native_not_built")
+def test_auto_lists_all_reasons_when_none_can_run(monkeypatch):
+    monkeypatch.setattr(backends.reference, "why_not", lambda device: "it is switched off")
+    with pytest.raises(
+        ValueError,
+        match=r"no backend can run on cpu \(native: it was not built; .*reference: it is switched off\)",
+    ):
+        fastlogconv.weight_map(LABELS)
+
+
+# ----------------------------------------------------------------------------------------------------- info
+
+
+def test_info():
+    info = fastlogconv.info()
+    assert info["versions"]["fastlogconv"] == fastlogconv.__version__
+    assert info["versions"]["torch"] == torch.__version__
+    assert set(info["versions"]) >= {"triton", "numpy", "scipy", "python", "platform"}
+    assert list(info["backends"]) == list(backends.BACKENDS)
+    assert info["devices"]["cpu"] == {name: None for name in backends.BACKENDS}
+    assert info["auto"]["cpu"] == "native"
+    if not torch.cuda.is_available():
+        assert all(reason and "CUDA" in reason for reason in info["devices"]["cuda"].values())
+
+
+def test_info_prints_as_a_report():
+    report = str(fastlogconv.info())
+    assert repr(fastlogconv.info()) == report
+    assert f"torch        {torch.__version__}\n" in report
+    assert "on cpu (auto: native)\n  native           can run\n" in report
+    for description in fastlogconv.info()["backends"].values():
+        for key, value in description.items():
+            assert f"  {key:<16} {value}\n" in report
+
+
+@pytest.mark.usefixtures("native_not_built")
+def test_info_says_what_is_missing():
+    info = fastlogconv.info()
+    assert info["devices"]["cpu"] == {"native": "it was not built", "reference": None}
+    assert info["auto"]["cpu"] == "reference"
+    assert "on cpu (auto: reference)\n  native           it was not built\n" in str(info)
+
+
+def test_import_is_silent_and_needs_no_extras():
+    code = (
+        "import sys\n"
+        "missing = ['triton', 'matplotlib', 'tifffile', 'imageio', 'skimage', 'tqdm', 'PIL', 'fastai']\n"
+        "sys.modules.update(dict.fromkeys(missing))\n"
+        "import fastlogconv, torch\n"
+        "fastlogconv.WeightTransform()(torch.zeros(1, 3, 3))\n"
+        "fastlogconv.info()\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_public_names():
+    assert set(fastlogconv.__all__) == {
+        "SeparableConv2D",
+        "WeightTransform",
+        "WeightTransformSingle",
+        "distance_to_weight",
+        "info",
+        "lambda_kernel",
+        "region_weight_map",
+        "separable_conv2d",
+        "use_backend",
+        "weight_map",
+    }
+    for name in fastlogconv.__all__:
+        assert getattr(fastlogconv, name).__doc__

@@ -1,0 +1,226 @@
+import copy
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from cases import BORDERS, scattered, two_cells
+
+from fastlogconv import (
+    SeparableConv2D,
+    WeightTransform,
+    WeightTransformSingle,
+    region_weight_map,
+    separable_conv2d,
+    weight_map,
+)
+
+DEEPFLASH2 = dict(border="farthest", bws=10, fds=10, bwf=1, fbr=0.1, lmbda=0.35, ks=73)
+OTHERS = dict(bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, border="second_nearest")
+
+MODULES = {
+    "WeightTransform": lambda: WeightTransform(64, **OTHERS, backend="reference"),
+    "WeightTransformSingle": lambda: WeightTransformSingle(64, **OTHERS, backend="reference"),
+    "SeparableConv2D": lambda: SeparableConv2D(2.5, 64, ks=11, padding_mode="reflect", backend="reference"),
+}
+
+
+def labels_of(device):
+    return torch.from_numpy(two_cells()).to(device)
+
+
+def masks_of(device):
+    labels = labels_of(device)
+    return (labels == torch.tensor([1, 2], device=device)[:, None, None]).float()
+
+
+def test_signatures():
+    """The order and the defaults of deepflash2's parameters; ours come after them, by keyword."""
+    for transform in (WeightTransform, WeightTransformSingle):
+        parameters = inspect.signature(transform).parameters
+        positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert positional == ["channels", "bws", "fds", "bwf", "fbr", "lmbda", "ks"]
+        defaults = {name: p.default for name, p in parameters.items()}
+        assert defaults == {"channels": None, **DEEPFLASH2, "backend": "auto"}
+    parameters = inspect.signature(SeparableConv2D).parameters
+    assert list(parameters) == ["lmbda", "channels", "ks", "padding_mode", "backend"]
+    defaults = [p.default for p in parameters.values()]
+    assert defaults == [inspect.Parameter.empty, None, 73, "constant", "auto"]
+
+
+def test_weight_transform_is_the_function(backend, device):
+    labels = labels_of(device)
+    for shape in (labels, labels[None], torch.stack([labels, labels.flip(0)])):
+        weights = WeightTransform(backend=backend)(shape)
+        assert torch.equal(weights, weight_map(shape, **DEEPFLASH2, backend=backend))
+        weights = WeightTransform(**OTHERS, backend=backend)(shape)
+        assert torch.equal(weights, weight_map(shape, **OTHERS, backend=backend))
+
+
+def test_weight_transform_single_is_the_function(backend, device):
+    masks = masks_of(device)
+    weights = WeightTransformSingle(backend=backend)(masks)
+    assert torch.equal(weights, region_weight_map(masks, **DEEPFLASH2, backend=backend))
+    weights = WeightTransformSingle(**OTHERS, backend=backend)(masks)
+    assert torch.equal(weights, region_weight_map(masks, **OTHERS, backend=backend))
+
+
+def test_separable_conv_is_the_function(backend, device):
+    input = torch.randn(2, 30, 40, generator=torch.Generator().manual_seed(6)).to(device)
+    module = SeparableConv2D(2.5, ks=11, padding_mode="reflect", backend=backend)
+    assert torch.equal(module(input), separable_conv2d(input, 2.5, 11, "reflect", backend=backend))
+    expected = separable_conv2d(input, 0.35, 73, "constant", backend=backend)
+    assert torch.equal(SeparableConv2D(0.35, backend=backend)(input), expected)
+
+
+def test_settings_may_be_numpy_scalars(backend, device):
+    transform = WeightTransform(np.int64(24), np.float32(5), np.int32(4), ks=np.int16(21), backend=backend)
+    weights = transform(labels_of(device))
+    assert torch.equal(weights, WeightTransform(24, 5, 4, ks=21, backend=backend)(labels_of(device)))
+    assert not any(isinstance(value, np.generic) for value in vars(transform).values())
+
+
+@pytest.mark.parametrize("channels, shape", [(16, (16, 16)), (0, (0, 0)), (None, (5, 7))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_zero_regions(dtype, channels, shape, backend, device):
+    transform = WeightTransformSingle(channels, fbr=0.3, backend=backend)
+    weights = transform(torch.zeros(0, 5, 7, dtype=dtype, device=device))
+    assert weights.device.type == device
+    assert torch.equal(weights, torch.full(shape, 0.3, dtype=dtype, device=device))
+
+
+def test_channels_do_not_restrict_the_size(backend, device):
+    labels, masks = labels_of(device), masks_of(device)
+    assert WeightTransform(16, backend=backend)(labels).shape == labels.shape
+    assert WeightTransformSingle(16, backend=backend)(masks).shape == labels.shape
+    assert SeparableConv2D(1.0, 16, backend=backend)(masks).shape == masks.shape
+
+
+def test_encodes(backend, device):
+    for transform, input in (
+        (WeightTransform(backend=backend), labels_of(device)),
+        (WeightTransformSingle(backend=backend), masks_of(device)),
+    ):
+        assert torch.equal(transform.encodes(input), transform(input))
+
+
+# --------------------------------------------------------------------------------------------------- fastai
+
+
+def tensor_type(name, module, base=torch.Tensor):
+    """A stand-in for a tensor type of fastai."""
+    return type(name, (base,), {"__module__": module})
+
+
+TENSOR_BASE = tensor_type("TensorBase", "fastai.torch_core")
+TENSOR_IMAGE = tensor_type("TensorImage", "fastai.torch_core", TENSOR_BASE)
+TENSOR_MASK = tensor_type("TensorMask", "fastai.torch_core", TENSOR_BASE)
+PASSED_THROUGH = [TENSOR_IMAGE, TENSOR_MASK, tensor_type("TensorImageBW", "fastai.vision.core", TENSOR_IMAGE)]
+TRANSFORMED = [
+    TENSOR_BASE,
+    tensor_type("TensorMask", "my_library"),
+    tensor_type("TensorMask", "fastaily.core"),
+    tensor_type("TensorMasks", "fastai.torch_core"),
+]
+
+
+@pytest.mark.parametrize("tensor", PASSED_THROUGH)
+def test_images_and_masks_of_fastai_pass_through(tensor):
+    for labels in (two_cells(), two_cells()[None].astype(np.float32), np.full((3, 4, 5, 6), np.nan)):
+        labels = torch.from_numpy(labels).as_subclass(tensor)
+        assert WeightTransform()(labels) is labels
+        assert WeightTransform().encodes(labels) is labels
+
+
+@pytest.mark.parametrize("tensor", TRANSFORMED)
+def test_other_tensor_types_are_transformed(tensor):
+    labels = labels_of("cpu")
+    weights = WeightTransform()(labels.as_subclass(tensor))
+    assert torch.equal(weights.as_subclass(torch.Tensor), WeightTransform()(labels))
+
+
+# --------------------------------------------------------------------------------------------- as modules
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_copies_compute_the_same(name):
+    module = MODULES[name]()
+    input = masks_of("cpu") if name != "WeightTransform" else labels_of("cpu")
+    for copied in (copy.deepcopy(module), copy.copy(module), pickle.loads(pickle.dumps(module))):
+        assert repr(copied) == repr(module)
+        assert torch.equal(copied(input), module(input))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_parameters_no_state(name):
+    module = MODULES[name]()
+    assert isinstance(module, torch.nn.Module)
+    assert not list(module.parameters()) and not list(module.buffers()) and not module.state_dict()
+
+
+def test_repr_shows_the_settings():
+    assert repr(WeightTransform(bwf=3, border="second_nearest")) == (
+        "WeightTransform(channels=None, border='second_nearest', bws=10.0, fds=10.0, bwf=3.0, fbr=0.1, "
+        "lmbda=0.35, ks=73, backend='auto')"
+    )
+    assert repr(WeightTransformSingle(512)) == (
+        "WeightTransformSingle(channels=512, border='farthest', bws=10.0, fds=10.0, bwf=1.0, fbr=0.1, "
+        "lmbda=0.35, ks=73, backend='auto')"
+    )
+    assert repr(SeparableConv2D(0.5, ks=9, padding_mode="circular")) == (
+        "SeparableConv2D(lmbda=0.5, channels=None, ks=9, padding_mode='circular', backend='auto')"
+    )
+
+
+def test_inside_a_sequential():
+    labels = torch.from_numpy(scattered((30, 40), 5, 6, np.random.default_rng(28)))
+    pipeline = torch.nn.Sequential(WeightTransform(), torch.nn.Identity())
+    assert torch.equal(pipeline(labels), WeightTransform()(labels))
+
+
+@pytest.mark.parametrize("transform", [WeightTransform, WeightTransformSingle])
+@pytest.mark.parametrize(
+    "name, value, error",
+    [
+        ("channels", 1.5, TypeError),
+        ("channels", -1, ValueError),
+        ("bws", 0, ValueError),
+        ("fds", -1, ValueError),
+        ("bwf", float("inf"), ValueError),
+        ("fbr", float("nan"), ValueError),
+        ("lmbda", 0, ValueError),
+        ("ks", 0, ValueError),
+        ("ks", 7.5, TypeError),
+        ("border", "nearest", ValueError),
+        ("backend", "numpy", ValueError),
+    ],
+)
+def test_settings_are_checked_at_construction(transform, name, value, error):
+    with pytest.raises(error, match=f"{name} must be.*{value}"):
+        transform(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        (dict(lmbda=0), "lmbda"),
+        (dict(lmbda=1, ks=0), "ks"),
+        (dict(lmbda=1, padding_mode="zeros"), "padding_mode"),
+        (dict(lmbda=1, backend="cudnn"), "backend"),
+        (dict(lmbda=1, channels=-1), "channels"),
+    ],
+)
+def test_settings_of_the_convolution_are_checked_at_construction(settings, named):
+    with pytest.raises(ValueError, match=f"{named} must be"):
+        SeparableConv2D(**settings)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_changed_settings_take_effect_and_are_checked(border):
+    transform = WeightTransform(border=border)
+    transform.fds = 3
+    assert torch.equal(transform(labels_of("cpu")), WeightTransform(fds=3, border=border)(labels_of("cpu")))
+    transform.fds = -3
+    with pytest.raises(ValueError, match="fds must be"):
+        transform(labels_of("cpu"))
