@@ -130,6 +130,9 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
   precision_ = out_dtype == FLC_FLOAT64     ? DOUBLE_THROUGHOUT
                : decay_length > 1.0 * sigma ? DOUBLE_INSIDE
                                             : FLOAT_THROUGHOUT;
+  // A sum that is off by this fraction moves a distance by decay_length times it.
+  settings_.prefix_tolerance =
+      out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / decay_length, 0x1p-22, 0x1p-12);
   // In float sums, each step of the recursion adds the rounding error of a.
   single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && geometric < 100 &&
                         decay_length * (std::min(radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;

@@ -12,6 +12,9 @@ namespace FLC_ISA {
 template <class Out, Tracking tracking>
 constexpr int ROW_STRIDE = (tracking == SUM_ONLY ? BLOCK : 3 * BLOCK) + 64 / int(sizeof(Out));
 
+// The sum of a foreground pixel: so far below zero that no instance's term changes its sign.
+constexpr double FOREGROUND = -1e30;
+
 template <class Out, Tracking tracking>
 class Accumulator {
   using V = Vec<Out>;
@@ -111,11 +114,18 @@ class Accumulator {
         ratio *= ratio_of_ratios;
         d += Out(1);
       }
-      for (; step <= end; ++step) {
+      const auto add_next = [&] {
         add_terms(box_row + step * row_stride, term, d);
         term *= ratio;
         ratio *= ratio_of_ratios;
         if constexpr (tracking != SUM_ONLY) d += Out(1);
+        ++step;
+      };
+      if (step == start && end - start == PERIOD - 1) {
+#pragma GCC unroll 16
+        for (int32_t i = 0; i < PERIOD; ++i) add_next();
+      } else {
+        while (step <= end) add_next();
       }
     }
     return step;

@@ -18,15 +18,15 @@ class Composer {
         border_factor_(Out(settings.border_weight_factor)),
         border_exponent_(Out(settings.border_exponent)) {}
 
-  // Weights of the background pixels of one row of a block; the border term between columns border_left and
-  // border_right (of the block) alone.
-  void background(const Out* row, int32_t border_left, int32_t border_right, Result* weights,
+  // Weights of one row of a block; the border term between columns border_left and border_right (of the block)
+  // alone.
+  void compose(const Out* row, int32_t border_left, int32_t border_right, Result* weights,
                   int32_t width) const {
     if (width == BLOCK) {
-      background_of(row, border_left, border_right, weights);
+      compose_block(row, border_left, border_right, weights);
     } else {
       Result whole[BLOCK];
-      background_of(row, border_left, border_right, whole);
+      compose_block(row, border_left, border_right, whole);
       for (int32_t i = 0; i < width; ++i) weights[i] = whole[i];
     }
   }
@@ -37,10 +37,11 @@ class Composer {
   }
 
  private:
-  FLC_INLINE void background_of(const Out* row, int32_t border_left, int32_t border_right,
+  FLC_INLINE void compose_block(const Out* row, int32_t border_left, int32_t border_right,
                                 Result* weights) const {
     for (int32_t i = 0; i < BLOCK; i += lanes) {
-      V weight = load<V>(row + i) * rest_ + ratio_;
+      const V sum = load<V>(row + i);
+      V weight = sum * rest_ + ratio_;
       if constexpr (tracking != SUM_ONLY) {
         if (border_left < i + lanes && border_right >= i) {
           const V both = load<V>(row + BLOCK + i) + load<V>(row + 2 * BLOCK + i);
@@ -52,7 +53,12 @@ class Composer {
           weight += border;
         }
       }
-      for (int lane = 0; lane < lanes; ++lane) weights[i + lane] = Result(weight[lane]);
+      weight = sum < Out(0) ? V{} + Out(1) : weight;
+      if constexpr (sizeof(Out) == sizeof(Result)) {
+        store<V>(weights + i, weight);
+      } else {
+        for (int lane = 0; lane < lanes; ++lane) weights[i + lane] = Result(weight[lane]);
+      }
     }
   }
 

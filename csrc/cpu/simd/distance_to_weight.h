@@ -55,7 +55,7 @@ int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground
     }
     for (int32_t block = 0; block < blocks; ++block) {
       const int32_t x = block * BLOCK;
-      composer.background(row + int64_t(block) * stride, 0, BLOCK - 1, out + y * width + x,
+      composer.compose(row + int64_t(block) * stride, 0, BLOCK - 1, out + y * width + x,
                           smaller(BLOCK, width - x));
     }
     if (foreground) {

@@ -276,11 +276,9 @@ class InstanceDistance {
   }
 
   // A prefix sum this close below the whole sum counts as equal to it.
-  static FLC_INLINE Floats nearly(Floats sum) { return sum * (1.0f + 0x1p-22f); }
-  static FLC_INLINE Doubles nearly(Doubles sum) {
-    return sum * (1.0 + (sizeof(Out) == 4 ? 0x1p-24 : 0x1p-48));
-  }
-  static FLC_INLINE LogReal nearly(LogReal sum) { return {sum.log + 1e-14}; }
+  FLC_INLINE Floats nearly(Floats sum) const { return sum * float(1 + settings_->prefix_tolerance); }
+  FLC_INLINE Doubles nearly(Doubles sum) const { return sum * (1 + settings_->prefix_tolerance); }
+  FLC_INLINE LogReal nearly(LogReal sum) const { return {sum.log + settings_->prefix_tolerance}; }
 
   // The first run at or below `row`.
   static const Run* first_of_row(const Run* begin, const Run* end, int32_t row) {

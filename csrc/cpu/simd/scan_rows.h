@@ -150,6 +150,8 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
     };
     int32_t x = 1;
     for (; x + 64 <= width && status == FLC_OK; x += 64) {
+      for (size_t byte = 0; byte < 64 * sizeof(Bits); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(row + x) + 4096 + byte);
       for (uint64_t changes = changes_of_64(row + x); changes && status == FLC_OK; changes &= changes - 1) {
         const int32_t next = x + __builtin_ctzll(changes);
         status = close_run(next);

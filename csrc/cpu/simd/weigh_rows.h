@@ -8,15 +8,15 @@
 namespace flc {
 namespace FLC_ISA {
 
-FLC_INLINE void fill_ones(double* values, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) values[i] = 1;
+FLC_INLINE void fill(double* values, int32_t count, double value) {
+  for (int32_t i = 0; i < count; ++i) values[i] = value;
 }
-FLC_INLINE void fill_ones(float* values, int32_t count) {
+FLC_INLINE void fill(float* values, int32_t count, float value) {
 #if defined(__AVX512F__)
   for (; count > 0; count -= 16, values += 16)  // most runs are short: no loop over single pixels
-    _mm512_mask_storeu_ps(values, count >= 16 ? 0xffff : (1u << count) - 1, _mm512_set1_ps(1));
+    _mm512_mask_storeu_ps(values, count >= 16 ? 0xffff : (1u << count) - 1, _mm512_set1_ps(value));
 #else
-  for (int32_t i = 0; i < count; ++i) values[i] = 1;
+  for (int32_t i = 0; i < count; ++i) values[i] = value;
 #endif
 }
 
@@ -68,6 +68,7 @@ class RowPass {
     compose_until(left / BLOCK);  // no later instance begins further left
     for (int32_t block = left / BLOCK; block <= right / BLOCK; ++block)
       if (!blocks_[block] && !(blocks_[block] = cleared_block())) return false;
+    mark_foreground(instance);
     switch (instance.arithmetic) {
       case SINGLE:
         if constexpr (sizeof(Out) == 4) return add_with<Floats>(instance, first_row, last_row, left, right);
@@ -103,15 +104,18 @@ class RowPass {
 
   // Writes the weights of blocks composed_ to end_block, which nothing adds to any more.
   void compose_until(int32_t end_block) {
-    if (composed_ >= end_block) return;
     for (; composed_ < end_block; ++composed_) {
       Out* const block = blocks_[composed_];
       const int32_t x = composed_ * BLOCK, width = smaller(BLOCK, plan_.width - x);
       for (int32_t y = begin_; y < end_; ++y) {
         Result* const weights = out_ + int64_t(y) * plan_.width + x;
+        if (y + 16 < end_) {
+          for (int32_t i = 0; i < width; i += 64 / int32_t(sizeof(Result)))
+            __builtin_prefetch(weights + 16 * int64_t(plan_.width) + i, 1);
+        }
         if (block) {
           const bool bordered = y >= plan_.border_top && y <= plan_.border_bottom;
-          composer_.background(block + int64_t(y - begin_) * stride, bordered ? plan_.border_left - x : BLOCK,
+          composer_.compose(block + int64_t(y - begin_) * stride, bordered ? plan_.border_left - x : BLOCK,
                                bordered ? plan_.border_right - x : -1, weights, width);
         } else {
           composer_.untouched(weights, width);
@@ -122,18 +126,17 @@ class RowPass {
         blocks_[composed_] = nullptr;
       }
     }
-    set_foreground();
   }
 
-  // Sets the weights of the instances whose blocks are all written, in the order of their left edges.
-  void set_foreground() {
-    for (; next_foreground_ < plan_.instance_count; ++next_foreground_) {
-      const Instance& instance = plan_.instances[plan_.left_to_right[next_foreground_]];
-      if (instance.right >= composed_ * BLOCK && composed_ < block_count_) return;
-      for (int64_t i = instance.first_run; i < instance.last_run; ++i) {
-        const Run& run = plan_.instance_runs[i];
-        if (run.row < begin_ || run.row >= end_) continue;
-        fill_ones(out_ + int64_t(run.row) * plan_.width + run.first, run.last - run.first + 1);
+  // Marks the pixels of an instance in the blocks.
+  void mark_foreground(const Instance& instance) {
+    for (int64_t i = instance.first_run; i < instance.last_run; ++i) {
+      const Run& run = plan_.instance_runs[i];
+      if (run.row < begin_ || run.row >= end_) continue;
+      for (int32_t x = run.first; x <= run.last;) {
+        const int32_t count = smaller(run.last + 1 - x, BLOCK - x % BLOCK);
+        fill(blocks_[x / BLOCK] + int64_t(run.row - begin_) * stride + x % BLOCK, count, Out(FOREGROUND));
+        x += count;
       }
     }
   }
@@ -166,7 +169,6 @@ class RowPass {
   const int32_t block_count_;
   int32_t composed_ = 0;
   Out** blocks_ = nullptr;
-  int64_t next_foreground_ = 0;
   Out* spare_ = nullptr;
   Workspace soft_rows_{nullptr, 0}, panel_rows_{nullptr, 0};
 };
