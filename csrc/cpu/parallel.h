@@ -8,8 +8,25 @@
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace flc {
+
+// Asks for huge pages behind a large result that was not written yet: faulting in 4 KiB at a time may take
+// longer than the computation. Only advice; nothing depends on it.
+inline void prefer_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t huge_page = 2 << 20;
+  if (bytes < 4 * int64_t(huge_page)) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + huge_page - 1) / huge_page * huge_page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / huge_page * huge_page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
 
 // Treats denormal numbers as zero while it lives: sums that decay to nothing would else take 100 times as
 // long. The calling thread gets its own setting back.

@@ -88,7 +88,7 @@ struct Settings {
   double decay_length, border_weight_factor, foreground_background_ratio;
   double foreground_exponent;  // exp(-d^2 / (2 fds^2)) = 2^(foreground_exponent d^2)
   double border_exponent;  // likewise for bws
-  double prefix_tolerance;     // a prefix sum less than this fraction below the whole counts as whole
+  double prefix_tolerance;  // a prefix sum less than this fraction below the whole counts as whole
   int32_t radius;  // of the window
   int32_t reach;  // beyond it no term of an instance counts; at most radius
   const KernelTables<float>* single_tables;

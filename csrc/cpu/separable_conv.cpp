@@ -27,6 +27,7 @@ extern "C" int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double deca
       single_tables = std::make_unique<OwnedTables<float>>(length, static_cast<int32_t>(radius));
     else
       double_tables = std::make_unique<OwnedTables<double>>(length, static_cast<int32_t>(radius));
+    prefer_huge_pages(out, images * height * width * (out_dtype == FLC_FLOAT64 ? 8 : 4));
     return parallel_for(images, threads, [&](int64_t image) {
       return kernels().separable_conv2d(input, image, single ? single_tables->get() : nullptr,
                                         single ? nullptr : double_tables->get(), padding, out, out_dtype);

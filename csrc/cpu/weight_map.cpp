@@ -126,6 +126,7 @@ int32_t flc_cpu_weight_map(const flc_tensor* labels, const flc_weight_params* pa
   if (images * pixels == 0) return FLC_OK;
   if (!sizes_supported(*labels)) return FLC_UNSUPPORTED;
   const int64_t useful = useful_threads(threads, images * pixels);
+  prefer_huge_pages(out, images * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4));
   if (useful == 1 || images >= 2 * useful) {  // image by image, each by one thread
     std::vector<double> bad_values(images);
     const int32_t status = parallel_for(images, useful, [&](int64_t image) {

@@ -18,10 +18,10 @@ class Composer {
         border_factor_(Out(settings.border_weight_factor)),
         border_exponent_(Out(settings.border_exponent)) {}
 
-  // Weights of one row of a block; the border term between columns border_left and border_right (of the block)
-  // alone.
+  // Weights of one row of a block; the border term between columns border_left and border_right (of the
+  // block) alone.
   void compose(const Out* row, int32_t border_left, int32_t border_right, Result* weights,
-                  int32_t width) const {
+               int32_t width) const {
     if (width == BLOCK) {
       compose_block(row, border_left, border_right, weights);
     } else {

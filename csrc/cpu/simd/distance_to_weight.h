@@ -13,20 +13,20 @@ inline bool read_distances(const flc_tensor& distance, int64_t index, int32_t co
   const int64_t stride = distance.stride[2];
   if (distance.dtype == FLC_FLOAT32) {
     const float* const from = static_cast<const float*>(distance.data) + index;
-    for (int32_t i = 0; i < columns; ++i) to[i] = Out(from[i * stride]);
+    if (stride == 1)
+      for (int32_t i = 0; i < columns; ++i) to[i] = Out(from[i]);
+    else
+      for (int32_t i = 0; i < columns; ++i) to[i] = Out(from[i * stride]);
   } else {
     for (int32_t i = 0; i < columns; ++i) to[i] = Out(read_value(distance, index + i * stride));
   }
-  bool good = true;
-  for (int32_t i = 0; i < columns; ++i) {
-    if (!(to[i] > Out(-INFINITY))) {
-      *bad_value = to[i];
-      good = false;
-    }
-    to[i] = larger(smaller(to[i], Out(BEYOND)), Out(-BEYOND));
-  }
+  int32_t wrong = 0;
+  for (int32_t i = 0; i < columns; ++i) wrong += !(to[i] > Out(-INFINITY));
+  for (int32_t i = 0; wrong && i < columns; ++i)
+    if (!(to[i] > Out(-INFINITY))) *bad_value = to[i];
+  for (int32_t i = 0; i < columns; ++i) to[i] = larger(smaller(to[i], Out(BEYOND)), Out(-BEYOND));
   for (int32_t i = columns; i < BLOCK; ++i) to[i] = Out(BEYOND);
-  return good;
+  return wrong == 0;
 }
 
 template <class Out, class Result, Tracking tracking>
@@ -56,7 +56,7 @@ int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground
     for (int32_t block = 0; block < blocks; ++block) {
       const int32_t x = block * BLOCK;
       composer.compose(row + int64_t(block) * stride, 0, BLOCK - 1, out + y * width + x,
-                          smaller(BLOCK, width - x));
+                       smaller(BLOCK, width - x));
     }
     if (foreground) {
       const uint8_t* const mask = static_cast<const uint8_t*>(foreground->data) + y * foreground->stride[1];

@@ -345,7 +345,7 @@ class InstanceDistance {
   bool fits_window_;
   int32_t prefix_rows_;
   int32_t rows_begin_, rows_end_, row_count_;  // rows of the box that are summed
-  int32_t sum_begin_, sum_end_;                // those among them that the inside needs
+  int32_t sum_begin_, sum_end_;  // those among them that the inside needs
   const Run *runs_begin_, *runs_end_;
   S *rows_, *sums_, *sum_workspace_, *prefixes_;
   Out *inside_, *above_, *below_;

@@ -1,5 +1,5 @@
 // The separable convolution with exp(-|t| / decay_length): windowed sums along the rows, then along the
-// columns, `lanes` of them at a time.
+// columns, a band of them at a time.
 #pragma once
 
 #include "cpu/simd/windowed_sum.h"
@@ -22,79 +22,157 @@ FLC_INLINE int64_t padded_index(int64_t i, int64_t count, int32_t padding) {
   }
 }
 
-// Fills the padding of values[0 .. radius) and after values[radius + count) from the values between.
+// Fills the padding before and after the `count` values that start at values[radius * vectors].
 template <class S>
-inline void fill_padding(S* values, int64_t count, int32_t radius, int32_t padding) {
+inline void fill_padding(S* values, int64_t count, int32_t radius, int32_t vectors, int32_t padding) {
   const S zero = broadcast<S>(Number<S>::zero);
+  const auto copy = [&](int64_t to, int64_t from) {
+    for (int32_t v = 0; v < vectors; ++v)
+      values[to * vectors + v] = from < 0 ? zero : values[(radius + from) * vectors + v];
+  };
   for (int64_t i = 0; i < radius; ++i) {
-    const int64_t before = padded_index(i - radius, count, padding),
-                  after = padded_index(count + i, count, padding);
-    values[i] = before < 0 ? zero : values[radius + before];
-    values[radius + count + i] = after < 0 ? zero : values[radius + after];
+    copy(i, padded_index(i - radius, count, padding));
+    copy(radius + count + i, padded_index(count + i, count, padding));
   }
 }
 
-// from[y][x] at the given strides to to[x * lanes + y], y in [0, rows), x in [0, count).
-template <class From, class To>
-inline void gather_lanes(const From* from, int64_t row_stride, int64_t stride, int32_t rows, int64_t count,
-                         int32_t lanes, To* to) {
-  for (int32_t y = 0; y < rows; ++y)
-    for (int64_t x = 0; x < count; ++x) to[x * lanes + y] = To(from[y * row_stride + x * stride]);
+// The numbers 0, 1, .. as a type, to expand into the arguments of a shuffle.
+template <int... lane>
+struct Lanes {};
+template <int n, int... lane>
+struct CountedLanes : CountedLanes<n - 1, n - 1, lane...> {};
+template <int... lane>
+struct CountedLanes<0, lane...> {
+  using type = Lanes<lane...>;
+};
+template <int n>
+using LanesUpTo = typename CountedLanes<n>::type;
+
+// Swaps the lanes of rows[i] and rows[i + step] that lie in each other's half of a square of 2 step: after
+// steps 1, 2, .., lanes / 2 a square of `lanes` rows is transposed.
+template <int step, class S, int... lane>
+FLC_INLINE void exchange(S& upper, S& lower, Lanes<lane...>) {
+  constexpr int n = sizeof...(lane);
+  const S a = upper, b = lower;
+  upper = __builtin_shufflevector(a, b, (lane & step ? n + lane - step : lane)...);
+  lower = __builtin_shufflevector(a, b, (lane & step ? n + lane : lane + step)...);
+}
+
+template <int step, class S>
+FLC_INLINE void transpose(S* rows) {
+  constexpr int lanes = Number<S>::lanes;
+  if constexpr (step < lanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i)
+      if (!(i & step)) exchange<step>(rows[i], rows[i + step], LanesUpTo<lanes>());
+    transpose<2 * step>(rows);
+  }
+}
+
+// The row-major plane from[y][x] to to[x * vectors * lanes + y] for y in [0, rows), the last row standing in
+// for those that lack to vectors * lanes, and back. Both may be read and written up to a multiple of `lanes`
+// columns.
+template <class S>
+inline void rows_to_lanes(const typename Number<S>::Scalar* from, int64_t stride, int32_t rows,
+                          int64_t columns, int32_t vectors, typename Number<S>::Scalar* to) {
+  constexpr int32_t lanes = Number<S>::lanes;
+  for (int32_t v = 0; v < vectors; ++v) {
+    for (int64_t x = 0; x < columns; x += lanes) {
+      S square[lanes];
+      for (int32_t i = 0; i < lanes; ++i)
+        square[i] = load<S>(from + smaller(v * lanes + i, rows - 1) * stride + x);
+      transpose<1>(square);
+      for (int32_t i = 0; i < lanes; ++i) store<S>(to + ((x + i) * vectors + v) * lanes, square[i]);
+    }
+  }
 }
 
 template <class S>
-inline void read_lanes(const flc_tensor& input, int64_t index, int64_t row_stride, int64_t stride,
-                       int32_t rows, int64_t count, typename Number<S>::Scalar* to) {
-  const int32_t lanes = Number<S>::lanes;
-  if (input.dtype == FLC_FLOAT32) {
-    gather_lanes(static_cast<const float*>(input.data) + index, row_stride, stride, rows, count, lanes, to);
-  } else if (input.dtype == FLC_FLOAT64) {
-    gather_lanes(static_cast<const double*>(input.data) + index, row_stride, stride, rows, count, lanes, to);
-  } else {
-    using Scalar = typename Number<S>::Scalar;
-    for (int32_t y = 0; y < rows; ++y)
-      for (int64_t x = 0; x < count; ++x)
-        to[x * lanes + y] = Scalar(read_value(input, index + y * row_stride + x * stride));
+inline void lanes_to_rows(const typename Number<S>::Scalar* from, int32_t vectors, int32_t rows,
+                          int64_t columns, int64_t stride, typename Number<S>::Scalar* to) {
+  constexpr int32_t lanes = Number<S>::lanes;
+  for (int32_t v = 0; v * lanes < rows; ++v) {
+    for (int64_t x = 0; x < columns; x += lanes) {
+      S square[lanes];
+      for (int32_t i = 0; i < lanes; ++i) square[i] = load<S>(from + ((x + i) * vectors + v) * lanes);
+      transpose<1>(square);
+      for (int32_t i = 0; i < lanes && v * lanes + i < rows; ++i)
+        store<S>(to + (v * lanes + i) * stride + x, square[i]);
+    }
   }
 }
 
+// Row y of an image as numbers.
+template <class Scalar>
+inline void read_row(const flc_tensor& input, int64_t index, int64_t width, Scalar* to) {
+  const int64_t stride = input.stride[2];
+  const auto convert = [&](const auto* from) {
+    if (stride == 1)
+      for (int64_t x = 0; x < width; ++x) to[x] = Scalar(from[x]);
+    else
+      for (int64_t x = 0; x < width; ++x) to[x] = Scalar(from[x * stride]);
+  };
+  if (input.dtype == FLC_FLOAT32) {
+    convert(static_cast<const float*>(input.data) + index);
+  } else if (input.dtype == FLC_FLOAT64) {
+    convert(static_cast<const double*>(input.data) + index);
+  } else {
+    for (int64_t x = 0; x < width; ++x) to[x] = Scalar(read_value(input, index + x * stride));
+  }
+}
+
+// Along the rows: `vectors` vectors of rows at a time, turned so that each lane holds a row. Along the
+// columns: as many columns at a time.
 template <class S, class Result>
 inline int32_t convolve(const flc_tensor& input, int64_t image,
                         const KernelTables<typename Number<S>::Scalar>& tables, int32_t padding,
                         Result* out) {
   using Scalar = typename Number<S>::Scalar;
-  constexpr int32_t lanes = Number<S>::lanes;
+  constexpr int32_t lanes = Number<S>::lanes, vectors = 4, band = vectors * lanes;
   const int64_t height = input.size[1], width = input.size[2], radius = tables.radius;
-  const int64_t longest = larger(height, width) + 2 * radius;
-  const int64_t padded_width =
-      (width + lanes - 1) / lanes * lanes + lanes;  // odd in vectors more often than not
+  const int64_t longest = larger(height, width) + 2 * radius + lanes;
+  const int64_t stride = (width + band - 1) / band * band + lanes;  // an odd number of vectors
+  const int64_t sequence_bytes = longest * vectors * int64_t(sizeof(S));
   char* const memory = static_cast<char*>(
-      aligned_allocate(3 * longest * int64_t(sizeof(S)) + height * padded_width * int64_t(sizeof(Scalar))));
+      aligned_allocate(3 * sequence_bytes + (height + band) * stride * int64_t(sizeof(Scalar))));
   if (!memory) return FLC_OUT_OF_MEMORY;
   S* const values = reinterpret_cast<S*>(memory);
-  S *const sums = values + longest, *const workspace = sums + longest;
-  Scalar* const rows_summed = reinterpret_cast<Scalar*>(workspace + longest);
+  S* const sums = reinterpret_cast<S*>(memory + sequence_bytes);
+  S* const workspace = reinterpret_cast<S*>(memory + 2 * sequence_bytes);
+  Scalar* const plane = reinterpret_cast<Scalar*>(memory + 3 * sequence_bytes);
+  Scalar* const first = reinterpret_cast<Scalar*>(values + radius * vectors);
+  const Scalar* const first_sum = reinterpret_cast<const Scalar*>(sums + radius * vectors);
 
-  for (int64_t i = 0; i < width + 2 * radius; ++i) values[i] = S{};
-  for (int64_t y = 0; y < height; y += lanes) {
-    const int32_t rows = int32_t(smaller<int64_t>(lanes, height - y));
-    read_lanes<S>(input, image * input.stride[0] + y * input.stride[1], input.stride[1], input.stride[2],
-                  rows, width, reinterpret_cast<Scalar*>(values + radius));
-    fill_padding(values, width, int32_t(radius), padding);
-    windowed_sums<S>(values, 1, width + 2 * radius, tables, workspace, sums, false);
-    const Scalar* const from = reinterpret_cast<const Scalar*>(sums + radius);
-    for (int32_t row = 0; row < rows; ++row)
-      for (int64_t x = 0; x < width; ++x) rows_summed[(y + row) * padded_width + x] = from[x * lanes + row];
+  for (int64_t y = 0; y < height; y += band) {
+    const int32_t rows = int32_t(smaller<int64_t>(band, height - y));
+    for (int32_t row = 0; row < rows; ++row) {
+      Scalar* const to = plane + (y + row) * stride;
+      read_row(input, image * input.stride[0] + (y + row) * input.stride[1], width, to);
+      for (int64_t x = width; x < stride; ++x) to[x] = 0;
+    }
+    rows_to_lanes<S>(plane + y * stride, stride, rows, width, vectors, first);
+    fill_padding(values, width, int32_t(radius), vectors, padding);
+    windowed_sums_of<vectors>(values, vectors, width + 2 * radius, tables, workspace, sums, false);
+    lanes_to_rows<S>(first_sum, vectors, rows, width, stride, plane + y * stride);
   }
-  for (int64_t x = 0; x < width; x += lanes) {
-    const int32_t columns = int32_t(smaller<int64_t>(lanes, width - x));
-    for (int64_t y = 0; y < height; ++y) values[radius + y] = load<S>(rows_summed + y * padded_width + x);
-    fill_padding(values, height, int32_t(radius), padding);
-    windowed_sums<S>(values, 1, height + 2 * radius, tables, workspace, sums, false);
-    const Scalar* const from = reinterpret_cast<const Scalar*>(sums + radius);
+  for (int64_t x = 0; x < width; x += band) {
+    const int32_t columns = int32_t(smaller<int64_t>(band, width - x));
     for (int64_t y = 0; y < height; ++y)
-      for (int32_t column = 0; column < columns; ++column)
-        out[y * width + x + column] = Result(from[y * lanes + column]);
+      for (int32_t v = 0; v < vectors; ++v)
+        store<S>(first + (y * vectors + v) * lanes, load<S>(plane + y * stride + x + v * lanes));
+    fill_padding(values, height, int32_t(radius), vectors, padding);
+    windowed_sums_of<vectors>(values, vectors, height + 2 * radius, tables, workspace, sums, false);
+    for (int64_t y = 0; y < height; ++y) {
+      const Scalar* const from = first_sum + y * band;
+      Result* const to = out + y * width + x;
+      for (int32_t i = 0; i < band; i += 64 / int32_t(sizeof(Result)))
+        __builtin_prefetch(to + 16 * width + i, 1);
+      if (columns == band) {
+        for (int32_t i = 0; i < band; ++i) to[i] = Result(from[i]);
+      } else {
+        for (int32_t i = 0; i < columns; ++i) to[i] = Result(from[i]);
+      }
+    }
   }
   aligned_free(memory);
   return FLC_OK;

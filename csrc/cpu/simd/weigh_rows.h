@@ -116,7 +116,7 @@ class RowPass {
         if (block) {
           const bool bordered = y >= plan_.border_top && y <= plan_.border_bottom;
           composer_.compose(block + int64_t(y - begin_) * stride, bordered ? plan_.border_left - x : BLOCK,
-                               bordered ? plan_.border_right - x : -1, weights, width);
+                            bordered ? plan_.border_right - x : -1, weights, width);
         } else {
           composer_.untouched(weights, width);
         }
