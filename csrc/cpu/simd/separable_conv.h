@@ -134,34 +134,34 @@ inline int32_t convolve(const flc_tensor& input, int64_t image,
   const int64_t stride = (width + band - 1) / band * band + lanes;  // an odd number of vectors
   const int64_t sequence_bytes = longest * vectors * int64_t(sizeof(S));
   char* const memory = static_cast<char*>(
-      aligned_allocate(3 * sequence_bytes + (height + band) * stride * int64_t(sizeof(Scalar))));
+      aligned_allocate(3 * sequence_bytes + (height + band + 2 * radius) * stride * int64_t(sizeof(Scalar))));
   if (!memory) return FLC_OUT_OF_MEMORY;
   S* const values = reinterpret_cast<S*>(memory);
   S* const sums = reinterpret_cast<S*>(memory + sequence_bytes);
   S* const workspace = reinterpret_cast<S*>(memory + 2 * sequence_bytes);
   Scalar* const plane = reinterpret_cast<Scalar*>(memory + 3 * sequence_bytes);
+  Scalar* const rows_begin = plane + radius * stride;
   Scalar* const first = reinterpret_cast<Scalar*>(values + radius * vectors);
   const Scalar* const first_sum = reinterpret_cast<const Scalar*>(sums + radius * vectors);
 
   for (int64_t y = 0; y < height; y += band) {
     const int32_t rows = int32_t(smaller<int64_t>(band, height - y));
     for (int32_t row = 0; row < rows; ++row) {
-      Scalar* const to = plane + (y + row) * stride;
+      Scalar* const to = rows_begin + (y + row) * stride;
       read_row(input, image * input.stride[0] + (y + row) * input.stride[1], width, to);
       for (int64_t x = width; x < stride; ++x) to[x] = 0;
     }
-    rows_to_lanes<S>(plane + y * stride, stride, rows, width, vectors, first);
+    rows_to_lanes<S>(rows_begin + y * stride, stride, rows, width, vectors, first);
     fill_padding(values, width, int32_t(radius), vectors, padding);
-    windowed_sums_of<vectors>(values, vectors, width + 2 * radius, tables, workspace, sums, false);
-    lanes_to_rows<S>(first_sum, vectors, rows, width, stride, plane + y * stride);
+    windowed_sums_of<vectors>(values, vectors, vectors, width + 2 * radius, tables, workspace, sums, false);
+    lanes_to_rows<S>(first_sum, vectors, rows, width, stride, rows_begin + y * stride);
   }
+  // The rows of the plane with their padding are the sequences of the second pass as they stand.
+  fill_padding(reinterpret_cast<S*>(plane), height, int32_t(radius), int32_t(stride / lanes), padding);
   for (int64_t x = 0; x < width; x += band) {
     const int32_t columns = int32_t(smaller<int64_t>(band, width - x));
-    for (int64_t y = 0; y < height; ++y)
-      for (int32_t v = 0; v < vectors; ++v)
-        store<S>(first + (y * vectors + v) * lanes, load<S>(plane + y * stride + x + v * lanes));
-    fill_padding(values, height, int32_t(radius), vectors, padding);
-    windowed_sums_of<vectors>(values, vectors, height + 2 * radius, tables, workspace, sums, false);
+    windowed_sums_of<vectors>(reinterpret_cast<const S*>(plane + x), stride / lanes, vectors,
+                              height + 2 * radius, tables, workspace, sums, false);
     for (int64_t y = 0; y < height; ++y) {
       const Scalar* const from = first_sum + y * band;
       Result* const to = out + y * width + x;

@@ -15,12 +15,12 @@ FLC_INLINE S decayed(S value, const KernelTables<typename Number<S>::Scalar>& ta
   return value * broadcast<S>(tables.decay_half[steps]) * broadcast<S>(tables.decay_rest[steps]);
 }
 
-// N sequences side by side: value i of sequence n is values[i * stride + n]. The same layout holds for
-// sums[i] = sum over |t| <= r of a^|t| values[i + t], values beyond [0, count) being zero, and for the
-// workspace. Where values begin or end within the sequence that they are cut from, they do so at a multiple
-// of r + 1.
+// N sequences side by side: value i of sequence n is values[i * values_stride + n], and likewise with
+// `stride` for the sums and the workspace. sums[i] = sum over |t| <= r of a^|t| values[i + t], values beyond
+// [0, count) being zero. Where values begin or end within the sequence that they are cut from, they do so at
+// a multiple of r + 1.
 template <int N, class S>
-FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
+FLC_INLINE void windowed_sums_of(const S* values, int64_t values_stride, int64_t stride, int64_t count,
                                  const KernelTables<typename Number<S>::Scalar>& tables, S* workspace,
                                  S* sums, bool fits_window) {
   const S zero = broadcast<S>(Number<S>::zero);
@@ -32,7 +32,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
     for (int n = 0; n < N; ++n) left[n] = right[n] = zero;
     for (int64_t i = begin; i < end; ++i) {
       for (int n = 0; n < N; ++n) {
-        left[n] = left[n] * decay + values[i * stride + n];
+        left[n] = left[n] * decay + values[i * values_stride + n];
         sums[i * stride + n] = left[n];
       }
     }
@@ -40,7 +40,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
       for (int n = 0; n < N; ++n) {
         right[n] = right[n] * decay;
         sums[i * stride + n] = sums[i * stride + n] + right[n];
-        right[n] = right[n] + values[i * stride + n];
+        right[n] = right[n] + values[i * values_stride + n];
       }
     }
     if (begin > 0) {  // workspace: weighted suffixes of the block before
@@ -48,7 +48,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
       for (int n = 0; n < N; ++n) suffix[n] = zero;
       for (int64_t i = begin; i-- > begin - block;) {
         for (int n = 0; n < N; ++n) {
-          suffix[n] = suffix[n] + decayed<S>(values[i * stride + n], tables, begin - 1 - i);
+          suffix[n] = suffix[n] + decayed<S>(values[i * values_stride + n], tables, begin - 1 - i);
           workspace[i * stride + n] = suffix[n];
         }
       }
@@ -65,7 +65,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t stride, int64_t count,
       for (int n = 0; n < N; ++n) prefix[n] = zero;
       for (int64_t i = end; i < after; ++i) {
         for (int n = 0; n < N; ++n) {
-          prefix[n] = prefix[n] + decayed<S>(values[i * stride + n], tables, i - end);
+          prefix[n] = prefix[n] + decayed<S>(values[i * values_stride + n], tables, i - end);
           workspace[i * stride + n] = prefix[n];
         }
       }
@@ -99,8 +99,8 @@ inline void windowed_sums(const S* values, int32_t vectors, int64_t count,
                           const KernelTables<typename Number<S>::Scalar>& tables, S* workspace, S* sums,
                           bool fits_window) {
   for_vector_groups(vectors, [&](int32_t first, auto size) {
-    windowed_sums_of<size.value>(values + first, vectors, count, tables, workspace + first, sums + first,
-                                 fits_window);
+    windowed_sums_of<size.value>(values + first, vectors, vectors, count, tables, workspace + first,
+                                 sums + first, fits_window);
   });
 }
 
