@@ -8,6 +8,7 @@ import fastlogconv
 from fastlogconv import ops
 
 LABELS = torch.zeros(2, 8, 9, dtype=torch.int32)
+LABELS[:, 2, 3], LABELS[:, 5:7, 6] = 1, 2
 MASKS = torch.zeros(2, 8, 9)
 nan, inf = float("nan"), float("inf")
 
@@ -124,15 +125,24 @@ def test_the_value_is_named(name, value):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("bws", 1e-3), ("bws", 1e6), ("fds", 1e-3), ("fds", 1e6), ("bwf", 0), ("fbr", 0), ("fbr", 2), ("ks", 1),
-    ("ks", 2**31 - 1), ("lmbda", 1e-3), ("lmbda", 1e6), ("bws", np.float32(3)), ("ks", np.int64(9)),
+    *[(name, value) for name in ("bws", "fds", "lmbda") for value in (5e-324, 1e-3, 1e6, 1.7e308)],
+    ("bwf", 0), ("bwf", 1e30), ("fbr", 0), ("fbr", 2), ("ks", 1), ("ks", 2**31 - 1),
 ])  # fmt: skip
-def test_the_limits_are_accepted(name, value, backend, device):
-    labels = torch.zeros(1, 8, 9, dtype=torch.int32, device=device)
-    labels[0, 2, 3], labels[0, 6, 6] = 1, 2
-    for border in ("second_nearest", "farthest"):
-        weights = fastlogconv.weight_map(labels, border=border, **{name: value}, backend=backend)
-        assert weights.isfinite().all() and (weights[labels > 0] == 1).all()
+@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+def test_the_limits_are_accepted(border, name, value, backend, device):
+    labels = torch.zeros(1, 16, 19, dtype=torch.int32, device=device)
+    labels[0, 2:4, 3:6], labels[0, 12, 15] = 1, 2  # with ks = 5 out of each other's reach
+    for ks in (5, 73):
+        settings = {"border": border, "ks": ks, name: value}
+        for dtype in (torch.int32, torch.float64):
+            weights = fastlogconv.weight_map(labels.to(dtype), **settings, backend=backend)
+            assert weights.isfinite().all() and (weights[labels > 0] == 1).all()
+
+
+@pytest.mark.parametrize("name, value", [("bws", np.float32(3)), ("fds", np.int8(3)), ("ks", np.int64(9))])
+def test_numpy_scalars_are_accepted(name, value):
+    weights = fastlogconv.weight_map(LABELS, **{name: value})
+    assert torch.equal(weights, fastlogconv.weight_map(LABELS, **{name: value.item()}))
 
 
 @pytest.mark.usefixtures("nothing_is_computed")
