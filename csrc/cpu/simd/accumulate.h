@@ -108,7 +108,7 @@ class Accumulator {
       const int32_t end = smaller(start + PERIOD - 1, last);
       V d = at_box + Out(start);
       V term = power_of_two(d * d * exponent_);
-      V ratio = power_of_two(d * (2 * exponent_) + first_ratio_);
+      V ratio = power_of_two(multiply_add(d, V{} + 2 * exponent_, V{} + first_ratio_));
       for (int32_t skipped = start; skipped < step; ++skipped) {
         term *= ratio;
         ratio *= ratio_of_ratios;

@@ -41,7 +41,7 @@ class Composer {
                                 Result* weights) const {
     for (int32_t i = 0; i < BLOCK; i += lanes) {
       const V sum = load<V>(row + i);
-      V weight = sum * rest_ + ratio_;
+      V weight = multiply_add(sum, V{} + rest_, V{} + ratio_);
       if constexpr (tracking != SUM_ONLY) {
         if (border_left < i + lanes && border_right >= i) {
           const V both = load<V>(row + BLOCK + i) + load<V>(row + 2 * BLOCK + i);

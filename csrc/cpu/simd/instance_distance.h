@@ -191,7 +191,7 @@ class InstanceDistance {
           const S at_box = broadcast<S>(tables.left_decay[first - left]);
           for (int32_t v = 0; v < vectors_left_; ++v) {
             const S window = load<S>(tables.right_window + at(x + v * lanes - first + 1));
-            sums[v] = sums[v] + at_box * smaller(window, right_length);
+            sums[v] = multiply_add(at_box, smaller(window, right_length), sums[v]);
           }
         }
         for (int32_t v = vectors_left_; v < across_end; ++v) {
@@ -203,14 +203,14 @@ class InstanceDistance {
           const S there = smaller(
               smaller(load<S>(tables.right_to_last + to_last), load<S>(tables.right_window + to_first)),
               right_length);
-          sums[v] = sums[v] + load<S>(tables.left_decay + from_last) * here +
-                    load<S>(tables.right_decay + to_first) * there;
+          sums[v] = multiply_add(load<S>(tables.left_decay + from_last), here, sums[v]);
+          sums[v] = multiply_add(load<S>(tables.right_decay + to_first), there, sums[v]);
         }
         if (vectors_right_ && right - last <= tables.radius) {
           const S at_box = broadcast<S>(tables.left_decay[right - last]);
           for (int32_t v = across_end; v < vectors_; ++v) {
             const S window = load<S>(tables.left_window + at(x + v * lanes - last));
-            sums[v] = sums[v] + at_box * smaller(window, left_length);
+            sums[v] = multiply_add(at_box, smaller(window, left_length), sums[v]);
           }
         }
       }
@@ -245,7 +245,7 @@ class InstanceDistance {
       S* to = prefixes_ + first;
       for (int32_t m = 0; m < count; ++m) {
         for (int n = 0; n < N; ++n) {
-          prefix[n] = prefix[n] + decayed<S>(row[n], *tables_, m);
+          prefix[n] = add_decayed<S>(prefix[n], row[n], *tables_, m);
           to[n] = prefix[n];
         }
         row += step;

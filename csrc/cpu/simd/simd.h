@@ -112,6 +112,32 @@ FLC_INLINE S broadcast(typename Number<S>::Scalar scalar) {
   }
 }
 
+// a b + c, fused where the instruction set does so. The compiler is told (-ffp-contract=off) to fuse nothing
+// of its own accord: whether it does may differ from one copy of a loop to the next, and results with it.
+template <class T>
+FLC_INLINE T multiply_add(T a, T b, T c) {
+  return a * b + c;
+}
+#if defined(__AVX512F__)
+FLC_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+FLC_INLINE Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
+  return (Doubles)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif defined(__AVX2__)
+FLC_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+  return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+FLC_INLINE Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
+  return (Doubles)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#endif
+template <class T>
+FLC_INLINE T multiply_add(T a, T b, float c) {
+  return multiply_add(a, b, T{} + c);
+}
+
 // Whether any lane of a exceeds that of b.
 FLC_INLINE bool any_greater(LogReal a, LogReal b) {
   return a.log > b.log;
@@ -150,12 +176,12 @@ FLC_INLINE bool any_greater(Doubles a, Doubles b) {
 template <class F>
 FLC_INLINE F log2_of_mantissa(F m) {
   const F t = m - 1.0f;
-  F p = t * 0.171076402f - 0.272491157f;
-  p = p * t + 0.297041476f;
-  p = p * t - 0.358986646f;
-  p = p * t + 0.480486959f;
-  p = p * t - 0.721375048f;
-  p = p * t + 1.44269919f;
+  F p = multiply_add(t, F{} + 0.171076402f, -0.272491157f);
+  p = multiply_add(p, t, 0.297041476f);
+  p = multiply_add(p, t, -0.358986646f);
+  p = multiply_add(p, t, 0.480486959f);
+  p = multiply_add(p, t, -0.721375048f);
+  p = multiply_add(p, t, 1.44269919f);
   return p * t;
 }
 
@@ -163,14 +189,14 @@ FLC_INLINE F log2_of_mantissa(F m) {
 FLC_INLINE Floats power_of_two(Floats x) {
   using Ints = Vec<int32_t>;
   const float round_to_integer = 12582912.0f;  // 1.5 2^23
-  x = larger(x, x * 0.0f - 125.0f);
+  x = larger(x, Floats{} - 125.0f);
   const Floats shifted = x + round_to_integer;
   const Floats f = x - (shifted - round_to_integer);
-  Floats p = f * 0.00132764666f + 0.00967554189f;
-  p = p * f + 0.0555071346f;
-  p = p * f + 0.240221202f;
-  p = p * f + 0.693146944f;
-  p = p * f + 1.00000012f;
+  Floats p = multiply_add(f, Floats{} + 0.00132764666f, 0.00967554189f);
+  p = multiply_add(p, f, 0.0555071346f);
+  p = multiply_add(p, f, 0.240221202f);
+  p = multiply_add(p, f, 0.693146944f);
+  p = multiply_add(p, f, 1.00000012f);
   return (Floats)((Ints)p + ((Ints)shifted << 23));
 }
 
@@ -189,10 +215,10 @@ FLC_INLINE void store_distance(Floats sum, const KernelTables<float>& tables, do
   const Ints bits = (Ints)sum;
   const Ints exponent = (bits - 0x3f3504f3) >> 23;  // sqrt(1/2) divides the octaves
   const Floats mantissa = (Floats)(bits - (exponent << 23));
-  const float slope = float(-decay_length * 0.69314718055994530942);
-  Floats d = log2_of_mantissa(mantissa) * slope + load<Floats>(offset);
-  d += __builtin_convertvector(exponent - tables.scale_exponent, Floats) * slope;
-  store(to, sum > 0.0f ? d : d * 0.0f + float(BEYOND));
+  const Floats slope = Floats{} + float(-decay_length * 0.69314718055994530942);
+  Floats d = multiply_add(log2_of_mantissa(mantissa), slope, load<Floats>(offset));
+  d = multiply_add(__builtin_convertvector(exponent - tables.scale_exponent, Floats), slope, d);
+  store(to, sum > 0.0f ? d : Floats{} + float(BEYOND));
 }
 
 FLC_INLINE void store_distance(Doubles sum, const KernelTables<double>& tables, double decay_length,

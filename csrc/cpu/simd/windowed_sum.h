@@ -10,9 +10,12 @@ namespace FLC_ISA {
 
 // value a^steps, in two factors: a^steps itself may be too small for the number type where the product is
 // not.
+// Added to `sum`.
 template <class S>
-FLC_INLINE S decayed(S value, const KernelTables<typename Number<S>::Scalar>& tables, int64_t steps) {
-  return value * broadcast<S>(tables.decay_half[steps]) * broadcast<S>(tables.decay_rest[steps]);
+FLC_INLINE S add_decayed(S sum, S value, const KernelTables<typename Number<S>::Scalar>& tables,
+                         int64_t steps) {
+  return multiply_add(value * broadcast<S>(tables.decay_half[steps]), broadcast<S>(tables.decay_rest[steps]),
+                      sum);
 }
 
 // N sequences side by side: value i of sequence n is values[i * values_stride + n], and likewise with
@@ -32,7 +35,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t values_stride, int64_t
     for (int n = 0; n < N; ++n) left[n] = right[n] = zero;
     for (int64_t i = begin; i < end; ++i) {
       for (int n = 0; n < N; ++n) {
-        left[n] = left[n] * decay + values[i * values_stride + n];
+        left[n] = multiply_add(left[n], decay, values[i * values_stride + n]);
         sums[i * stride + n] = left[n];
       }
     }
@@ -48,14 +51,14 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t values_stride, int64_t
       for (int n = 0; n < N; ++n) suffix[n] = zero;
       for (int64_t i = begin; i-- > begin - block;) {
         for (int n = 0; n < N; ++n) {
-          suffix[n] = suffix[n] + decayed<S>(values[i * values_stride + n], tables, begin - 1 - i);
+          suffix[n] = add_decayed<S>(suffix[n], values[i * values_stride + n], tables, begin - 1 - i);
           workspace[i * stride + n] = suffix[n];
         }
       }
       for (int64_t i = begin; i < end && i - radius < begin; ++i) {
         for (int n = 0; n < N; ++n) {
-          sums[i * stride + n] = sums[i * stride + n] +
-                                 decayed<S>(workspace[(i - radius) * stride + n], tables, i - (begin - 1));
+          sums[i * stride + n] = add_decayed<S>(sums[i * stride + n], workspace[(i - radius) * stride + n],
+                                                tables, i - (begin - 1));
         }
       }
     }
@@ -65,7 +68,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t values_stride, int64_t
       for (int n = 0; n < N; ++n) prefix[n] = zero;
       for (int64_t i = end; i < after; ++i) {
         for (int n = 0; n < N; ++n) {
-          prefix[n] = prefix[n] + decayed<S>(values[i * values_stride + n], tables, i - end);
+          prefix[n] = add_decayed<S>(prefix[n], values[i * values_stride + n], tables, i - end);
           workspace[i * stride + n] = prefix[n];
         }
       }
@@ -73,7 +76,7 @@ FLC_INLINE void windowed_sums_of(const S* values, int64_t values_stride, int64_t
         const int64_t last = smaller(i + radius, after - 1);
         for (int n = 0; n < N; ++n) {
           sums[i * stride + n] =
-              sums[i * stride + n] + decayed<S>(workspace[last * stride + n], tables, end - i);
+              add_decayed<S>(sums[i * stride + n], workspace[last * stride + n], tables, end - i);
         }
       }
     }
