@@ -57,7 +57,7 @@ def test_opcheck_separable_conv2d(requires_grad, padding_mode, backend, device):
 
 @pytest.mark.parametrize("dynamic", [None, True, False])
 @pytest.mark.parametrize(
-    "settings", [dict(), dict(border="farthest", bws=5, lmbda=1, ks=31), dict(bws=7.5, lmbda=2.0)], ids=str
+    "settings", [dict(), dict(border="farthest", bws=5.0, lmbda=1.0, ks=31), dict(bws=7.5, fbr=0.2)], ids=str
 )
 def test_compile_weight_map(settings, dynamic, backend, device):
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager", dynamic=dynamic)
@@ -65,6 +65,13 @@ def test_compile_weight_map(settings, dynamic, backend, device):
     for input in (labels, labels[:1, :20, :21], labels[:, 1:, 1:], labels[0], labels.double(), labels > 0):
         expected = fastlogconv.weight_map(input, **settings, backend=backend)
         assert torch.equal(compiled(input, **settings, backend=backend), expected)
+
+
+def test_compile_with_integer_settings(backend, device):
+    compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")
+    for settings in (dict(bws=5, fds=4, lmbda=1), dict(bws=6, fds=4, lmbda=2), dict(bws=7, bwf=0)):
+        expected = fastlogconv.weight_map(cells(device), **settings, backend=backend)
+        assert torch.equal(compiled(cells(device), **settings, backend=backend), expected)
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
