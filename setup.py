@@ -18,7 +18,10 @@ from setuptools.command.build_ext import build_ext
 # fastlogconv/backends/native.py loads the libraries by these names from beside the package's Python files.
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 OBJECTS = Path("build", f"objects.{sysconfig.get_platform()}")  # named by content: all builds share them
-FLAGS = "-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fvisibility=hidden -pthread -Wall -Wextra -Icsrc"
+FLAGS = (
+    "-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fvisibility=hidden -pthread "
+    "-Wall -Wextra -Icsrc"
+)
 LINK_FLAGS = "-shared -pthread"
 if sys.platform == "win32":
     LINK_FLAGS += " -static"

@@ -24,9 +24,8 @@ def info() -> Info:
 
     Returns:
         A dict that prints as a report: "versions" (name to version or None), "backends" (name to what the
-            backend
-        tells of itself), "devices" (device to backend to None or the reason why it cannot run there) and
-        "auto" (device to the backend that "auto" takes there now, or the reason why there is none).
+        backend tells of itself), "devices" (device to backend to None or the reason why it cannot run there)
+        and "auto" (device to the backend that "auto" takes there now, or "none").
     """
     from . import __version__
 

@@ -77,7 +77,9 @@ def _load() -> ctypes.CDLL | str:
     except (OSError, AttributeError) as error:
         return f"{CPU_LIBRARY.name} could not be loaded: {error}"
     if version != _ABI_VERSION:
-        return f"{CPU_LIBRARY.name} is of another version of fastlogconv ({version}, not {_ABI_VERSION}): reinstall"
+        return (
+            f"{CPU_LIBRARY.name} is of another version ({version}, not {_ABI_VERSION}): reinstall fastlogconv"
+        )
     tensor, params = ctypes.POINTER(_Tensor), ctypes.POINTER(_WeightParams)
     int32, pointer, number = ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)
     library.flc_cpu_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
@@ -127,7 +129,7 @@ def _tensor(tensor: Tensor) -> _Tensor:
     size, stride = tensor.shape, tensor.stride()
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
-    return _Tensor(tensor.data_ptr(), _DTYPES[tensor.dtype], _Triple(*size), _Triple(*stride))
+    return _Tensor(tensor.data_ptr(), _DTYPES[tensor.dtype], tuple(size), stride)
 
 
 def _output(like: Tensor, shape: torch.Size) -> Tensor:
@@ -136,7 +138,15 @@ def _output(like: Tensor, shape: torch.Size) -> Tensor:
     return torch.empty(shape, dtype=dtype)
 
 
-def _params(border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int) -> _WeightParams:
+def _as_result(out: Tensor, like: Tensor) -> Tensor:
+    """`out` in the dtype of a result computed from `like`."""
+    dtype = result_dtype(like)
+    return out if out.dtype == dtype else out.to(dtype)
+
+
+def _params(
+    border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+) -> _WeightParams:
     return _WeightParams(bws, fds, bwf, fbr, lmbda, min(ks // 2, 2**62), _BORDERS[border])
 
 
@@ -158,7 +168,7 @@ def _weights(function: str, input: Tensor, shape: torch.Size, params: _WeightPar
         _tensor(input), params, out.data_ptr(), _DTYPES[out.dtype], torch.get_num_threads(), bad_value
     )
     _check(status, function, input, data_error, bad_value)
-    return out.to(result_dtype(input))
+    return _as_result(out, input)
 
 
 def weight_map(
@@ -202,7 +212,7 @@ def distance_to_weight(
         bad_value,
     )
     _check(status, "flc_cpu_distance_to_weight", distance, distance_error, bad_value)
-    return out.to(result_dtype(distance))
+    return _as_result(out, distance)
 
 
 def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
@@ -218,4 +228,4 @@ def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str)
         torch.get_num_threads(),
     )
     _check(status, "flc_cpu_separable_conv2d", input)
-    return out.to(result_dtype(input))
+    return _as_result(out, input)
