@@ -185,11 +185,24 @@ FLC_INLINE F log2_of_mantissa(F m) {
   return p * t;
 }
 
-// 2^x for x <= 126, relative error 2e-7; 2^-125 stands for everything below it.
+// larger(x, floor) for a constant, which GCC would turn into a comparison and a blend.
+FLC_INLINE Floats at_least(Floats x, float floor) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_max_ps(0xffff, (__m512)x, _mm512_set1_ps(floor));
+#elif defined(__AVX2__)
+  return (Floats)_mm256_max_ps((__m256)x, _mm256_set1_ps(floor));
+#elif defined(__SSE2__)
+  return (Floats)_mm_max_ps((__m128)x, _mm_set1_ps(floor));
+#else
+  return larger(x, broadcast<Floats>(floor));
+#endif
+}
+
+// 2^x for x <= 126, relative error 2e-7; 2^-125 stands for everything below it, -inf included.
 FLC_INLINE Floats power_of_two(Floats x) {
   using Ints = Vec<int32_t>;
   const float round_to_integer = 12582912.0f;  // 1.5 2^23
-  x = larger(x, Floats{} - 125.0f);
+  x = at_least(x, -125.0f);
   const Floats shifted = x + round_to_integer;
   const Floats f = x - (shifted - round_to_integer);
   Floats p = multiply_add(f, Floats{} + 0.00132764666f, 0.00967554189f);
