@@ -2,18 +2,24 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp')
 
-.PHONY: test demo lint clean FORCE
+.PHONY: test demo bench lint clean FORCE
 
 test: lint $(VENV)/built
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 demo: $(VENV)/built
 	$(BIN)/python -m fastlogconv demo --out demo
+
+# MASK=FILE adds a label image of your own. Best on a machine that does nothing else.
+bench: $(VENV)/bench $(VENV)/built
+	$(BIN)/python -m bench.run --figures $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
+	$(BIN)/python -m bench.run $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 
 lint: $(VENV)/packages
 	$(BIN)/ruff check .
@@ -23,6 +29,10 @@ lint: $(VENV)/packages
 # The package itself is installed here too, editable; `built` then only follows the C++ sources.
 $(VENV)/packages: pyproject.toml setup.py $(VENV)/torch
 	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[cli,test,dev]"
+	@touch $@
+
+$(VENV)/bench: $(VENV)/packages
+	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[bench]"
 	@touch $@
 
 $(VENV)/built: $(VENV)/packages $(CSRC)
