@@ -67,6 +67,10 @@ OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t widt
 OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
                      const flc_tensor& masks, const CallSettings& settings, int32_t border) {
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
+  int64_t run_count = 0;
+  for (const OwnedRuns& region : regions) run_count += region.size();
+  instance_runs_.allocate(run_count);
+  run_count = 0;
   bool all_present = true;
   for (size_t region = 0; region < regions.size(); ++region) {
     if (!regions[region].size()) {
@@ -74,9 +78,9 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<Va
       continue;
     }
     Instance instance{};
-    instance.first_run = static_cast<int64_t>(instance_runs_.size());
-    instance_runs_.insert(instance_runs_.end(), regions[region].begin(), regions[region].end());
-    instance.last_run = static_cast<int64_t>(instance_runs_.size());
+    instance.first_run = run_count;
+    std::copy(regions[region].begin(), regions[region].end(), instance_runs_.data() + run_count);
+    instance.last_run = run_count += regions[region].size();
     if (values[region].smallest != 1 || values[region].largest != 1) instance.soft_mask = &masks;
     instance.region = static_cast<int64_t>(region);
     instances_.push_back(instance);
@@ -110,7 +114,7 @@ void OwnedPlan::group_runs(const std::vector<OwnedRuns>& parts) {
     next += instance.last_run;  // so far the number of its runs
     instance.last_run = instance.first_run;
   }
-  instance_runs_.resize(next);
+  instance_runs_.allocate(next);
   for (const OwnedRuns& part : parts)
     for (const Run& run : part) instance_runs_[instances_[run.instance].last_run++] = run;
 }

@@ -1,6 +1,7 @@
 // What the kernels need to know of an image: its instances with their runs, in the order they are worked on.
 #pragma once
 
+#include <new>
 #include <vector>
 
 #include "cpu/plan.h"
@@ -28,6 +29,25 @@ class OwnedRuns {
   LabelRuns runs_{};
 };
 
+// An array in memory that the thread keeps for the next call; not initialised.
+template <class T>
+class ScratchArray {
+ public:
+  ScratchArray() = default;
+  ScratchArray(const ScratchArray&) = delete;
+  ScratchArray& operator=(const ScratchArray&) = delete;
+  ~ScratchArray() { aligned_free(data_); }
+  void allocate(int64_t size) {
+    data_ = static_cast<T*>(aligned_allocate(size * static_cast<int64_t>(sizeof(T))));
+    if (!data_) throw std::bad_alloc();
+  }
+  T* data() const { return data_; }
+  T& operator[](int64_t i) { return data_[i]; }
+
+ private:
+  T* data_ = nullptr;
+};
+
 class OwnedPlan {
  public:
   // From an image's label runs, cut into consecutive parts. Instances are numbered by first appearance; in
@@ -49,7 +69,7 @@ class OwnedPlan {
   void finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border, bool all_present);
 
   ImagePlan plan_{};
-  std::vector<Run> instance_runs_;
+  ScratchArray<Run> instance_runs_;
   std::vector<Instance> instances_;
   std::vector<int32_t> left_to_right_;
   int64_t largest_id_ = 0;

@@ -13,8 +13,8 @@ struct Header {
   int64_t bytes;
 };
 
-constexpr int64_t KEPT_BYTES = 2 << 20;
-constexpr int KEPT_BLOCKS = 32;
+constexpr int64_t KEPT_BYTES = 8 << 20;
+constexpr int KEPT_BLOCKS = 64;
 
 class KeptBlocks {
  public:
