@@ -78,6 +78,23 @@ FLC_API int32_t flc_cpu_use_instruction_set(const char* name);
 FLC_API int32_t flc_cpu_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out,
                                    int32_t out_dtype, int32_t threads, double* bad_value);
 
+// As flc_cpu_weight_map, by exact Euclidean distances, with the border term within each class, summed over
+// classes; decay_length and radius are not used. Any tensor but one of the first two may be null:
+// instances    without them, the 4-connected components of each class
+// classes      without them, one class; where a class and an instance meet, there is an instance of the class
+// foreground   where it is positive the weight is 1; without it, where instances are
+// ignore       bool, where it is true the weight is 0
+// All are [B, H, W].
+FLC_API int32_t flc_cpu_euclidean_weight_map(const flc_tensor* instances, const flc_tensor* classes,
+                                             const flc_tensor* foreground, const flc_tensor* ignore,
+                                             const flc_weight_params* params, void* out, int32_t out_dtype,
+                                             int32_t threads, double* bad_value);
+
+// Instances, as above, to class labels: contiguous [B, H, W] of int32, with a ridge of background between
+// touching instances of a class. Classes must fit int32.
+FLC_API int32_t flc_cpu_class_labels(const flc_tensor* instances, const flc_tensor* classes, int32_t* out,
+                                     int32_t threads, double* bad_value);
+
 // Region masks [N, H, W], floating point or bool, to weights [H, W].
 FLC_API int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_weight_params* params, void* out,
                                           int32_t out_dtype, int32_t threads, double* bad_value);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "cpu/plan.h"
@@ -12,12 +13,20 @@ namespace flc {
 class OwnedRuns {
  public:
   OwnedRuns() = default;
+  explicit OwnedRuns(int64_t capacity);  // for as many calls of append; throws where memory ran out
   OwnedRuns(OwnedRuns&& other) noexcept : runs_(other.runs_) { other.runs_ = {}; }
   OwnedRuns(const OwnedRuns&) = delete;
-  OwnedRuns& operator=(const OwnedRuns&) = delete;
+  OwnedRuns& operator=(OwnedRuns&& other) noexcept {
+    std::swap(runs_, other.runs_);
+    return *this;
+  }
   ~OwnedRuns() {
     aligned_free(runs_.runs);
     aligned_free(runs_.ids);
+  }
+  void append(const Run& run, int64_t id) {
+    runs_.runs[runs_.size] = run;
+    runs_.ids[runs_.size++] = id;
   }
   LabelRuns* get() { return &runs_; }
   Run* begin() const { return runs_.runs; }

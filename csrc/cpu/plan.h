@@ -107,6 +107,15 @@ struct Kernels {
                        LabelRuns* runs, ValueRange* values, double* bad_value);
   int32_t (*weigh_rows)(const ImagePlan* plan, const Settings* settings, Precision precision, int32_t begin,
                         int32_t end, void* out);
+  // As weigh_rows, by exact Euclidean distances; foreground pixels get no weight of their own. on_top: adds to
+  // `out`, whose type is that of the precision.
+  int32_t (*weigh_euclidean_rows)(const ImagePlan* plan, const Settings* settings, bool on_top,
+                                  Precision precision, int32_t begin, int32_t end, void* out);
+  // Of rows [begin, end) of an image of ranks (0 = background): written[rank] = 1 for each rank that the
+  // image's 3x3 closing puts where another one is, touches[pixel] = 1 for each pixel with another instance
+  // among its 8 neighbours, else 0.
+  int32_t (*compare_with_closing)(const int32_t* ranks, int32_t height, int32_t width, int32_t begin,
+                                  int32_t end, uint8_t* written, uint8_t* touches);
   int32_t (*distance_to_weight)(const flc_tensor* distance, const flc_tensor* foreground,
                                 const Settings* settings, int32_t border, Precision precision, int64_t begin,
                                 int64_t end, void* out, double* bad_value);

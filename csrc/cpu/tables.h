@@ -35,6 +35,8 @@ class CallSettings {
   // instance whose values lie between `smallest` and `largest`.
   Arithmetic arithmetic(int64_t steps, double smallest = 1, double largest = 1) const;
   void build_tables(Arithmetic arithmetic);
+  // For exact Euclidean distances: whole squares, which no window hides.
+  void use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width, int32_t out_dtype);
   // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
   void reach_whole_window() { settings_.reach = settings_.radius; }
 

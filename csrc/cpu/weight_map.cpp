@@ -7,41 +7,10 @@
 #include "cpu/dispatch.h"
 #include "cpu/image_plan.h"
 #include "cpu/parallel.h"
+#include "cpu/work.h"
 
 namespace flc {
 namespace {
-
-// Rows that one job takes: enough to spread the work at the top and bottom of a pass, few enough for the
-// cache.
-constexpr int32_t ROWS_PER_PASS = 512;
-constexpr int32_t FEWEST_ROWS_PER_PASS = 64;
-// A thread costs some 20 microseconds to start: as much as this many pixels take.
-constexpr int64_t PIXELS_WORTH_A_THREAD = 16384;
-
-bool sizes_supported(const flc_tensor& tensor) {
-  constexpr int64_t limit = std::numeric_limits<int32_t>::max() / 2;
-  return tensor.size[1] <= limit && tensor.size[2] <= limit;
-}
-
-int64_t divide_up(int64_t value, int64_t by) {
-  return (value + by - 1) / by;
-}
-
-// Rows a part takes when `rows` rows are shared among `threads` threads.
-int32_t rows_per_part(int64_t rows, int64_t threads) {
-  if (threads <= 1) return ROWS_PER_PASS;
-  return static_cast<int32_t>(
-      std::clamp<int64_t>(divide_up(rows, 2 * threads), FEWEST_ROWS_PER_PASS, ROWS_PER_PASS));
-}
-
-template <class Function>
-int32_t caught(const Function& function) {
-  try {
-    return function();
-  } catch (const std::bad_alloc&) {
-    return FLC_OUT_OF_MEMORY;
-  }
-}
 
 // Adds the tables that a plan's instances need. Not to be called while kernels read the settings.
 void build_tables(CallSettings& settings, const OwnedPlan& plan) {
@@ -108,10 +77,6 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_weight_params& params, 
   const OwnedPlan plan(runs, values, masks, settings, params.border);
   build_tables(settings, plan);
   return weigh_image(plan, settings, threads, out);
-}
-
-int64_t useful_threads(int64_t threads, int64_t pixels) {
-  return std::clamp<int64_t>(threads, 1, std::max<int64_t>(1, pixels / PIXELS_WORTH_A_THREAD));
 }
 
 }  // namespace

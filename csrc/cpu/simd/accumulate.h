@@ -71,6 +71,11 @@ class Accumulator {
     }
   }
 
+  // Adds the squares of the distances to one instance at a vector of pixels; squares are tracked, then.
+  FLC_INLINE void add_squares(Out* row, V squares) const {
+    add_terms(row, power_of_two(squares * exponent_), squares);
+  }
+
   // Adds one distance to each pixel of a block's row.
   void add_block_row(Out* row, const Out* distances) const {
     for (int i = 0; i < BLOCK; i += lanes) add_pixel_row(row + i, load<V>(distances + i));

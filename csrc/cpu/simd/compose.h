@@ -12,8 +12,9 @@ class Composer {
   static constexpr int lanes = Number<V>::lanes;
 
  public:
-  explicit Composer(const Settings& settings)
-      : ratio_(Out(settings.foreground_background_ratio)),
+  // on_top: what instances add to the weights of others.
+  explicit Composer(const Settings& settings, bool on_top = false)
+      : ratio_(Out(on_top ? 0 : settings.foreground_background_ratio)),
         rest_(Out(1 - settings.foreground_background_ratio)),
         border_factor_(Out(settings.border_weight_factor)),
         border_exponent_(Out(settings.border_exponent)) {}
