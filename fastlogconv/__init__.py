@@ -3,6 +3,8 @@
 from .backends import use_backend
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
+from .masks import calculate_weights, preprocess_mask
+from .sampling import create_pdf, random_center, random_centers
 from .transforms import SeparableConv2D, WeightTransform, WeightTransformSingle
 
 __version__ = "0.1.0"
@@ -11,9 +13,14 @@ __all__ = [
     "SeparableConv2D",
     "WeightTransform",
     "WeightTransformSingle",
+    "calculate_weights",
+    "create_pdf",
     "distance_to_weight",
     "info",
     "lambda_kernel",
+    "preprocess_mask",
+    "random_center",
+    "random_centers",
     "region_weight_map",
     "separable_conv2d",
     "use_backend",

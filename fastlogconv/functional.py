@@ -225,6 +225,13 @@ def check_settings(
     return dict(border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks, backend=backend)
 
 
+def check_weight_settings(
+    bws: float = 10, fds: float = 10, bwf: float = 10, fbr: float = 0.1
+) -> tuple[float, float, float, float]:
+    """The settings of `calculate_weights`, checked, as plain float."""
+    return _check_weight("second_nearest", bws, fds, bwf, fbr, "auto")
+
+
 def check_convolution(lmbda: float, ks: int, padding_mode: str, backend: str) -> tuple[float, int]:
     """Checks the settings of `separable_conv2d`; returns lmbda and ks as plain float and int."""
     if padding_mode not in PADDING_MODES:

@@ -72,6 +72,7 @@ extern "C" int32_t flc_cpu_euclidean_weight_map(const flc_tensor* instances, con
   const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
   if (!sizes_supported(shape)) return FLC_UNSUPPORTED;
+  prefer_huge_pages(out, images * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4));
   const auto weigh = [&](int64_t image, int64_t image_threads, double* bad) {
     return caught([&] {
       char* const weights = static_cast<char*>(out) + image * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4);

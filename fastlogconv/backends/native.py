@@ -7,6 +7,7 @@ import functools
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,11 @@ _DTYPES = {
             torch.float64,
         )
     )
+}
+_ARRAY_DTYPES = {
+    np.dtype(str(dtype).removeprefix("torch.")): code
+    for dtype, code in _DTYPES.items()
+    if dtype != torch.bfloat16
 }
 _BORDERS = {"farthest": 0, "second_nearest": 1}
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
@@ -85,6 +91,8 @@ def _load() -> ctypes.CDLL | str:
     library.flc_cpu_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
     library.flc_cpu_region_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
     library.flc_cpu_distance_to_weight.argtypes = (tensor, tensor, params, pointer, int32, int32, number)
+    library.flc_cpu_euclidean_weight_map.argtypes = (*(tensor,) * 4, params, pointer, int32, int32, number)
+    library.flc_cpu_class_labels.argtypes = (tensor, tensor, pointer, int32, number)
     library.flc_cpu_separable_conv2d.argtypes = (
         tensor,
         ctypes.c_double,
@@ -150,7 +158,7 @@ def _params(
     return _WeightParams(bws, fds, bwf, fbr, lmbda, min(ks // 2, 2**62), _BORDERS[border])
 
 
-def _check(status: int, function: str, like: Tensor, data_error=None, bad_value=None) -> None:
+def _check(status: int, function: str, like: Tensor | np.ndarray, data_error=None, bad_value=None) -> None:
     if status == _OK:
         return
     if status == _NOT_AN_ID:
@@ -213,6 +221,73 @@ def distance_to_weight(
     )
     _check(status, "flc_cpu_distance_to_weight", distance, distance_error, bad_value)
     return _as_result(out, distance)
+
+
+# ------------------------------------------------------------------------------------------ NumPy arrays
+
+
+def _array(array: np.ndarray | None) -> _Tensor | None:
+    """An array [H, W] that `can_read` accepts, as the native code reads it."""
+    if array is None:
+        return None
+    stride = (s // array.itemsize for s in array.strides)
+    return _Tensor(array.ctypes.data, _ARRAY_DTYPES[array.dtype], _Triple(1, *array.shape), _Triple(0, *stride))
+
+
+def can_read(array: np.ndarray) -> bool:
+    """Whether the native code reads this array [H, W] in place."""
+    return array.dtype in _ARRAY_DTYPES and array.flags.aligned and all(
+        s % array.itemsize == 0 for s in array.strides
+    )  # fmt: skip
+
+
+def euclidean_weights(
+    instances: np.ndarray | None,
+    classes: np.ndarray | None,
+    foreground: np.ndarray | None = None,
+    ignore: np.ndarray | None = None,
+    *,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    dtype: type = np.float32,
+) -> np.ndarray:
+    """Weights [H, W] by exact distances to `instances` [H, W] of each of `classes` [H, W].
+
+    Without instances these are the 4-connected components of each class, without classes there is one. The
+    weight is 1 where `foreground` > 0 (without it: on instances), 0 where `ignore` (bool) is true. `dtype` is
+    that of the result, float32 or float64.
+    """
+    like = classes if instances is None else instances
+    out = np.empty(like.shape, dtype=dtype)
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_euclidean_weight_map(
+        _array(instances),
+        _array(classes),
+        _array(foreground),
+        _array(ignore),
+        _params(border, bws, fds, bwf, fbr, 1.0, 1),
+        out.ctypes.data,
+        _ARRAY_DTYPES[out.dtype],
+        torch.get_num_threads(),
+        bad_value,
+    )
+    _check(status, "flc_cpu_euclidean_weight_map", like, label_error, bad_value)
+    return out
+
+
+def class_labels(instances: np.ndarray | None, classes: np.ndarray | None) -> np.ndarray:
+    """Class labels [H, W], int32, with ridges between touching instances; arguments as above."""
+    like = classes if instances is None else instances
+    out = np.empty(like.shape, dtype=np.int32)
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_class_labels(
+        _array(instances), _array(classes), out.ctypes.data, torch.get_num_threads(), bad_value
+    )
+    _check(status, "flc_cpu_class_labels", like, label_error, bad_value)
+    return out
 
 
 def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:

@@ -64,10 +64,10 @@ class ClosingPass {
   }
 
  private:
-  // Lines of `stride_` numbers, column 0 at `lanes`; of each kind the last three rows are held.
-  enum { VALUES = 0, LARGEST = 1, NONZERO = 4, DILATED = 7, CLOSED = 10, LINES = 13 };
+  // Lines of `stride_` numbers, column 0 at `lanes`; of each kind the last four rows are held.
+  enum { LARGEST = 0, NONZERO = 4, DILATED = 8, CLOSED = 12, VALUES = 16, LINES = 17 };
   int32_t* line(int kind) const { return memory_ + kind * stride_ + lanes; }
-  int32_t* line(int kind, int32_t y) const { return line(kind + (y + 3) % 3); }
+  int32_t* line(int kind, int32_t y) const { return line(kind + (y + 4) % 4); }
 
   static void fill(int32_t* line, int32_t from, int32_t to, int32_t value) {
     for (int32_t x = from; x < to; ++x) line[x] = value;

@@ -168,10 +168,10 @@ class EuclideanRowPass {
         if (bordered) take_roots(row);
         if (on_top_) {
           Out contribution[BLOCK];
-          composer_.background(row, border_left, border_right, contribution, width);
+          composer_.compose(row, border_left, border_right, contribution, width);
           for (int32_t i = 0; i < width; ++i) weights[i] += contribution[i];
         } else {
-          composer_.background(row, border_left, border_right, weights, width);
+          composer_.compose(row, border_left, border_right, weights, width);
         }
       }
       aligned_free(block);

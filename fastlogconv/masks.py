@@ -1,0 +1,187 @@
+"""Label images before training: ridges between touching instances, and the exact weights.
+
+NumPy in and out. What deepflash2 (Griebel et al.) computes with one dilation of the whole image for each
+touching instance, and one distance transform of the whole image for each instance, is native code here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .backends import native
+from .functional import check_weight_settings
+
+LARGEST_CLASS = 2**31 - 1
+
+
+def preprocess_mask(
+    clabels=None, instlabels=None, ignore=None, remove_overlap: bool = True, n_dims: int = 2, fbr: float = 0.1
+) -> np.ndarray:
+    """Class labels with a ridge of background, one or two pixels wide, between touching instances of a class.
+
+    Which instances give way: those whose id a 3x3 grey closing of the class's instance ids writes where
+    another one (or background) was. All others are drawn; then these, by ascending id, but for the pixels
+    that touch (8 neighbours) what was drawn of the class before.
+
+    Args:
+        clabels: class labels [H, W], whole numbers from 0 (background) to 2**31 - 1. None: one class, 1.
+        instlabels: instance labels [H, W], whole numbers of any size; 0 and below are background. None: the
+            4-connected components of each class. True: `clabels` holds the instance labels.
+        ignore: bool [H, W] or None; checked, of no effect on the labels.
+        remove_overlap: False leaves the class labels as they are, without ridges.
+        n_dims: 2.
+        fbr: of no effect; accepted because deepflash2 does.
+
+    Each is a NumPy array of any bool, integer or floating dtype and any strides, or what `np.asarray` takes;
+    zarr and h5py arrays are read whole.
+
+    Returns:
+        int32 [H, W].
+
+    Raises:
+        TypeError: a dtype is none of these, or `ignore` is not bool.
+        ValueError: neither labels given; shapes that differ or are not 2-D; classes that are negative,
+            fractional or not finite; instance labels that are fractional or not finite; n_dims other than 2.
+        RuntimeError: the native library was not built.
+
+    Source: deepflash2 (Griebel et al.).
+    """
+    classes, instances, _ = _read_labels(clabels, instlabels, ignore, n_dims)
+    if remove_overlap:
+        _require_native()
+        return native.class_labels(instances, classes)
+    return classes.astype(np.int32) if classes is not None else (instances > 0).astype(np.int32)
+
+
+def calculate_weights(
+    clabels=None,
+    instlabels=None,
+    ignore=None,
+    n_dims: int = 2,
+    bws: float = 10,
+    fds: float = 10,
+    bwf: float = 10,
+    fbr: float = 0.1,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labels of `preprocess_mask`, and the weight and the sampling density of every pixel.
+
+    The weight is 1 where the labels are > 0, elsewhere (so on the ridges too)
+
+        fbr + (1 - fbr) fd(p) + bwf border(p)
+        fd(p) = sum over instances i of exp(-d_i(p)^2 / (2 fds^2))
+        border(p) = sum over classes of exp(-(near(p) + second(p))^2 / (2 bws^2))
+
+    with d_i(p) the exact Euclidean distance to instance i in pixels, near and second the two smallest of
+    them within a class. A class of one instance has no border term. Weight and density are 0 where `ignore`;
+    instances below it count all the same. Distances are found around each instance, as far as its terms reach
+    a float32's last bit; results do not depend on the number of threads (`torch.set_num_threads`).
+
+    Args:
+        clabels, instlabels, ignore, n_dims: as for `preprocess_mask`.
+        bws: border weight sigma in pixels, > 0.
+        fds: foreground distance sigma in pixels, > 0.
+        bwf: border weight factor, >= 0.
+        fbr: foreground background ratio, the weight and density of the far background, >= 0.
+
+    Returns:
+        labels int32, weights float32, pdf float32 (1 where labels > 0, else `fbr`), each [H, W].
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as for `preprocess_mask`; ValueError also for a setting out of its
+            range.
+
+    Source: deepflash2 (Griebel et al.), after Falk et al., "U-Net: deep learning for cell counting,
+    detection, and morphometry", Nature Methods 16, 2019.
+    """
+    bws, fds, bwf, fbr = check_weight_settings(bws, fds, bwf, fbr)
+    classes, instances, ignore = _read_labels(clabels, instlabels, ignore, n_dims)
+    _require_native()
+    labels = native.class_labels(instances, classes)
+    weights = native.euclidean_weights(
+        instances, classes, labels, ignore, border="second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr
+    )
+    pdf = np.where(labels > 0, np.float32(1), np.float32(fbr))
+    if ignore is not None:
+        pdf[ignore] = 0
+    return labels, weights, pdf
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def read_array(values, name: str) -> np.ndarray:
+    """`values` as a native-endian array [H, W] of bool, integers or floats; zarr and h5py arrays are read.
+
+    Raises:
+        TypeError, ValueError: it is of another dtype, or not 2-D.
+    """
+    if not isinstance(values, np.ndarray) and len(getattr(values, "shape", ())) > 0:
+        values = values[:]
+    array = np.asarray(values)
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be bool, integer or floating-point up to float64, got {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have the shape [H, W], got {list(array.shape)}")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def read_ignore(ignore, shape: tuple[int, int]) -> np.ndarray | None:
+    """`ignore` as a bool array of the shape of the labels; None stays None.
+
+    Raises:
+        TypeError, ValueError: it is not bool, or of another shape.
+    """
+    if ignore is None:
+        return None
+    ignore = read_array(ignore, "ignore")
+    if ignore.dtype != np.bool_:
+        raise TypeError(f"ignore must be bool, got {ignore.dtype}: pass ignore > 0, or labels == ignore_label")
+    if ignore.shape != shape:
+        raise ValueError(f"ignore must have the shape {list(shape)} of the labels, got {list(ignore.shape)}")
+    return ignore
+
+
+def _read_labels(clabels, instlabels, ignore, n_dims):
+    """(classes or None, instances or None, ignore or None): arrays that the native code can read."""
+    if n_dims != 2:
+        raise ValueError(f"n_dims must be 2: only images [H, W] are served, got {n_dims!r}")
+    if isinstance(instlabels, bool | np.bool_):
+        clabels, instlabels = (None, clabels) if instlabels else (clabels, None)
+    if clabels is None and instlabels is None:
+        raise ValueError("give clabels (class labels), instlabels (instance labels), or both: both are None")
+    classes = instances = None
+    if instlabels is not None:
+        instances = _readable(read_array(instlabels, "instlabels"))
+    if clabels is not None:
+        classes = _readable(read_array(clabels, "clabels"))
+        _check_classes(classes)
+    if classes is not None and instances is not None and classes.shape != instances.shape:
+        raise ValueError(
+            f"clabels and instlabels must have one shape, got {list(classes.shape)} and {list(instances.shape)}"
+        )
+    ignore = read_ignore(ignore, (instances if classes is None else classes).shape)
+    return classes, instances, None if ignore is None else _readable(ignore)
+
+
+def _readable(array: np.ndarray) -> np.ndarray:
+    return array if native.can_read(array) else np.ascontiguousarray(array)
+
+
+def _check_classes(classes: np.ndarray) -> None:
+    if classes.dtype.kind in "bu" and classes.itemsize <= 2 or classes.size == 0:
+        return
+    least, most = classes.min(), classes.max()
+    if not (least >= 0 and most <= LARGEST_CLASS):  # NaN compares false
+        worst = most if least >= 0 else least
+        raise ValueError(f"clabels must be whole numbers from 0 to 2**31 - 1, got {worst}")
+    if classes.dtype.kind == "f":
+        wrong = classes != np.floor(classes)
+        if wrong.any():
+            raise ValueError(f"clabels must be whole numbers from 0 to 2**31 - 1, got {classes[wrong][0]}")
+
+
+def _require_native() -> None:
+    reason = native.why_not(torch.device("cpu"))
+    if reason is not None:
+        raise RuntimeError(f"preprocess_mask and calculate_weights need the native library: {reason}")
