@@ -111,6 +111,16 @@ def test_random_float64(faster):
 
 
 @pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("sigma", [1e-9, 0.01, 0.05])
+def test_small_sigmas_and_decay_lengths_stay_finite(sigma, border, backend, device):
+    labels = torch.zeros(80, 90, dtype=torch.int32, device=device)
+    labels[2:4, 2:4], labels[60:63, 75:78] = 1, 2  # out of each other's reach, and much out of both's
+    weights = weight_map(labels, border=border, bws=sigma, fds=sigma, lmbda=sigma / 2, backend=backend)
+    assert weights.isfinite().all()
+    assert weights[40, 40] == torch.tensor(0.1)
+
+
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("lmbda", [1e-3, 0.01, 100.0, 1e6])
 def test_extreme_decay_lengths_stay_finite(lmbda, border, backend, device):
     labels = torch.from_numpy(two_cells()).to(device)
