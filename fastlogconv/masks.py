@@ -88,8 +88,8 @@ def calculate_weights(
         labels int32, weights float32, pdf float32 (1 where labels > 0, else `fbr`), each [H, W].
 
     Raises:
-        TypeError, ValueError, RuntimeError: as for `preprocess_mask`; ValueError also for a setting out of its
-            range.
+        TypeError, ValueError, RuntimeError: as for `preprocess_mask`; the first two also for a setting of the
+            wrong type or out of its range.
 
     Source: deepflash2 (Griebel et al.), after Falk et al., "U-Net: deep learning for cell counting,
     detection, and morphometry", Nature Methods 16, 2019.
@@ -136,7 +136,9 @@ def read_ignore(ignore, shape: tuple[int, int]) -> np.ndarray | None:
         return None
     ignore = read_array(ignore, "ignore")
     if ignore.dtype != np.bool_:
-        raise TypeError(f"ignore must be bool, got {ignore.dtype}: pass ignore > 0, or labels == ignore_label")
+        raise TypeError(
+            f"ignore must be bool, got {ignore.dtype}: pass ignore > 0, or labels == ignore_label"
+        )
     if ignore.shape != shape:
         raise ValueError(f"ignore must have the shape {list(shape)} of the labels, got {list(ignore.shape)}")
     return ignore
@@ -157,9 +159,8 @@ def _read_labels(clabels, instlabels, ignore, n_dims):
         classes = _readable(read_array(clabels, "clabels"))
         _check_classes(classes)
     if classes is not None and instances is not None and classes.shape != instances.shape:
-        raise ValueError(
-            f"clabels and instlabels must have one shape, got {list(classes.shape)} and {list(instances.shape)}"
-        )
+        shapes = f"{list(classes.shape)} and {list(instances.shape)}"
+        raise ValueError(f"clabels and instlabels must have one shape, got {shapes}")
     ignore = read_ignore(ignore, (instances if classes is None else classes).shape)
     return classes, instances, None if ignore is None else _readable(ignore)
 
@@ -169,9 +170,9 @@ def _readable(array: np.ndarray) -> np.ndarray:
 
 
 def _check_classes(classes: np.ndarray) -> None:
-    if classes.dtype.kind in "bu" and classes.itemsize <= 2 or classes.size == 0:
+    if classes.size == 0 or (classes.dtype.kind in "bu" and classes.itemsize <= 2):
         return
-    least, most = classes.min(), classes.max()
+    least, most = classes.min().item(), classes.max().item()
     if not (least >= 0 and most <= LARGEST_CLASS):  # NaN compares false
         worst = most if least >= 0 else least
         raise ValueError(f"clabels must be whole numbers from 0 to 2**31 - 1, got {worst}")

@@ -43,7 +43,11 @@ def create_pdf(labels, ignore=None, fbr: float = 0.1, scale: int | None = 512) -
     if not p.any():
         raise ValueError(
             "nothing to draw: "
-            + ("labels have no pixel" if p.size == 0 else "every pixel is ignored, or background with fbr = 0")
+            + (
+                "labels have no pixel"
+                if p.size == 0
+                else "every pixel is ignored, or background with fbr = 0"
+            )
         )
     grid = _grid(labels.shape, scale)
     if grid != labels.shape:
@@ -88,8 +92,8 @@ def random_centers(pdf, orig_shape, n: int, scale: int | None = 512, rng=None) -
     grid = _grid(shape, scale)
     if pdf.shape != (grid[0] * grid[1],):
         raise ValueError(
-            f"pdf must have the shape {[grid[0] * grid[1]]} ({grid[0]} x {grid[1]}) for orig_shape {shape} and "
-            f"scale {scale}, got {list(pdf.shape)}"
+            f"pdf must have the shape {[grid[0] * grid[1]]} ({grid[0]} x {grid[1]}) for orig_shape {shape} "
+            f"and scale {scale}, got {list(pdf.shape)}"
         )
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 0:
         raise ValueError(f"n must be a whole number >= 0, got {n!r}")

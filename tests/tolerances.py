@@ -13,6 +13,9 @@ WEIGHT = {
 # The median over random cases of the same measure: a typical case has no business near the limit.
 WEIGHT_MEDIAN = 2e-6
 
+# Weights by exact Euclidean distances: the distances are exact, the rest is float32 arithmetic through exp.
+EUCLIDEAN = {torch.float32: 1e-5, torch.float64: 1e-10}
+
 # Convolution: max |y - y64| / max |y64|. The sum of up to 129 x 129 positive weights.
 CONVOLUTION = {
     torch.float32: 1e-5,

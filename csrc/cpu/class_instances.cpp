@@ -95,8 +95,7 @@ void group_by_class(const std::vector<LabelledRun>& runs, std::vector<ClassInsta
     position[number] = static_cast<int32_t>(found.size());
     found.push_back({sizes[number].first, OwnedRuns(sizes[number].second)});
   }
-  for (size_t i = 0; i < runs.size(); ++i)
-    found[position[numbers[i]]].runs.append(runs[i].run, runs[i].id);
+  for (size_t i = 0; i < runs.size(); ++i) found[position[numbers[i]]].runs.append(runs[i].run, runs[i].id);
 }
 
 }  // namespace

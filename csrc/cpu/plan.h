@@ -107,8 +107,8 @@ struct Kernels {
                        LabelRuns* runs, ValueRange* values, double* bad_value);
   int32_t (*weigh_rows)(const ImagePlan* plan, const Settings* settings, Precision precision, int32_t begin,
                         int32_t end, void* out);
-  // As weigh_rows, by exact Euclidean distances; foreground pixels get no weight of their own. on_top: adds to
-  // `out`, whose type is that of the precision.
+  // As weigh_rows, by exact Euclidean distances; foreground pixels get no weight of their own. on_top: adds
+  // to `out`, whose type is that of the precision.
   int32_t (*weigh_euclidean_rows)(const ImagePlan* plan, const Settings* settings, bool on_top,
                                   Precision precision, int32_t begin, int32_t end, void* out);
   // Of rows [begin, end) of an image of ranks (0 = background): written[rank] = 1 for each rank that the

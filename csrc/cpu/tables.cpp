@@ -140,22 +140,20 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
 
 void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width,
                                        int32_t out_dtype) {
-  // Beyond the reach an instance's terms are below 2^-bits of 1: a float's last bit, and 3 more, where crowded
-  // instances add up to 1 or less.
+  // Beyond the reach an instance's terms are below 2^-bits of 1: a float's last bit, and 3 more, where
+  // crowded instances add up to 1 or less.
   const double bits = out_dtype == FLC_FLOAT64 ? 56 : 27;
   const auto reach_of = [bits](double sigma, double factor) {
     return sigma * std::sqrt(2 * (bits * LN2 + std::log(std::max(factor, 1.0))));
   };
   const double reach = std::ceil(std::max(
       reach_of(params.foreground_dist_sigma, std::abs(1 - params.foreground_background_ratio)),
-      params.border_weight_factor > 0 ? reach_of(params.border_weight_sigma, params.border_weight_factor) : 0));
-  const int64_t longest = std::max<int64_t>({height, width, 1});
-  settings_.reach = reach < longest ? static_cast<int32_t>(reach) : static_cast<int32_t>(longest);
+      params.border_weight_factor > 0 ? reach_of(params.border_weight_sigma, params.border_weight_factor)
+                                      : 0));
+  const double longest = std::ceil(std::hypot(height, width));
+  settings_.reach = static_cast<int32_t>(std::min({reach, longest, 0x1p29}));
   settings_.radius = settings_.reach;
   precision_ = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT : FLOAT_THROUGHOUT;
-  // Squares are whole numbers: 2^-200 is as good as nothing, and no product with BEYOND overflows a float.
-  settings_.foreground_exponent = std::max(settings_.foreground_exponent, -200.0);
-  settings_.border_exponent = std::max(settings_.border_exponent, -200.0);
 }
 
 Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double largest) const {

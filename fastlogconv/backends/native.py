@@ -231,7 +231,9 @@ def _array(array: np.ndarray | None) -> _Tensor | None:
     if array is None:
         return None
     stride = (s // array.itemsize for s in array.strides)
-    return _Tensor(array.ctypes.data, _ARRAY_DTYPES[array.dtype], _Triple(1, *array.shape), _Triple(0, *stride))
+    return _Tensor(
+        array.ctypes.data, _ARRAY_DTYPES[array.dtype], _Triple(1, *array.shape), _Triple(0, *stride)
+    )
 
 
 def can_read(array: np.ndarray) -> bool:

@@ -90,7 +90,8 @@ class ClosingPass {
       const Ints left = load_as<Ints>(values + x - 1), here = load_as<Ints>(values + x),
                  right = load_as<Ints>(values + x + 1);
       store_as(largest + x, larger(here, larger(left, right)));
-      store_as(nonzero + x, smaller((Unsigned)(here - 1), smaller((Unsigned)(left - 1), (Unsigned)(right - 1))));
+      store_as(nonzero + x,
+               smaller((Unsigned)(here - 1), smaller((Unsigned)(left - 1), (Unsigned)(right - 1))));
     }
   }
 
@@ -102,16 +103,16 @@ class ClosingPass {
       return;
     }
     const int32_t *const above = line(LARGEST, y - 1), *const here = line(LARGEST, y),
-                  *const below = line(LARGEST, y + 1);
+                         *const below = line(LARGEST, y + 1);
     for (int32_t x = 0; x < width_; x += lanes) {
-      store_as(dilated + x, larger(load_as<Ints>(above + x),
-                                   larger(load_as<Ints>(here + x), load_as<Ints>(below + x))));
+      store_as(dilated + x,
+               larger(load_as<Ints>(above + x), larger(load_as<Ints>(here + x), load_as<Ints>(below + x))));
     }
     dilated[-1] = INT32_MAX;
     fill(dilated, width_, width_ + 1, INT32_MAX);
     for (int32_t x = 0; x < width_; x += lanes) {
-      store_as(closed + x, smaller(load_as<Ints>(dilated + x), smaller(load_as<Ints>(dilated + x - 1),
-                                                                       load_as<Ints>(dilated + x + 1))));
+      store_as(closed + x, smaller(load_as<Ints>(dilated + x),
+                                   smaller(load_as<Ints>(dilated + x - 1), load_as<Ints>(dilated + x + 1))));
     }
   }
 

@@ -3,14 +3,19 @@
 // In each column c of the instance's box, g(y, c) is the distance to the nearest of the column's own pixels;
 // then d(y, x)^2 is the smallest (x - c)^2 + g(y, c)^2 over the columns (Saito and Toriwaki, "New algorithms
 // for Euclidean distance transformation of an n-dimensional digitized picture with applications", Pattern
-// Recognition 27(11), 1994). g comes from two sweeps over the box and grows by 1 with every row outside it. All
-// numbers are whole: the result is exact while it fits the mantissa (distances up to 4095 in float).
+// Recognition 27(11), 1994). g comes from two sweeps over the box and grows by 1 with every row outside it.
+// All numbers are whole: the result is exact while it fits the mantissa (distances up to 4095 in float).
 #pragma once
 
 #include "cpu/simd/instance_distance.h"
 
 namespace flc {
 namespace FLC_ISA {
+
+// Columns of the image, both inclusive.
+struct ColumnRange {
+  int32_t first, last;
+};
 
 template <class Out>
 class EuclideanDistance {
@@ -20,8 +25,8 @@ class EuclideanDistance {
  public:
   // For rows first_row..last_row - 1 of the image, with squares[t] = t^2 for |t| <= reach + BLOCK + 1; false
   // where memory ran out.
-  bool prepare(const ImagePlan& plan, const Instance& instance, const Settings& settings,
-               const Out* squares, int32_t first_row, int32_t last_row, Workspace& memory) {
+  bool prepare(const ImagePlan& plan, const Instance& instance, const Settings& settings, const Out* squares,
+               int32_t first_row, int32_t last_row, Workspace& memory) {
     instance_ = &instance;
     table_ = squares;
     reach_ = settings.reach;
@@ -29,54 +34,65 @@ class EuclideanDistance {
     stride_ = (columns_ + lanes - 1) / lanes * lanes;
     inside_begin_ = larger(instance.top, first_row);
     inside_end_ = larger(inside_begin_, smaller(instance.bottom + 1, last_row));
-    Out* rows = static_cast<Out*>(
-        reserve(memory, (int64_t(inside_end_ - inside_begin_) + 4) * stride_ * int64_t(sizeof(Out))));
+    const int64_t inside_rows = inside_end_ - inside_begin_;
+    Out* rows = static_cast<Out*>(reserve(memory, (inside_rows + 4) * stride_ * int64_t(sizeof(Out)) +
+                                                      inside_rows * int64_t(sizeof(ColumnRange))));
     if (!rows) return false;
     above_ = rows;
     below_ = rows + stride_;
     sweep_ = rows + 2 * stride_;
     outside_ = rows + 3 * stride_;
     inside_ = rows + 4 * stride_;
+    inside_nearest_ = reinterpret_cast<ColumnRange*>(inside_ + inside_rows * stride_);
     // Pixels further than the reach from the rows asked for do not count.
     const Run* const begin = plan.instance_runs + instance.first_run;
     const Run* const end = plan.instance_runs + instance.last_run;
     sweep_down(begin, end, larger(instance.top, first_row - reach_), smaller(instance.bottom, last_row - 1));
     sweep_up(begin, end, smaller(instance.bottom, last_row - 1 + reach_), larger(instance.top, first_row));
+    if (first_row < instance.top) above_nearest_ = nearest_of(above_);
+    if (last_row > instance.bottom + 1) below_nearest_ = nearest_of(below_);
     return true;
   }
 
-  // Chooses the row that `find` is about.
+  // Chooses the row that the rest is about.
   void go_to_row(int32_t y) {
     if (y < instance_->top) {
       square_outside(above_, instance_->top - y);
+      nearest_ = above_nearest_;
     } else if (y > instance_->bottom) {
       square_outside(below_, y - instance_->bottom);
+      nearest_ = below_nearest_;
     } else {
       row_ = inside_ + int64_t(y - inside_begin_) * stride_;
+      nearest_ = inside_nearest_[y - inside_begin_];
     }
   }
 
-  // The squares at columns x.. of N vectors, right where they are at most limit^2, larger than that elsewhere.
+  // The first and the last of the columns where g is smallest. Left of the first, no column beyond it can be
+  // nearest, right of the last none before it.
+  ColumnRange nearest() const { return nearest_; }
+
+  // The squares at columns x.. of N vectors, found among `columns` and right where they are at most limit^2;
+  // larger than that elsewhere.
   template <int N>
-  FLC_INLINE void find(int32_t x, int32_t limit, V* squares) const {
-    const int32_t left = instance_->left, right = instance_->right;
-    const int32_t first = larger(left, x - limit), last = smaller(right, x + N * lanes - 1 + limit);
-    V nearest[N];
-    for (int n = 0; n < N; ++n) nearest[n] = V{} + Out(BEYOND);
+  FLC_INLINE void find(int32_t x, ColumnRange columns, int32_t limit, V* squares) const {
+    const int32_t left = instance_->left;
+    const int32_t first = larger(columns.first, x - limit);
+    const int32_t last = smaller(columns.last, x + N * lanes - 1 + limit);
+    for (int n = 0; n < N; ++n) squares[n] = V{} + Out(BEYOND);
     int32_t c = first;
     for (; c < last; c += 2) {  // two at a time: the minima of two columns do not wait for each other
       const V one = V{} + row_[c - left], other = V{} + row_[c + 1 - left];
       const Out* const table = table_ + (x - c);
       for (int n = 0; n < N; ++n) {
         const V at_one = load<V>(table + n * lanes) + one, at_other = load<V>(table + n * lanes - 1) + other;
-        nearest[n] = smaller(nearest[n], smaller(at_one, at_other));
+        squares[n] = smaller(squares[n], smaller(at_one, at_other));
       }
     }
     if (c == last) {
       for (int n = 0; n < N; ++n)
-        nearest[n] = smaller(nearest[n], load<V>(table_ + (x - c) + n * lanes) + row_[c - left]);
+        squares[n] = smaller(squares[n], load<V>(table_ + (x - c) + n * lanes) + row_[c - left]);
     }
-    for (int n = 0; n < N; ++n) squares[n] = nearest[n];
   }
 
  private:
@@ -100,13 +116,17 @@ class EuclideanDistance {
     while (run != begin && run[-1].row > from) --run;
     for (int32_t y = from; y >= to; --y) {
       for (int32_t c = 0; c < stride_; c += lanes) store<V>(sweep_ + c, load<V>(sweep_ + c) + Out(1));
-      for (; run != begin && run[-1].row == y; --run) clear_run(run[-1]);
+      ColumnRange runs{INT32_MAX, INT32_MIN};
+      for (; run != begin && run[-1].row == y; --run) {
+        clear_run(run[-1]);
+        runs = {run[-1].first, larger(runs.last, run[-1].last)};
+      }
       if (y < inside_begin_ || y >= inside_end_) continue;
       Out* const inside = inside_ + int64_t(y - inside_begin_) * stride_;
       for (int32_t c = 0; c < stride_; c += lanes) {
-        const V g = smaller(load<V>(inside + c), load<V>(sweep_ + c));
-        store<V>(inside + c, g * g);
+        store_square(smaller(load<V>(inside + c), load<V>(sweep_ + c)), inside + c);
       }
+      inside_nearest_[y - inside_begin_] = runs.first <= runs.last ? runs : nearest_of(inside);
     }
     memcpy(above_, sweep_, stride_ * sizeof(Out));
   }
@@ -119,10 +139,24 @@ class EuclideanDistance {
     for (int32_t x = run.first; x <= run.last; ++x) sweep_[x - instance_->left] = 0;
   }
 
+  // Which pixels beyond the reach a sweep saw depends on the rows that were asked for; no result may.
+  FLC_INLINE void store_square(V g, Out* to) const {
+    g = g > Out(reach_) ? V{} + FAR_COLUMN : g;
+    store<V>(to, g * g);
+  }
+
+  ColumnRange nearest_of(const Out* row) const {
+    ColumnRange range{0, 0};
+    for (int32_t c = 1; c < columns_; ++c) {
+      if (row[c] < row[range.first]) range.first = c;
+      if (row[c] <= row[range.last]) range.last = c;
+    }
+    return {instance_->left + range.first, instance_->left + range.last};
+  }
+
   void square_outside(const Out* at_box, int32_t rows_away) {
     for (int32_t c = 0; c < stride_; c += lanes) {
-      const V g = load<V>(at_box + c) + Out(rows_away);
-      store<V>(outside_ + c, g * g);
+      store_square(load<V>(at_box + c) + Out(rows_away), outside_ + c);
     }
     row_ = outside_;
   }
@@ -136,7 +170,10 @@ class EuclideanDistance {
   int32_t columns_, stride_;
   int32_t inside_begin_, inside_end_;  // rows of the image
   Out *above_, *below_, *sweep_, *outside_, *inside_;
+  ColumnRange above_nearest_, below_nearest_;
+  ColumnRange* inside_nearest_;
   const Out* row_;
+  ColumnRange nearest_;
 };
 
 }  // namespace FLC_ISA

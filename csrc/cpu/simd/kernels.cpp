@@ -15,12 +15,9 @@ namespace flc {
 
 extern const Kernels FLC_JOIN(kernels_, FLC_ISA);
 const Kernels FLC_JOIN(kernels_, FLC_ISA) = {
-    FLC_STRING(FLC_ISA),
-    FLC_ISA::scan_rows,
-    FLC_ISA::weigh_rows,
-    FLC_ISA::weigh_euclidean_rows,
-    FLC_ISA::compare_with_closing,
-    FLC_ISA::distance_to_weight,
+    FLC_STRING(FLC_ISA),           FLC_ISA::scan_rows,
+    FLC_ISA::weigh_rows,           FLC_ISA::weigh_euclidean_rows,
+    FLC_ISA::compare_with_closing, FLC_ISA::distance_to_weight,
     FLC_ISA::separable_conv2d,
 };
 

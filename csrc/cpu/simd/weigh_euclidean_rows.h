@@ -1,8 +1,8 @@
 // Instances to weights by exact Euclidean distances, for some rows of an image: the three stages, instance by
 // instance from left to right, as in weigh_rows.h.
 //
-// Stages 1 and 2 need the squares of the distances alone, exp and minimum alike: stage 3 takes the roots of the
-// two that the border term adds.
+// Stages 1 and 2 need the squares of the distances alone, exp and minimum alike: stage 3 takes the roots of
+// the two that the border term adds.
 #pragma once
 
 #include "cpu/simd/compose.h"
@@ -103,40 +103,52 @@ class EuclideanRowPass {
     for (int32_t y = first_row; y < last_row; ++y) {
       // Nothing counts further away than the reach, except for the farthest instance.
       const double rows_away = larger(0, larger(instance.top - y, y - instance.bottom));
-      const int32_t columns =
-          tracking == NEAREST_AND_FARTHEST ? reach : int32_t(sqrt(double(reach) * reach - rows_away * rows_away));
+      const int32_t columns = tracking == NEAREST_AND_FARTHEST
+                                  ? reach
+                                  : int32_t(sqrt(double(reach) * reach - rows_away * rows_away));
       distance_.go_to_row(y);
       const int32_t first = larger(0, instance.left - columns) / lanes;
       const int32_t last = smaller(plan_.width - 1, instance.right + columns) / lanes;
       if (wide)
-        add_row<true>(y, first, last);
+        add_row<true>(instance, y, first, last);
       else
-        add_row<false>(y, first, last);
+        add_row<false>(instance, y, first, last);
     }
     return true;
   }
 
-  // Adds the instance at vectors first..last of row y.
+  // Adds the instance at vectors first..last of row y: in three parts, by what columns can be nearest.
   template <bool wide>
-  void add_row(int32_t y, int32_t first, int32_t last) {
-    for (int32_t block = first / VECTORS; block <= last / VECTORS; ++block) {
-      const int32_t begin = larger(first, block * VECTORS), end = smaller(last + 1, (block + 1) * VECTORS);
-      Out* const row = blocks_[block] + int64_t(y - begin_) * stride + (begin - block * VECTORS) * lanes;
-      for_vector_groups(end - begin, [&](int32_t vector, auto size) {
+  void add_row(const Instance& instance, int32_t y, int32_t first, int32_t last) {
+    const ColumnRange nearest = distance_.nearest();
+    const int32_t left_end = larger(first, smaller((nearest.first + 1) / lanes, last + 1));
+    const int32_t right_begin = larger(left_end, smaller((nearest.last + lanes - 1) / lanes, last + 1));
+    add_vectors<wide>({instance.left, nearest.first}, y, first, left_end);
+    add_vectors<wide>({instance.left, instance.right}, y, left_end, right_begin);
+    add_vectors<wide>({nearest.last, instance.right}, y, right_begin, last + 1);
+  }
+
+  template <bool wide>
+  void add_vectors(ColumnRange columns, int32_t y, int32_t first, int32_t end) {
+    while (first < end) {
+      const int32_t block = first / VECTORS, block_end = smaller(end, (block + 1) * VECTORS);
+      Out* const row = blocks_[block] + int64_t(y - begin_) * stride - block * BLOCK;
+      for_vector_groups(block_end - first, [&](int32_t vector, auto size) {
         constexpr int N = size.value;
-        int32_t* const limits = limits_ + begin + vector;
+        vector += first;
         int32_t limit = settings_.reach;
         if constexpr (wide) {
-          limit = limits[0];
-          for (int n = 1; n < N; ++n) limit = larger(limit, limits[n]);
+          limit = limits_[vector];
+          for (int n = 1; n < N; ++n) limit = larger(limit, limits_[vector + n]);
         }
         V squares[N];
-        distance_.template find<N>((begin + vector) * lanes, limit, squares);
+        distance_.template find<N>(vector * lanes, columns, limit, squares);
         for (int n = 0; n < N; ++n) {
           accumulator_.add_squares(row + (vector + n) * lanes, squares[n]);
-          if constexpr (wide) limits[n] = limit_of_next_row(squares[n]);
+          if constexpr (wide) limits_[vector + n] = limit_of_next_row(squares[n]);
         }
       });
+      first = block_end;
     }
   }
 
@@ -187,8 +199,7 @@ class EuclideanRowPass {
         const V nearest = load<V>(row + BLOCK + i), other = load<V>(row + 2 * BLOCK + i);
         if (any_greater(limit, other)) {
           store<V>(row + BLOCK + i, nearest < Out(BEYOND) ? square_root(nearest) : beyond);
-          store<V>(row + 2 * BLOCK + i,
-                   other < Out(BEYOND) ? square_root(larger(other, V{})) : beyond);
+          store<V>(row + 2 * BLOCK + i, other < Out(BEYOND) ? square_root(larger(other, V{})) : beyond);
         } else {
           store<V>(row + 2 * BLOCK + i, beyond);
         }
@@ -216,7 +227,7 @@ class EuclideanRowPass {
   Out** blocks_ = nullptr;
   Out* table_ = nullptr;
   const Out* squares_ = nullptr;  // squares_[t] = t^2, |t| <= reach + BLOCK + 1
-  int32_t* limits_ = nullptr;     // of each vector of columns: no distance in the next row exceeds it
+  int32_t* limits_ = nullptr;  // of each vector of columns: no distance in the next row exceeds it
   EuclideanDistance<Out> distance_;
   Workspace rows_{nullptr, 0};
 };
