@@ -4,6 +4,7 @@ from .backends import use_backend
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
 from .masks import calculate_weights, preprocess_mask
+from .plotting import plot_weight_parameters, show
 from .sampling import create_pdf, random_center, random_centers
 from .transforms import SeparableConv2D, WeightTransform, WeightTransformSingle
 
@@ -18,11 +19,13 @@ __all__ = [
     "distance_to_weight",
     "info",
     "lambda_kernel",
+    "plot_weight_parameters",
     "preprocess_mask",
     "random_center",
     "random_centers",
     "region_weight_map",
     "separable_conv2d",
+    "show",
     "use_backend",
     "weight_map",
 ]
