@@ -101,7 +101,11 @@ def calculate_weights(
     weights = native.euclidean_weights(
         instances, classes, labels, ignore, border="second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr
     )
-    pdf = np.where(labels > 0, np.float32(1), np.float32(fbr))
+    pdf = (labels > 0).astype(np.float32)
+    if fbr <= 1:
+        np.maximum(pdf, np.float32(fbr), out=pdf)
+    else:
+        pdf[labels == 0] = fbr
     if ignore is not None:
         pdf[ignore] = 0
     return labels, weights, pdf

@@ -6,6 +6,7 @@
 // keeps their order and lets any id fit 32 bits.
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "cpu/class_instances.h"
@@ -56,63 +57,87 @@ int32_t rank_ids(OwnedRuns& runs) {
   return static_cast<int32_t>(id_of.size());
 }
 
+// Memory of a thread's own store, not initialised.
+template <class T>
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch() { aligned_free(memory_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  T* reserve(int64_t count) {
+    if (count > count_) {
+      aligned_free(memory_);
+      count_ = 0;
+      memory_ = static_cast<T*>(aligned_allocate(count * int64_t(sizeof(T))));
+      if (!memory_) throw std::bad_alloc();
+      count_ = count;
+    }
+    return memory_;
+  }
+
+ private:
+  T* memory_ = nullptr;
+  int64_t count_ = 0;
+};
+
 // What every class works with, allocated once.
 struct Canvas {
-  std::vector<int32_t> ranks;      // of the box, 0 = background
-  std::vector<uint8_t> touches;    // pixels of the box that touch another instance
+  Scratch<int32_t> ranks;          // of the box, 0 = background
+  Scratch<uint8_t> touches;        // pixels of the box that touch another instance
   std::vector<uint8_t> candidate;  // by rank
-  std::vector<int64_t> pixels, next;
+  std::vector<int64_t> unsorted, pixels, next;
 };
 
 int32_t draw_class(ClassInstances& instances, int32_t height, int32_t width, int64_t threads, Canvas& canvas,
                    int32_t* out) {
   const int32_t count = rank_ids(instances.runs);
   const Box box = box_around(instances.runs, height, width);
-  canvas.ranks.assign(int64_t(box.height) * box.width, 0);
-  canvas.touches.resize(canvas.ranks.size());
+  const int64_t pixels = int64_t(box.height) * box.width;
+  int32_t* const ranks = canvas.ranks.reserve(pixels);
+  uint8_t* const touches = canvas.touches.reserve(pixels);
+  prefer_huge_pages(ranks, pixels * int64_t(sizeof(int32_t)));
+  std::fill(ranks, ranks + pixels, 0);
   canvas.candidate.assign(count + 1, 0);
   const int32_t drawn = static_cast<int32_t>(instances.class_id);
   for (const Run& run : instances.runs) {
-    int32_t* const ranks = canvas.ranks.data() + int64_t(run.row - box.top) * box.width - box.left;
-    std::fill(ranks + run.first, ranks + run.last + 1, run.instance);
+    int32_t* const row_ranks = ranks + int64_t(run.row - box.top) * box.width - box.left;
+    std::fill(row_ranks + run.first, row_ranks + run.last + 1, run.instance);
     int32_t* const row = out + int64_t(run.row) * width;
     std::fill(row + run.first, row + run.last + 1, drawn);
   }
   const int32_t rows = rows_per_part(box.height, threads);
   const int32_t status = parallel_for(divide_up(box.height, rows), threads, [&](int64_t part) {
     const int32_t begin = static_cast<int32_t>(part) * rows;
-    return kernels().compare_with_closing(canvas.ranks.data(), box.height, box.width, begin,
+    return kernels().compare_with_closing(ranks, box.height, box.width, begin,
                                           std::min(begin + rows, box.height), canvas.candidate.data(),
-                                          canvas.touches.data());
+                                          touches);
   });
   if (status != FLC_OK) return status;
 
   // The pixels of candidates that touch another instance, by ascending id: a counting sort.
-  const auto for_each_touching = [&](const auto& function) {
-    const int64_t pixels = static_cast<int64_t>(canvas.ranks.size());
-    const uint8_t* const touches = canvas.touches.data();
-    for (int64_t i = 0; i < pixels;) {
-      uint64_t eight = 0;
-      std::memcpy(&eight, touches + i, std::min<int64_t>(8, pixels - i));
-      const int64_t end = std::min(i + 8, pixels);
-      for (; eight && i < end; ++i)
-        if (touches[i] && canvas.candidate[canvas.ranks[i]]) function(i);
-      i = end;
-    }
-  };
+  canvas.unsorted.clear();
+  for (int64_t i = 0; i < pixels;) {
+    uint64_t eight = 1;
+    if (i + 8 <= pixels) std::memcpy(&eight, touches + i, 8);
+    const int64_t end = std::min(i + 8, pixels);
+    for (; eight && i < end; ++i)
+      if (touches[i] && canvas.candidate[ranks[i]]) canvas.unsorted.push_back(i);
+    i = end;
+  }
   canvas.next.assign(count + 2, 0);
-  for_each_touching([&](int64_t i) { ++canvas.next[canvas.ranks[i] + 1]; });
+  for (const int64_t pixel : canvas.unsorted) ++canvas.next[ranks[pixel] + 1];
   for (int32_t rank = 0; rank <= count; ++rank) canvas.next[rank + 1] += canvas.next[rank];
-  canvas.pixels.resize(canvas.next[count + 1]);
-  for_each_touching([&](int64_t i) { canvas.pixels[canvas.next[canvas.ranks[i]]++] = i; });
+  canvas.pixels.resize(canvas.unsorted.size());
+  for (const int64_t pixel : canvas.unsorted) canvas.pixels[canvas.next[ranks[pixel]]++] = pixel;
 
   for (const int64_t pixel : canvas.pixels) {
-    const int32_t rank = canvas.ranks[pixel];
+    const int32_t rank = ranks[pixel];
     const int32_t y = static_cast<int32_t>(pixel / box.width), x = static_cast<int32_t>(pixel % box.width);
     int32_t* const at = out + int64_t(y + box.top) * width + x + box.left;
     for (const auto [dy, dx] : NEIGHBOURS) {
       if (y + dy < 0 || y + dy >= box.height || x + dx < 0 || x + dx >= box.width) continue;
-      const int32_t other = canvas.ranks[pixel + int64_t(dy) * box.width + dx];
+      const int32_t other = ranks[pixel + int64_t(dy) * box.width + dx];
       if (other == 0 || other == rank || (canvas.candidate[other] && other > rank)) continue;
       if (at[int64_t(dy) * width + dx] == 0) continue;
       *at = 0;

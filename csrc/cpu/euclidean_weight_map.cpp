@@ -10,6 +10,9 @@
 namespace flc {
 namespace {
 
+// Fewer than elsewhere: instances reach further, so that more columns are held at a time.
+constexpr int32_t ROWS_PER_EUCLIDEAN_PASS = 256;
+
 template <class Real>
 void fill_runs(const OwnedRuns& runs, int32_t width, Real value, Real* weights) {
   for (const Run& run : runs) {
@@ -37,7 +40,7 @@ int32_t weigh_image(const flc_tensor* instances, const flc_tensor* classes, cons
 
   CallSettings settings(params, height, width, out_dtype);
   settings.use_euclidean_reach(params, height, width, out_dtype);
-  const int32_t rows = rows_per_part(height, threads);
+  const int32_t rows = std::min(rows_per_part(height, threads), ROWS_PER_EUCLIDEAN_PASS);
   for (size_t i = 0; i < found.size(); ++i) {
     std::vector<OwnedRuns> parts;
     parts.push_back(std::move(found[i].runs));

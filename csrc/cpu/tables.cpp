@@ -140,9 +140,9 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
 
 void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width,
                                        int32_t out_dtype) {
-  // Beyond the reach an instance's terms are below 2^-bits of 1: a float's last bit, and 3 more, where
-  // crowded instances add up to 1 or less.
-  const double bits = out_dtype == FLC_FLOAT64 ? 56 : 27;
+  // Beyond the reach an instance's terms are below 2^-bits: half of the last bit of a weight of 1. Where so
+  // many add up to more, the weight is as much larger.
+  const double bits = out_dtype == FLC_FLOAT64 ? 54 : 25;
   const auto reach_of = [bits](double sigma, double factor) {
     return sigma * std::sqrt(2 * (bits * LN2 + std::log(std::max(factor, 1.0))));
   };

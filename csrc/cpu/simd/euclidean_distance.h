@@ -23,6 +23,8 @@ class EuclideanDistance {
   static constexpr int lanes = Number<V>::lanes;
 
  public:
+  static constexpr int ROWS = 4;  // of the image, found together
+
   // For rows first_row..last_row - 1 of the image, with squares[t] = t^2 for |t| <= reach + BLOCK + 1; false
   // where memory ran out.
   bool prepare(const ImagePlan& plan, const Instance& instance, const Settings& settings, const Out* squares,
@@ -35,14 +37,14 @@ class EuclideanDistance {
     inside_begin_ = larger(instance.top, first_row);
     inside_end_ = larger(inside_begin_, smaller(instance.bottom + 1, last_row));
     const int64_t inside_rows = inside_end_ - inside_begin_;
-    Out* rows = static_cast<Out*>(reserve(memory, (inside_rows + 4) * stride_ * int64_t(sizeof(Out)) +
+    Out* rows = static_cast<Out*>(reserve(memory, (inside_rows + 3 + ROWS) * stride_ * int64_t(sizeof(Out)) +
                                                       inside_rows * int64_t(sizeof(ColumnRange))));
     if (!rows) return false;
     above_ = rows;
     below_ = rows + stride_;
     sweep_ = rows + 2 * stride_;
     outside_ = rows + 3 * stride_;
-    inside_ = rows + 4 * stride_;
+    inside_ = rows + (3 + ROWS) * stride_;
     inside_nearest_ = reinterpret_cast<ColumnRange*>(inside_ + inside_rows * stride_);
     // Pixels further than the reach from the rows asked for do not count.
     const Run* const begin = plan.instance_runs + instance.first_run;
@@ -54,44 +56,59 @@ class EuclideanDistance {
     return true;
   }
 
-  // Chooses the row that the rest is about.
-  void go_to_row(int32_t y) {
-    if (y < instance_->top) {
-      square_outside(above_, instance_->top - y);
-      nearest_ = above_nearest_;
-    } else if (y > instance_->bottom) {
-      square_outside(below_, y - instance_->bottom);
-      nearest_ = below_nearest_;
-    } else {
-      row_ = inside_ + int64_t(y - inside_begin_) * stride_;
-      nearest_ = inside_nearest_[y - inside_begin_];
+  // Chooses rows y..y + count - 1, at most ROWS of them, all above the box, all inside or all below.
+  void go_to_rows(int32_t y, int32_t count) {
+    for (int32_t i = 0; i < ROWS; ++i) {
+      const int32_t row = y + smaller(i, count - 1);
+      ColumnRange nearest;
+      if (row < instance_->top) {
+        rows_[i] = square_outside(above_, instance_->top - row, i);
+        nearest = above_nearest_;
+      } else if (row > instance_->bottom) {
+        rows_[i] = square_outside(below_, row - instance_->bottom, i);
+        nearest = below_nearest_;
+      } else {
+        rows_[i] = inside_ + int64_t(row - inside_begin_) * stride_;
+        nearest = inside_nearest_[row - inside_begin_];
+      }
+      if (i == 0) {
+        first_nearest_ = {nearest.first, nearest.first};
+        last_nearest_ = {nearest.last, nearest.last};
+      }
+      first_nearest_ = {smaller(first_nearest_.first, nearest.first),
+                        larger(first_nearest_.last, nearest.first)};
+      last_nearest_ = {smaller(last_nearest_.first, nearest.last), larger(last_nearest_.last, nearest.last)};
     }
   }
 
-  // The first and the last of the columns where g is smallest. Left of the first, no column beyond it can be
-  // nearest, right of the last none before it.
-  ColumnRange nearest() const { return nearest_; }
+  // Where the first and the last of the columns lie where g is smallest, over the rows chosen. Left of the
+  // first such column, no column beyond it can be nearest, and right of the last none before it.
+  ColumnRange first_nearest() const { return first_nearest_; }
+  ColumnRange last_nearest() const { return last_nearest_; }
 
-  // The squares at columns x.. of N vectors, found among `columns` and right where they are at most limit^2;
-  // larger than that elsewhere.
+  // The squares at columns x.. of N vectors of each row chosen, found among `columns` and right where they
+  // are at most limit^2; larger than that elsewhere.
   template <int N>
-  FLC_INLINE void find(int32_t x, ColumnRange columns, int32_t limit, V* squares) const {
-    const int32_t left = instance_->left;
+  FLC_INLINE void find(int32_t x, ColumnRange columns, int32_t limit, V (*squares)[N]) const {
     const int32_t first = larger(columns.first, x - limit);
     const int32_t last = smaller(columns.last, x + N * lanes - 1 + limit);
-    for (int n = 0; n < N; ++n) squares[n] = V{} + Out(BEYOND);
-    int32_t c = first;
-    for (; c < last; c += 2) {  // two at a time: the minima of two columns do not wait for each other
-      const V one = V{} + row_[c - left], other = V{} + row_[c + 1 - left];
-      const Out* const table = table_ + (x - c);
+    for (int i = 0; i < ROWS; ++i)
+      for (int n = 0; n < N; ++n) squares[i][n] = broadcast<V>(Out(BEYOND));
+    const Out* const row0 = rows_[0];
+    const int64_t row1 = rows_[1] - row0, row2 = rows_[2] - row0, row3 = rows_[3] - row0;
+    static_assert(ROWS == 4);
+    const Out* g = row0 + (first - instance_->left);
+    const Out* table = table_ + (x - first);
+    for (int32_t c = first; c <= last; ++c, ++g, --table) {
+      const V g0 = broadcast<V>(g[0]), g1 = broadcast<V>(g[row1]), g2 = broadcast<V>(g[row2]),
+              g3 = broadcast<V>(g[row3]);
       for (int n = 0; n < N; ++n) {
-        const V at_one = load<V>(table + n * lanes) + one, at_other = load<V>(table + n * lanes - 1) + other;
-        squares[n] = smaller(squares[n], smaller(at_one, at_other));
+        const V across = load<V>(table + n * lanes);
+        squares[0][n] = smaller(squares[0][n], across + g0);
+        squares[1][n] = smaller(squares[1][n], across + g1);
+        squares[2][n] = smaller(squares[2][n], across + g2);
+        squares[3][n] = smaller(squares[3][n], across + g3);
       }
-    }
-    if (c == last) {
-      for (int n = 0; n < N; ++n)
-        squares[n] = smaller(squares[n], load<V>(table_ + (x - c) + n * lanes) + row_[c - left]);
     }
   }
 
@@ -124,7 +141,8 @@ class EuclideanDistance {
       if (y < inside_begin_ || y >= inside_end_) continue;
       Out* const inside = inside_ + int64_t(y - inside_begin_) * stride_;
       for (int32_t c = 0; c < stride_; c += lanes) {
-        store_square(smaller(load<V>(inside + c), load<V>(sweep_ + c)), inside + c);
+        const V g = smaller(load<V>(inside + c), load<V>(sweep_ + c));
+        store<V>(inside + c, g * g);
       }
       inside_nearest_[y - inside_begin_] = runs.first <= runs.last ? runs : nearest_of(inside);
     }
@@ -139,12 +157,6 @@ class EuclideanDistance {
     for (int32_t x = run.first; x <= run.last; ++x) sweep_[x - instance_->left] = 0;
   }
 
-  // Which pixels beyond the reach a sweep saw depends on the rows that were asked for; no result may.
-  FLC_INLINE void store_square(V g, Out* to) const {
-    g = g > Out(reach_) ? V{} + FAR_COLUMN : g;
-    store<V>(to, g * g);
-  }
-
   ColumnRange nearest_of(const Out* row) const {
     ColumnRange range{0, 0};
     for (int32_t c = 1; c < columns_; ++c) {
@@ -154,11 +166,13 @@ class EuclideanDistance {
     return {instance_->left + range.first, instance_->left + range.last};
   }
 
-  void square_outside(const Out* at_box, int32_t rows_away) {
+  const Out* square_outside(const Out* at_box, int32_t rows_away, int32_t i) {
+    Out* const row = outside_ + int64_t(i) * stride_;
     for (int32_t c = 0; c < stride_; c += lanes) {
-      store_square(load<V>(at_box + c) + Out(rows_away), outside_ + c);
+      const V g = load<V>(at_box + c) + Out(rows_away);
+      store<V>(row + c, g * g);
     }
-    row_ = outside_;
+    return row;
   }
 
   // Stands for a column without pixels: its square is about BEYOND.
@@ -172,8 +186,8 @@ class EuclideanDistance {
   Out *above_, *below_, *sweep_, *outside_, *inside_;
   ColumnRange above_nearest_, below_nearest_;
   ColumnRange* inside_nearest_;
-  const Out* row_;
-  ColumnRange nearest_;
+  const Out* rows_[ROWS];
+  ColumnRange first_nearest_, last_nearest_;
 };
 
 }  // namespace FLC_ISA

@@ -28,13 +28,19 @@ FLC_INLINE Doubles square_root(Doubles x) {
   return x;
 }
 
+// Half open.
+struct VectorRange {
+  int32_t begin, end;
+};
+
 template <class Out, Tracking tracking>
 class EuclideanRowPass {
   using V = Vec<Out>;
   static constexpr int lanes = Number<V>::lanes;
   static constexpr int stride = ROW_STRIDE<Out, tracking>;
   static constexpr int VECTORS = BLOCK / lanes;  // of a block
-  // Columns from which on an instance is wide enough for a limit to each row's search to pay.
+  static constexpr int ROWS = EuclideanDistance<Out>::ROWS;
+  // Columns from which on an instance is wide enough for a limit to the search to pay.
   static constexpr int WIDE = 64;
 
  public:
@@ -49,13 +55,16 @@ class EuclideanRowPass {
         out_(out),
         accumulator_(settings),
         composer_(settings, on_top),
-        block_count_((plan.width + BLOCK - 1) / BLOCK) {}
+        block_count_((plan.width + BLOCK - 1) / BLOCK),
+        row_length_(block_count_ * int64_t(BLOCK)),
+        farthest_(Out(settings.reach) * Out(settings.reach)) {}
 
   ~EuclideanRowPass() {
     if (blocks_)
       for (int32_t block = 0; block < block_count_; ++block) aligned_free(blocks_[block]);
     aligned_free(blocks_);
     aligned_free(limits_);
+    aligned_free(row_squares_);
     aligned_free(table_);
     aligned_free(rows_.data);
   }
@@ -67,7 +76,8 @@ class EuclideanRowPass {
     if (!blocks_) return FLC_OUT_OF_MEMORY;
     for (int32_t block = 0; block < block_count_; ++block) blocks_[block] = nullptr;
     limits_ = static_cast<int32_t*>(aligned_allocate(block_count_ * int64_t(VECTORS) * sizeof(int32_t)));
-    if (!limits_ || !fill_table()) return FLC_OUT_OF_MEMORY;
+    row_squares_ = static_cast<Out*>(aligned_allocate(ROWS * row_length_ * int64_t(sizeof(Out))));
+    if (!limits_ || !row_squares_ || !fill_table()) return FLC_OUT_OF_MEMORY;
     for (int64_t i = 0; i < plan_.instance_count; ++i) {
       const Instance& instance = plan_.instances[plan_.left_to_right[i]];
       const int32_t first_row = larger(begin_, instance.top - settings_.reach);
@@ -100,65 +110,94 @@ class EuclideanRowPass {
     const bool wide = instance.right - instance.left >= WIDE;
     if (wide)
       for (int32_t vector = left / lanes; vector <= right / lanes; ++vector) limits_[vector] = reach;
-    for (int32_t y = first_row; y < last_row; ++y) {
-      // Nothing counts further away than the reach, except for the farthest instance.
-      const double rows_away = larger(0, larger(instance.top - y, y - instance.bottom));
-      const int32_t columns = tracking == NEAREST_AND_FARTHEST
-                                  ? reach
-                                  : int32_t(sqrt(double(reach) * reach - rows_away * rows_away));
-      distance_.go_to_row(y);
-      const int32_t first = larger(0, instance.left - columns) / lanes;
-      const int32_t last = smaller(plan_.width - 1, instance.right + columns) / lanes;
-      if (wide)
-        add_row<true>(instance, y, first, last);
-      else
-        add_row<false>(instance, y, first, last);
+    for (int32_t y = first_row; y < last_row;) {
+      const int32_t region_end = y < instance.top       ? smaller(instance.top, last_row)
+                                 : y <= instance.bottom ? smaller(instance.bottom + 1, last_row)
+                                                        : last_row;
+      for (; y < region_end; y += ROWS) {
+        const int32_t count = smaller(ROWS, region_end - y);
+        if (wide)
+          add_rows<true>(instance, y, count);
+        else
+          add_rows<false>(instance, y, count);
+      }
+      y = region_end;
     }
     return true;
   }
 
-  // Adds the instance at vectors first..last of row y: in three parts, by what columns can be nearest.
+  // Adds the instance at rows y..y + count - 1, found in three parts by what columns can be nearest.
   template <bool wide>
-  void add_row(const Instance& instance, int32_t y, int32_t first, int32_t last) {
-    const ColumnRange nearest = distance_.nearest();
-    const int32_t left_end = larger(first, smaller((nearest.first + 1) / lanes, last + 1));
-    const int32_t right_begin = larger(left_end, smaller((nearest.last + lanes - 1) / lanes, last + 1));
-    add_vectors<wide>({instance.left, nearest.first}, y, first, left_end);
-    add_vectors<wide>({instance.left, instance.right}, y, left_end, right_begin);
-    add_vectors<wide>({nearest.last, instance.right}, y, right_begin, last + 1);
-  }
-
-  template <bool wide>
-  void add_vectors(ColumnRange columns, int32_t y, int32_t first, int32_t end) {
-    while (first < end) {
-      const int32_t block = first / VECTORS, block_end = smaller(end, (block + 1) * VECTORS);
-      Out* const row = blocks_[block] + int64_t(y - begin_) * stride - block * BLOCK;
-      for_vector_groups(block_end - first, [&](int32_t vector, auto size) {
-        constexpr int N = size.value;
-        vector += first;
-        int32_t limit = settings_.reach;
-        if constexpr (wide) {
-          limit = limits_[vector];
-          for (int n = 1; n < N; ++n) limit = larger(limit, limits_[vector + n]);
-        }
-        V squares[N];
-        distance_.template find<N>(vector * lanes, columns, limit, squares);
-        for (int n = 0; n < N; ++n) {
-          accumulator_.add_squares(row + (vector + n) * lanes, squares[n]);
-          if constexpr (wide) limits_[vector + n] = limit_of_next_row(squares[n]);
-        }
-      });
-      first = block_end;
+  void add_rows(const Instance& instance, int32_t y, int32_t count) {
+    VectorRange of_row[ROWS], all{INT32_MAX, 0};
+    for (int32_t i = 0; i < count; ++i) {
+      of_row[i] = reached(instance, y + i);
+      all = {smaller(all.begin, of_row[i].begin), larger(all.end, of_row[i].end)};
+    }
+    distance_.go_to_rows(y, count);
+    const ColumnRange first = distance_.first_nearest(), last = distance_.last_nearest();
+    const int32_t left_end = larger(all.begin, smaller((first.first + 1) / lanes, all.end));
+    const int32_t right_begin = larger(left_end, smaller((last.last + lanes - 1) / lanes, all.end));
+    find<wide>({instance.left, first.last}, {all.begin, left_end});
+    find<wide>({instance.left, instance.right}, {left_end, right_begin});
+    find<wide>({last.first, instance.right}, {right_begin, all.end});
+    for (int32_t i = 0; i < count; ++i) {
+      const Out* const squares = row_squares_ + i * row_length_;
+      for (int32_t vector = of_row[i].begin; vector < of_row[i].end;) {
+        const int32_t block = vector / VECTORS, end = smaller(of_row[i].end, (block + 1) * VECTORS);
+        Out* const row = blocks_[block] + int64_t(y + i - begin_) * stride - block * BLOCK;
+        for (; vector < end; ++vector)
+          accumulator_.add_squares(row + vector * lanes, load<V>(squares + vector * lanes));
+      }
     }
   }
 
+  // The vectors of row y in which a pixel may lie within reach; all within the reach's square where the
+  // farthest instance is tracked.
+  VectorRange reached(const Instance& instance, int32_t y) const {
+    const double rows_away = larger(0, larger(instance.top - y, y - instance.bottom)),
+                 reach = settings_.reach;
+    const int32_t columns = tracking == NEAREST_AND_FARTHEST
+                                ? settings_.reach
+                                : int32_t(sqrt(reach * reach - rows_away * rows_away));
+    return {larger(0, instance.left - columns) / lanes,
+            smaller(plan_.width - 1, instance.right + columns) / lanes + 1};
+  }
+
+  // row_squares_ of these vectors, when no other than `columns` can be nearest.
+  template <bool wide>
+  void find(ColumnRange columns, VectorRange vectors) {
+    int32_t vector = vectors.begin;
+    for (; vector + 2 <= vectors.end; vector += 2) find_group<wide, 2>(columns, vector);
+    if (vector < vectors.end) find_group<wide, 1>(columns, vector);
+  }
+
+  template <bool wide, int N>
+  FLC_INLINE void find_group(ColumnRange columns, int32_t vector) {
+    int32_t limit = settings_.reach;
+    if constexpr (wide) {
+      limit = limits_[vector];
+      for (int n = 1; n < N; ++n) limit = larger(limit, limits_[vector + n]);
+    }
+    V squares[ROWS][N];
+    distance_.template find<N>(vector * lanes, columns, limit, squares);
+    for (int i = 0; i < ROWS; ++i) {
+      for (int n = 0; n < N; ++n) {
+        // What lies beyond the reach depends on how vectors and rows were grouped; no result may.
+        store<V>(row_squares_ + i * row_length_ + (vector + n) * lanes,
+                 squares[i][n] > farthest_ ? broadcast<V>(Out(BEYOND)) : squares[i][n]);
+      }
+    }
+    if constexpr (wide)
+      for (int n = 0; n < N; ++n) limits_[vector + n] = limit_of_next_rows(squares[ROWS - 1][n]);
+  }
+
   // From one row to the next a distance grows by at most 1.
-  int32_t limit_of_next_row(V squares) const {
+  int32_t limit_of_next_rows(V squares) const {
     Out largest = squares[0];
     for (int lane = 1; lane < lanes; ++lane) largest = larger(largest, squares[lane]);
-    return largest < Out(settings_.reach) * Out(settings_.reach)
-               ? smaller(int32_t(sqrt(double(largest))) + 2, settings_.reach)
-               : settings_.reach;
+    return largest < farthest_ ? smaller(int32_t(sqrt(double(largest))) + 1 + ROWS, settings_.reach)
+                               : settings_.reach;
   }
 
   // Writes the weights of blocks composed_ to end_block, to which nothing is added any more.
@@ -223,10 +262,13 @@ class EuclideanRowPass {
   const Accumulator<Out, tracking> accumulator_;
   const Composer<Out, Out, tracking> composer_;
   const int32_t block_count_;
+  const int64_t row_length_;
+  const Out farthest_;  // square of the reach
   int32_t composed_ = 0;
   Out** blocks_ = nullptr;
   Out* table_ = nullptr;
   const Out* squares_ = nullptr;  // squares_[t] = t^2, |t| <= reach + BLOCK + 1
+  Out* row_squares_ = nullptr;  // of the row's pixels, the squares of their distances to the instance
   int32_t* limits_ = nullptr;  // of each vector of columns: no distance in the next row exceeds it
   EuclideanDistance<Out> distance_;
   Workspace rows_{nullptr, 0};
