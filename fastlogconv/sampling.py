@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
+import math
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ import torch.nn.functional as F
 
 from .functional import check_weight_settings
 from .masks import read_array, read_ignore
+
+_INTEGERS = (int, np.integer)
+_GENERATORS = (np.random.Generator, np.random.RandomState)
 
 
 def create_pdf(labels, ignore=None, fbr: float = 0.1, scale: int | None = 512) -> np.ndarray:
@@ -76,8 +79,17 @@ def random_center(pdf, orig_shape, scale: int | None = 512, rng=None) -> tuple[i
 
     Source: deepflash2 (Griebel et al.); there it is wrong for images of up to `scale` rows.
     """
-    (row, column), *_ = random_centers(pdf, orig_shape, 1, scale, rng).tolist()
-    return row, column
+    pdf, grid, last, rng = _check_drawing(pdf, orig_shape, scale, rng)
+    row, column = divmod(
+        int(pdf.searchsorted(min(rng.random() * last, math.nextafter(last, 0)), "right")), grid[1]
+    )
+    if grid == tuple(orig_shape):
+        return row, column
+    height, width = orig_shape
+    return (
+        min(int((row + rng.random()) * (height / grid[0])), height - 1),
+        min(int((column + rng.random()) * (width / grid[1])), width - 1),
+    )
 
 
 def random_centers(pdf, orig_shape, n: int, scale: int | None = 512, rng=None) -> np.ndarray:
@@ -85,27 +97,12 @@ def random_centers(pdf, orig_shape, n: int, scale: int | None = 512, rng=None) -
 
     Args and errors: as for `random_center`; `n` >= 0.
     """
-    pdf = np.asarray(pdf)
+    pdf, grid, last, rng = _check_drawing(pdf, orig_shape, scale, rng)
     shape = tuple(orig_shape)
-    if len(shape) != 2 or not all(isinstance(size, numbers.Integral) and size > 0 for size in shape):
-        raise ValueError(f"orig_shape must be (H, W) of whole numbers > 0, got {orig_shape!r}")
-    grid = _grid(shape, scale)
-    if pdf.shape != (grid[0] * grid[1],):
-        raise ValueError(
-            f"pdf must have the shape {[grid[0] * grid[1]]} ({grid[0]} x {grid[1]}) for orig_shape {shape} "
-            f"and scale {scale}, got {list(pdf.shape)}"
-        )
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 0:
+    if isinstance(n, bool) or not isinstance(n, _INTEGERS) or n < 0:
         raise ValueError(f"n must be a whole number >= 0, got {n!r}")
-    if rng is None:
-        rng = np.random
-    elif not isinstance(rng, np.random.Generator | np.random.RandomState):
-        raise TypeError(f"rng must be a numpy.random.Generator or None, got {type(rng).__name__}")
-    last = pdf[-1]
-    if not 0 < last < np.inf:
-        raise ValueError(f"pdf must be cumulated, from create_pdf: its last number is {last}")
     # The first pixel whose cumulated probability exceeds the number drawn: never one of probability 0.
-    drawn = np.minimum(rng.random(n) * last, np.nextafter(last, 0))
+    drawn = np.minimum(rng.random(n) * last, math.nextafter(last, 0))
     row, column = np.divmod(np.searchsorted(pdf, drawn, side="right"), grid[1])
     if grid != shape:
         row, column = (
@@ -115,11 +112,33 @@ def random_centers(pdf, orig_shape, n: int, scale: int | None = 512, rng=None) -
     return np.stack([row, column], axis=1)
 
 
+def _check_drawing(pdf, orig_shape, scale, rng):
+    """(pdf as an array, the shape of its grid, its last number, the source of random numbers)."""
+    pdf = np.asarray(pdf)
+    shape = tuple(orig_shape)
+    if len(shape) != 2 or not all(isinstance(size, _INTEGERS) and size > 0 for size in shape):
+        raise ValueError(f"orig_shape must be (H, W) of whole numbers > 0, got {orig_shape!r}")
+    grid = _grid(shape, scale)
+    if pdf.shape != (grid[0] * grid[1],):
+        raise ValueError(
+            f"pdf must have the shape {[grid[0] * grid[1]]} ({grid[0]} x {grid[1]}) for orig_shape {shape} "
+            f"and scale {scale}, got {list(pdf.shape)}"
+        )
+    if rng is None:
+        rng = np.random
+    elif not isinstance(rng, _GENERATORS):
+        raise TypeError(f"rng must be a numpy.random.Generator or None, got {type(rng).__name__}")
+    last = float(pdf[-1])
+    if not 0 < last < math.inf:
+        raise ValueError(f"pdf must be cumulated, from create_pdf: its last number is {last}")
+    return pdf, grid, last, rng
+
+
 def _grid(shape: tuple[int, int], scale: int | None) -> tuple[int, int]:
     """The shape in which an image's density is held."""
     if scale is None or scale == 0:
         return shape
-    if isinstance(scale, bool) or not isinstance(scale, numbers.Integral) or scale < 0:
+    if isinstance(scale, bool) or not isinstance(scale, _INTEGERS) or scale < 0:
         raise ValueError(f"scale must be a whole number of rows > 0, or None, got {scale!r}")
     height, width = shape
     return (int(scale), max(int(width / height * scale), 1)) if height > scale else shape

@@ -131,8 +131,8 @@ class Extreme(np.random.Generator):
     def __init__(self, value):
         super().__init__(np.random.PCG64(0))
 
-    def random(self, n):
-        return np.full(n, self.value)
+    def random(self, n=None):
+        return self.value if n is None else np.full(n, self.value)
 
 
 @pytest.mark.parametrize("scale", [512, 16])
@@ -145,6 +145,8 @@ def test_the_extremes_of_the_random_numbers(scale):
     if scale == 512:
         assert (first, last) == ((1, 0), (38, 29))
     assert 0 <= first[0] < last[0] < 40 and 0 <= first[1] < last[1] < 30
+    assert tuple(random_centers(pdf, (40, 30), 3, scale, Extreme(0.0))[2]) == first
+    assert tuple(random_centers(pdf, (40, 30), 3, scale, Extreme(np.nextafter(1.0, 0)))[2]) == last
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (130, 90)])
