@@ -135,8 +135,9 @@ int32_t draw_class(ClassInstances& instances, int32_t height, int32_t width, int
     const int32_t rank = ranks[pixel];
     const int32_t y = static_cast<int32_t>(pixel / box.width), x = static_cast<int32_t>(pixel % box.width);
     int32_t* const at = out + int64_t(y + box.top) * width + x + box.left;
+    const bool at_edge = y == 0 || x == 0 || y == box.height - 1 || x == box.width - 1;
     for (const auto [dy, dx] : NEIGHBOURS) {
-      if (y + dy < 0 || y + dy >= box.height || x + dx < 0 || x + dx >= box.width) continue;
+      if (at_edge && (y + dy < 0 || y + dy >= box.height || x + dx < 0 || x + dx >= box.width)) continue;
       const int32_t other = ranks[pixel + int64_t(dy) * box.width + dx];
       if (other == 0 || other == rank || (canvas.candidate[other] && other > rank)) continue;
       if (at[int64_t(dy) * width + dx] == 0) continue;
