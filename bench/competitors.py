@@ -202,7 +202,7 @@ def _our_competitors(computes: str) -> list[Competitor]:
 
 def _dense_competitors() -> list[Competitor]:
     found = []
-    for suffix, convolve, buffers in (("", dense.conv1d, 5), ("-matmul", dense.matmul, 3)):
+    for suffix, convolve, buffers in (("", dense.conv1d, 3), ("-matmul", dense.matmul, 3)):
         label = f"dense, PyTorch {convolve.__name__}"
         cost = dict(work=_one_hot_pixels, memory=functools.partial(_one_hot_bytes, buffers=buffers))
         for computes, way in ((WEIGHTS, dense.weights), (REGION_WEIGHTS, dense.region_weights)):

@@ -18,6 +18,9 @@ Convolve = Callable[[Tensor, float, int], Tensor]
 # Below it exp is 0 but for denormals, on which arithmetic takes many times longer.
 LEAST_EXPONENT = -87
 
+# That conv1d convolves at a time: as fast as 4, faster than all others.
+CHANNELS = 8
+
 
 def kernel(distance: Tensor, lmbda: float, ks: int, denormals: bool) -> Tensor:
     """The lambda kernel at these distances, 0 beyond its window.
@@ -33,13 +36,24 @@ def kernel(distance: Tensor, lmbda: float, ks: int, denormals: bool) -> Tensor:
 
 
 def conv1d(input: Tensor, lmbda: float, ks: int, denormals: bool = True) -> Tensor:
-    """The lambda kernel (odd `ks`) along W, then along H, of [N, H, W]: a depthwise convolution each."""
+    """The lambda kernel (odd `ks`) along W, then along H, of [N, H, W]: a depthwise convolution each.
+
+    A few channels at a time, to stay in the caches, and without oneDNN: together that is three times as fast.
+    """
     r = ks // 2
     taps = kernel(torch.arange(-r, r + 1, dtype=input.dtype).abs(), lmbda, ks, denormals)
-    for _ in ("W", "H"):
-        lines = input.shape[1]
-        input = F.conv1d(input, taps.expand(lines, 1, ks), padding=r, groups=lines).transpose(1, 2)
-    return input
+    out = torch.empty_like(input)
+    enabled, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
+    try:
+        for channels, result in zip(input.split(CHANNELS), out.split(CHANNELS), strict=True):
+            for _ in ("W", "H"):
+                lines = channels.shape[1]
+                channels = F.conv1d(channels, taps.expand(lines, 1, ks), padding=r, groups=lines)
+                channels = channels.transpose(1, 2)
+            result.copy_(channels)
+    finally:
+        torch.backends.mkldnn.enabled = enabled
+    return out
 
 
 def matmul(input: Tensor, lmbda: float, ks: int, denormals: bool = True) -> Tensor:

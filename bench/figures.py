@@ -234,7 +234,10 @@ class Figures:
         ]
 
     def instruction_sets(self) -> list[Figure]:
-        what, wanted = "results of the instruction sets, all cases: max |a - b| / max(1, a)", "at most 1e-6"
+        what, wanted = (
+            "difference between instruction sets, all cases, as the error is measured",
+            "at most 1e-6",
+        )
         if self.suite.find(WEIGHTS, "native-baseline") is None:
             return [Figure(what, wanted, "not measured: one instruction set only", None)]
         worst, where = 0.0, "no difference"

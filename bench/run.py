@@ -26,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of every competitor (default: 1)"
     )
-    parser.add_argument("--out", type=Path, default=Path("bench", "results"), metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: bench/results, build/bench with --quick"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny inputs, under a minute: does it all work?")
     parser.add_argument("--figures", action="store_true", help="the figures to reach, instead of the cases")
     parser.add_argument(
@@ -47,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--figures are defined for one thread")
     if options.mask is not None and not options.mask.is_file():
         parser.error(f"--mask {options.mask}: no such file")
+    if options.out is None:
+        options.out = Path("build", "bench") if options.quick else Path("bench", "results")
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
 
     from . import cases, competitors, figures, report, suite, timing
