@@ -142,7 +142,7 @@ class ClosingPass {
         for (int32_t i = 0; i < count; ++i)
           if (changed[i]) __atomic_store_n(written_ + closed[i], 1, __ATOMIC_RELAXED);
       }
-      const Ints touching = (rank != 0) & ((load_as<Ints>(dilated + x) != rank) | (nonzero + 1 != rank));
+      const Ints touching = (rank != 0) & ((load_as<Ints>(dilated + x) != rank) | (nonzero != rank - 1));
       if (any_true(touching)) {
         for (int32_t i = 0; i < count; ++i) touches[x + i] = touching[i] & 1;
       }
