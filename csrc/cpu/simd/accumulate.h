@@ -95,9 +95,12 @@ class Accumulator {
         for (; step <= last_whole; ++step) add_pixel_row(box_row + step * row_stride, at_box + Out(step));
       }
     }
+    const Out* at_box = distances + (radius_ - step) * columns;
+    Out* row = box_row + step * row_stride;
     for (; step <= last_step; ++step) {
-      const V at_box = load<V>(distances + smaller(limit, radius_ - step) * columns);
-      add_pixel_row(box_row + step * row_stride, at_box + Out(step));
+      add_pixel_row(row, load<V>(at_box) + Out(step));
+      at_box -= columns;
+      row += row_stride;
     }
   }
 

@@ -90,9 +90,8 @@ class InstanceDistance {
     row_count_ = rows_end_ - rows_begin_;
 
     const int64_t row_bytes = max_vectors * int64_t(sizeof(S)), distance_bytes = PANEL * CHUNK * sizeof(Out);
-    char* memory =
-        static_cast<char*>(reserve(panel_rows, row_count_ * (3 * row_bytes + distance_bytes) +
-                                                   prefix_rows_ * (row_bytes + 2 * distance_bytes)));
+    char* memory = static_cast<char*>(reserve(
+        panel_rows, row_count_ * (3 * row_bytes + distance_bytes) + prefix_rows_ * 2 * distance_bytes));
     if (!memory) return false;
     const auto take = [&memory](int64_t bytes) {
       char* const taken = memory;
@@ -102,7 +101,6 @@ class InstanceDistance {
     rows_ = reinterpret_cast<S*>(take(row_count_ * row_bytes));
     sums_ = reinterpret_cast<S*>(take(row_count_ * row_bytes));
     sum_workspace_ = reinterpret_cast<S*>(take(row_count_ * row_bytes));
-    prefixes_ = reinterpret_cast<S*>(take(prefix_rows_ * row_bytes));
     inside_ = reinterpret_cast<Out*>(take(row_count_ * distance_bytes));
     above_ = reinterpret_cast<Out*>(take(prefix_rows_ * distance_bytes));
     below_ = reinterpret_cast<Out*>(take(prefix_rows_ * distance_bytes));
@@ -222,56 +220,59 @@ class InstanceDistance {
     const int64_t before = int64_t(sum_begin_ - rows_begin_) * vectors_;
     windowed_sums<S>(rows_ + before, vectors_, sum_end_ - sum_begin_, *tables_, sum_workspace_, sums_,
                      fits_window_);
+    const DistanceOfSum<S, Out> distance(*tables_, settings_->decay_length);
     const S* sums = sums_ + int64_t(wanted_.inside_begin - sum_begin_) * vectors_;
     Out* to = inside_;
     for (int32_t j = wanted_.inside_begin; j < wanted_.inside_end; ++j) {
-      for (int32_t v = 0; v < vectors_; ++v) {
-        store_distance(sums[v], *tables_, settings_->decay_length, offset_ + v * lanes, to + v * lanes);
+      const Out* offset = offset_;
+      for (int32_t v = vectors_; v > 0; --v) {
+        distance.store(*sums++, offset, to);
+        offset += lanes;
+        to += lanes;
       }
-      sums += vectors_;
-      to += vectors_ * lanes;
     }
   }
 
   // Distances from prefixes of the rows at first_row, first_row + step, .., and for each chunk the index from
-  // which on they agree.
+  // which on they agree with the distance from all of them.
   void find_prefixes(const S* first_row, int64_t step, int32_t chunks, Out* distances, int32_t* limits) {
-    const int32_t count = prefix_rows_, vectors = vectors_;
+    const int32_t last = prefix_rows_ - 1, vectors = vectors_;
+    S whole[max_vectors];
     for_vector_groups(vectors, [&](int32_t first, auto size) {
       constexpr int N = size.value;
+      const S decay = broadcast<S>(tables_->decay);
+      const S* row = first_row + last * step + first;
+      S sum[N];
+      for (int n = 0; n < N; ++n) sum[n] = row[n];
+      for (int32_t m = last; m > 0; --m) {
+        row -= step;
+        for (int n = 0; n < N; ++n) sum[n] = multiply_add(sum[n], decay, row[n]);
+      }
+      for (int n = 0; n < N; ++n) whole[first + n] = sum[n];
+    });
+    const DistanceOfSum<S, Out> distance(*tables_, settings_->decay_length);
+    constexpr int N = vectors_per_chunk;
+    for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+      const S* row = first_row + chunk * N;
+      const S* const all = whole + chunk * N;
+      const Out* const offset = offset_ + chunk * CHUNK;
+      Out* to = distances + chunk * CHUNK;
       S prefix[N];
       for (int n = 0; n < N; ++n) prefix[n] = broadcast<S>(Number<S>::zero);
-      const S* row = first_row + first;
-      S* to = prefixes_ + first;
-      for (int32_t m = 0; m < count; ++m) {
+      int32_t m = 0;
+      for (; m < last; ++m) {
+        bool agree = true;
         for (int n = 0; n < N; ++n) {
           prefix[n] = add_decayed<S>(prefix[n], row[n], *tables_, m);
-          to[n] = prefix[n];
+          agree &= !any_greater(all[n], nearly(prefix[n]));
         }
+        if (agree) break;
+        for (int n = 0; n < N; ++n) distance.store(prefix[n], offset + n * lanes, to + n * lanes);
         row += step;
-        to += vectors;
+        to += vectors * lanes;
       }
-    });
-    const S* const whole = prefixes_ + int64_t(count - 1) * vectors;
-    for (int32_t chunk = 0; chunk < chunks; ++chunk) {
-      int32_t limit = 0;
-      for (int32_t v = chunk * vectors_per_chunk; v < (chunk + 1) * vectors_per_chunk; ++v) {
-        const S* prefix = prefixes_ + int64_t(count - 2) * vectors + v;
-        int32_t agree = count - 1;
-        for (; agree > limit && !any_greater(whole[v], nearly(*prefix)); --agree) prefix -= vectors;
-        limit = agree;
-      }
-      limits[chunk] = limit;
-      for (int32_t v = chunk * vectors_per_chunk; v < (chunk + 1) * vectors_per_chunk; ++v) {
-        const S* prefix = prefixes_ + v;
-        Out* to = distances + v * lanes;
-        for (int32_t m = 0; m <= limit; ++m) {
-          store_distance(m < limit ? *prefix : whole[v], *tables_, settings_->decay_length,
-                         offset_ + v * lanes, to);
-          prefix += vectors;
-          to += vectors * lanes;
-        }
-      }
+      limits[chunk] = m;
+      for (int n = 0; n < N; ++n) distance.store(all[n], offset + n * lanes, to + n * lanes);
     }
   }
 
@@ -347,7 +348,7 @@ class InstanceDistance {
   int32_t rows_begin_, rows_end_, row_count_;  // rows of the box that are summed
   int32_t sum_begin_, sum_end_;  // those among them that the inside needs
   const Run *runs_begin_, *runs_end_;
-  S *rows_, *sums_, *sum_workspace_, *prefixes_;
+  S *rows_, *sums_, *sum_workspace_;
   Out *inside_, *above_, *below_;
   int32_t vectors_, vectors_left_, vectors_right_;  // of the panel, and those beside the box among them
   Out offset_[PANEL * CHUNK];

@@ -149,11 +149,13 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
       return FLC_OK;
     };
     int32_t x = 1;
-    for (; x + 64 <= width && status == FLC_OK; x += 64) {
+    for (; x < width && width > 64 && status == FLC_OK; x += 64) {
+      const int32_t from = smaller(x, width - 64);  // the last 64 overlap those before them
       for (size_t byte = 0; byte < 64 * sizeof(Bits); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(row + x) + 4096 + byte);
-      for (uint64_t changes = changes_of_64(row + x); changes && status == FLC_OK; changes &= changes - 1) {
-        const int32_t next = x + __builtin_ctzll(changes);
+        __builtin_prefetch(reinterpret_cast<const char*>(row + from) + 4096 + byte);
+      uint64_t changes = changes_of_64(row + from) & ~uint64_t(0) << (x - from);
+      for (; changes && status == FLC_OK; changes &= changes - 1) {
+        const int32_t next = from + __builtin_ctzll(changes);
         status = close_run(next);
         first = next;
       }

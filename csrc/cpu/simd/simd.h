@@ -172,19 +172,6 @@ FLC_INLINE bool any_greater(Doubles a, Doubles b) {
 // ---- exponential and logarithm
 // -----------------------------------------------------------------------------
 
-// log2 of a float's mantissa m in [sqrt(1/2), sqrt(2)), absolute error 4e-7 (minimax fit of log2(1 + t) / t).
-template <class F>
-FLC_INLINE F log2_of_mantissa(F m) {
-  const F t = m - 1.0f;
-  F p = multiply_add(t, F{} + 0.171076402f, -0.272491157f);
-  p = multiply_add(p, t, 0.297041476f);
-  p = multiply_add(p, t, -0.358986646f);
-  p = multiply_add(p, t, 0.480486959f);
-  p = multiply_add(p, t, -0.721375048f);
-  p = multiply_add(p, t, 1.44269919f);
-  return p * t;
-}
-
 // larger(x, floor) for a constant, which GCC would turn into a comparison and a blend.
 FLC_INLINE Floats at_least(Floats x, float floor) {
 #if defined(__AVX512F__)
@@ -221,50 +208,120 @@ FLC_INLINE Doubles power_of_two(Doubles x) {
 // ---- from a sum to a distance
 // ------------------------------------------------------------------------------
 
-// Writes offset - decay_length ln(sum / 2^scale_exponent), BEYOND where the sum is zero; lanes<S> values.
-FLC_INLINE void store_distance(Floats sum, const KernelTables<float>& tables, double decay_length,
-                               const float* offset, float* to) {
-  using Ints = Vec<int32_t>;
-  const Ints bits = (Ints)sum;
-  const Ints exponent = (bits - 0x3f3504f3) >> 23;  // sqrt(1/2) divides the octaves
-  const Floats mantissa = (Floats)(bits - (exponent << 23));
-  const Floats slope = Floats{} + float(-decay_length * 0.69314718055994530942);
-  Floats d = multiply_add(log2_of_mantissa(mantissa), slope, load<Floats>(offset));
-  d = multiply_add(__builtin_convertvector(exponent - tables.scale_exponent, Floats), slope, d);
-  store(to, sum > 0.0f ? d : Floats{} + float(BEYOND));
-}
+// offset - decay_length ln(mantissa 2^(exponent - scale_exponent)), mantissa in [1, 2): a minimax polynomial
+// of log2, absolute error 1.9e-6. Its coefficients carry the factor.
+template <class F>
+class DistanceFromParts {
+ public:
+  DistanceFromParts(double decay_length, int32_t scale_exponent)
+      : slope_(float(-decay_length * 0.69314718055994530942)),
+        zero_(float(scale_exponent - 0.584963043)),
+        first_(0.961821235f * slope_),
+        second_(-0.320652295f * slope_),
+        third_(0.141718052f * slope_),
+        fourth_(-0.0703767293f * slope_),
+        fifth_(0.043928971f * slope_),
+        sixth_(-0.0256910888f * slope_) {}
 
-FLC_INLINE void store_distance(Doubles sum, const KernelTables<double>& tables, double decay_length,
-                               const float* offset, float* to) {
+  FLC_INLINE F operator()(F exponent, F mantissa, F offset) const {
+    const F t = mantissa - 1.5f;
+    F p = multiply_add(t, F{} + sixth_, F{} + fifth_);
+    p = multiply_add(p, t, fourth_);
+    p = multiply_add(p, t, third_);
+    p = multiply_add(p, t, second_);
+    p = multiply_add(p, t, first_);
+    return multiply_add(p, t, multiply_add(exponent - zero_, F{} + slope_, offset));
+  }
+
+ private:
+  const float slope_, zero_, first_, second_, third_, fourth_, fifth_, sixth_;
+};
+
+// store() writes offset - decay_length ln(sum / 2^scale_exponent), no less than BEYOND where the sum is zero;
+// lanes<S> values.
+template <class S, class Out>
+class DistanceOfSum;
+
+template <>
+class DistanceOfSum<Floats, float> {
+ public:
+  DistanceOfSum(const KernelTables<float>& tables, double decay_length)
+      : from_parts_(decay_length, tables.scale_exponent) {}
+
+  FLC_INLINE void store(Floats sum, const float* offset, float* to) const {
+#if defined(__AVX512F__)
+    const Floats exponent = (Floats)_mm512_maskz_getexp_ps(0xffff, (__m512)sum);  // of 0: -inf
+    const Floats mantissa =
+        (Floats)_mm512_maskz_getmant_ps(0xffff, (__m512)sum, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+#else
+    using Ints = Vec<int32_t>;
+    const Ints bits = (Ints)sum;
+    const Floats power = __builtin_convertvector((bits >> 23) - 127, Floats);
+    const Floats exponent = sum > 0.0f ? power : Floats{} - INFINITY;
+    const Floats mantissa = (Floats)((bits & 0x7fffff) | 0x3f800000);
+#endif
+    FLC_ISA::store(to, from_parts_(exponent, mantissa, load<Floats>(offset)));
+  }
+
+ private:
+  const DistanceFromParts<Floats> from_parts_;
+};
+
+template <>
+class DistanceOfSum<Doubles, float> {
   using Longs = Vec<int64_t>;
   typedef float HalfFloats __attribute__((vector_size(VECTOR_BYTES / 2)));
   typedef int32_t HalfInts __attribute__((vector_size(VECTOR_BYTES / 2)));
-  const Longs bits = (Longs)sum;
-  const Longs exponent = (bits - 0x3fe6a09e667f3bcd) >> 52;
-  const HalfFloats mantissa = __builtin_convertvector((Doubles)(bits - (exponent << 52)), HalfFloats);
-  const HalfInts powers = __builtin_convertvector(exponent - tables.scale_exponent, HalfInts);
-  const float slope = float(-decay_length * 0.69314718055994530942);
-  HalfFloats d;
-  memcpy(&d, offset, sizeof(d));
-  d += log2_of_mantissa(mantissa) * slope;
-  d += __builtin_convertvector(powers, HalfFloats) * slope;
-  const HalfInts positive = __builtin_convertvector(sum > 0.0, HalfInts);
-  d = positive ? d : HalfFloats{} + float(BEYOND);
-  memcpy(to, &d, sizeof(d));
-}
 
-FLC_INLINE void store_distance(Doubles sum, const KernelTables<double>& tables, double decay_length,
-                               const double* offset, double* to) {
-  const double scale = tables.scale_exponent * 0.69314718055994530942;
-  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
-    to[lane] = sum[lane] > 0 ? offset[lane] - decay_length * (::log(sum[lane]) - scale) : BEYOND;
-}
+ public:
+  DistanceOfSum(const KernelTables<double>& tables, double decay_length)
+      : from_parts_(decay_length, 0), one_(1023 + tables.scale_exponent) {}
+
+  FLC_INLINE void store(Doubles sum, const float* offset, float* to) const {
+    const Longs bits = (Longs)sum;
+    const HalfInts powers = __builtin_convertvector((bits >> 52) - one_, HalfInts);
+    const Doubles mantissa = (Doubles)((bits & 0xfffffffffffff) | 0x3ff0000000000000);
+    HalfFloats d;
+    memcpy(&d, offset, sizeof(d));
+    d = from_parts_(__builtin_convertvector(powers, HalfFloats),
+                    __builtin_convertvector(mantissa, HalfFloats), d);
+    const HalfInts positive = __builtin_convertvector(sum > 0.0, HalfInts);
+    d = positive ? d : HalfFloats{} + float(BEYOND);
+    memcpy(to, &d, sizeof(d));
+  }
+
+ private:
+  const DistanceFromParts<HalfFloats> from_parts_;
+  const int64_t one_;  // the exponent of a sum that stands for 1
+};
+
+template <>
+class DistanceOfSum<Doubles, double> {
+ public:
+  DistanceOfSum(const KernelTables<double>& tables, double decay_length)
+      : decay_length_(decay_length), log_scale_(tables.scale_exponent * 0.69314718055994530942) {}
+
+  FLC_INLINE void store(Doubles sum, const double* offset, double* to) const {
+    for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
+      to[lane] = sum[lane] > 0 ? offset[lane] - decay_length_ * (::log(sum[lane]) - log_scale_) : BEYOND;
+  }
+
+ private:
+  const double decay_length_, log_scale_;
+};
 
 template <class Out>
-FLC_INLINE void store_distance(LogReal sum, const KernelTables<LogReal>&, double decay_length,
-                               const Out* offset, Out* to) {
-  *to = sum.log > -INFINITY ? Out(*offset - decay_length * sum.log) : Out(BEYOND);
-}
+class DistanceOfSum<LogReal, Out> {
+ public:
+  DistanceOfSum(const KernelTables<LogReal>&, double decay_length) : decay_length_(decay_length) {}
+
+  FLC_INLINE void store(LogReal sum, const Out* offset, Out* to) const {
+    *to = sum.log > -INFINITY ? Out(*offset - decay_length_ * sum.log) : Out(BEYOND);
+  }
+
+ private:
+  const double decay_length_;
+};
 
 // ---- reading a tensor of any type
 // ----------------------------------------------------------------------------
