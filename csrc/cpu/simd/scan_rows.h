@@ -118,13 +118,16 @@ FLC_INLINE uint64_t changes_of_64(const Bits* row) {
 // non-finite ones are errors.
 template <class Bits>
 inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
-                            LabelRuns* runs, ValueRange* values, double* bad_value) {
+                            LabelRuns* runs_out, ValueRange* values_out, double* bad_value) {
   const int32_t width = int32_t(tensor->size[2]);
   const bool contiguous = tensor->stride[2] == 1;
   Bits* const copy =
       contiguous ? nullptr : static_cast<Bits*>(aligned_allocate(width * int64_t(sizeof(Bits))));
   if (!contiguous && !copy) return FLC_OUT_OF_MEMORY;
   int32_t status = FLC_OK;
+  // Copies, because those of other threads may lie in the same cache line.
+  LabelRuns runs = *runs_out;
+  ValueRange values = values_out ? *values_out : ValueRange{};
   for (int32_t y = begin; y < end && status == FLC_OK; ++y) {
     const Bits* row =
         static_cast<const Bits*>(tensor->data) + image * tensor->stride[0] + y * tensor->stride[1];
@@ -139,13 +142,13 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
       int64_t id = label_id(tensor->dtype, row + first, &value);
       if (as_mask && tensor->dtype != FLC_BOOL) {
         id = value >= 0 && value < INFINITY ? value > 0 : -1;
-        if (value > 0) *values = {smaller(values->smallest, value), larger(values->largest, value)};
+        if (value > 0) values = {smaller(values.smallest, value), larger(values.largest, value)};
       }
       if (id < 0) {
         *bad_value = value;
         return FLC_NOT_AN_ID;
       }
-      if (id > 0 && !append_run(runs, y, first, next - 1, id)) return FLC_OUT_OF_MEMORY;
+      if (id > 0 && !append_run(&runs, y, first, next - 1, id)) return FLC_OUT_OF_MEMORY;
       return FLC_OK;
     };
     int32_t x = 1;
@@ -168,6 +171,8 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
     if (status == FLC_OK) status = close_run(width);
   }
   aligned_free(copy);
+  *runs_out = runs;
+  if (values_out) *values_out = values;
   return status;
 }
 
