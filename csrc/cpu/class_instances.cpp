@@ -98,6 +98,11 @@ void group_by_class(const std::vector<LabelledRun>& runs, std::vector<ClassInsta
   for (size_t i = 0; i < runs.size(); ++i) found[position[numbers[i]]].runs.append(runs[i].run, runs[i].id);
 }
 
+// Room for the runs of so many pixels that rarely has to grow.
+int64_t usual_run_count(int64_t pixels) {
+  return 1024 + pixels / 32;
+}
+
 }  // namespace
 
 int32_t scan_image(const flc_tensor& labels, int64_t image, int64_t threads, std::vector<OwnedRuns>& parts,
@@ -105,7 +110,8 @@ int32_t scan_image(const flc_tensor& labels, int64_t image, int64_t threads, std
   const int32_t height = static_cast<int32_t>(labels.size[1]);
   const int32_t rows = threads <= 1 ? height : rows_per_part(height, threads);
   const int64_t count = divide_up(height, rows);
-  parts = std::vector<OwnedRuns>(count);
+  parts.clear();
+  for (int64_t part = 0; part < count; ++part) parts.emplace_back(usual_run_count(rows * labels.size[2]));
   std::vector<double> bad_values(count);
   const int32_t status = parallel_for(count, threads, [&](int64_t part) {
     const int32_t begin = static_cast<int32_t>(part) * rows;

@@ -44,7 +44,7 @@ int32_t weigh_image(const flc_tensor* instances, const flc_tensor* classes, cons
   for (size_t i = 0; i < found.size(); ++i) {
     std::vector<OwnedRuns> parts;
     parts.push_back(std::move(found[i].runs));
-    const OwnedPlan plan(parts, height, width, settings, params.border);
+    const OwnedPlan plan(parts, height, width, settings, params.border, threads);
     status = parallel_for(divide_up(height, rows), threads, [&](int64_t part) {
       const int32_t begin = static_cast<int32_t>(part) * rows;
       return kernels().weigh_euclidean_rows(&plan.get(), &settings.get(), i > 0, settings.precision(), begin,

@@ -5,6 +5,8 @@
 #include <new>
 
 #include "cpu/id_numbering.h"
+#include "cpu/parallel.h"
+#include "cpu/work.h"
 
 namespace flc {
 
@@ -19,15 +21,15 @@ OwnedRuns::OwnedRuns(int64_t capacity) {
 }
 
 OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
-                     const CallSettings& settings, int32_t border) {
+                     const CallSettings& settings, int32_t border, int64_t threads) {
   number_instances(parts);
   group_runs(parts);
-  for (Instance& instance : instances_) measure(instance, settings);
+  measure_all(threads, [&](Instance& instance) { measure(instance, settings, {1, 1}); });
   finish(height, width, settings, border, static_cast<int64_t>(instances_.size()) == largest_id_);
 }
 
 OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
-                     const flc_tensor& masks, const CallSettings& settings, int32_t border) {
+                     const flc_tensor& masks, const CallSettings& settings, int32_t border, int64_t threads) {
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
   int64_t run_count = 0;
   for (const OwnedRuns& region : regions) run_count += region.size();
@@ -47,7 +49,7 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<Va
     instance.region = static_cast<int64_t>(region);
     instances_.push_back(instance);
   }
-  for (Instance& instance : instances_) measure(instance, settings, values[instance.region]);
+  measure_all(threads, [&](Instance& instance) { measure(instance, settings, values[instance.region]); });
   finish(height, width, settings, border, all_present);
 }
 
@@ -81,9 +83,21 @@ void OwnedPlan::group_runs(const std::vector<OwnedRuns>& parts) {
     for (const Run& run : part) instance_runs_[instances_[run.instance].last_run++] = run;
 }
 
+template <class Measure>
+void OwnedPlan::measure_all(int64_t threads, const Measure& measure) {
+  constexpr int64_t instances_per_job = 512;
+  const int64_t count = static_cast<int64_t>(instances_.size());
+  parallel_for(divide_up(count, instances_per_job), threads, [&](int64_t job) {
+    const int64_t end = std::min(count, (job + 1) * instances_per_job);
+    for (int64_t i = job * instances_per_job; i < end; ++i) measure(instances_[i]);
+    return FLC_OK;
+  });
+  for (const Instance& instance : instances_) uses_[instance.arithmetic] = true;
+}
+
 // The bounding box of an instance, and how far, in steps of a, the largest term of any of its sums may
 // decline: what decides whether floats can hold the sums.
-void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueRange values) {
+void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueRange values) const {
   const Run* const begin = instance_runs_.data() + instance.first_run;
   const Run* const end = instance_runs_.data() + instance.last_run;
   instance.top = begin->row;
@@ -98,7 +112,6 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
   const int64_t height = instance.bottom - instance.top, width = instance.right - instance.left;
   if (instance.soft_mask) {
     instance.arithmetic = settings.arithmetic(2 * radius, values.smallest, values.largest);
-    uses_[instance.arithmetic] = true;
     return;
   }
   int64_t steps = std::min(height, radius) + std::min(width, radius);
@@ -142,7 +155,6 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
     if (without_gaps) steps = std::min(steps, std::max({height, widest_gap, records}));
   }
   instance.arithmetic = settings.arithmetic(steps + CHUNK - 1);
-  uses_[instance.arithmetic] = true;
 }
 
 void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border,

@@ -62,11 +62,11 @@ class OwnedPlan {
   // From an image's label runs, cut into consecutive parts. Instances are numbered by first appearance; in
   // the border rule "farthest" they are the ids 1..max, present or not.
   OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
-            int32_t border);
+            int32_t border, int64_t threads);
 
   // From the runs of region masks: one instance for each region that has any.
   OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
-            const flc_tensor& masks, const CallSettings& settings, int32_t border);
+            const flc_tensor& masks, const CallSettings& settings, int32_t border, int64_t threads);
 
   const ImagePlan& get() const { return plan_; }
   bool uses(Arithmetic arithmetic) const { return uses_[arithmetic]; }
@@ -74,7 +74,9 @@ class OwnedPlan {
  private:
   void number_instances(std::vector<OwnedRuns>& parts);
   void group_runs(const std::vector<OwnedRuns>& parts);
-  void measure(Instance& instance, const CallSettings& settings, ValueRange values = {1, 1});
+  template <class Measure>
+  void measure_all(int64_t threads, const Measure& measure);
+  void measure(Instance& instance, const CallSettings& settings, ValueRange values) const;
   void finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border, bool all_present);
 
   ImagePlan plan_{};

@@ -4,6 +4,7 @@
 #include <new>
 #include <vector>
 
+#include "cpu/class_instances.h"
 #include "cpu/dispatch.h"
 #include "cpu/image_plan.h"
 #include "cpu/parallel.h"
@@ -31,31 +32,13 @@ void* image_of(void* out, int32_t out_dtype, int64_t pixels, int64_t image) {
   return static_cast<char*>(out) + image * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4);
 }
 
-// Room for the runs of so many pixels that rarely has to grow.
-int64_t usual_run_count(int64_t pixels) {
-  return 1024 + pixels / 32;
-}
-
 int32_t weigh_labels(const flc_tensor& labels, const flc_weight_params& params, int64_t image,
                      int64_t threads, void* out, int32_t out_dtype, double* bad_value) {
   const int32_t height = static_cast<int32_t>(labels.size[1]), width = static_cast<int32_t>(labels.size[2]);
-  const int32_t rows = threads <= 1 ? height : rows_per_part(height, threads);
-  const int64_t parts = divide_up(height, rows);
   std::vector<OwnedRuns> runs;
-  for (int64_t part = 0; part < parts; ++part) runs.emplace_back(usual_run_count(int64_t(rows) * width));
-  std::vector<double> bad_values(parts);
-  const int32_t status = parallel_for(parts, threads, [&](int64_t part) {
-    const int32_t begin = static_cast<int32_t>(part) * rows;
-    return kernels().scan_rows(&labels, image, begin, std::min(begin + rows, height), false, runs[part].get(),
-                               nullptr, &bad_values[part]);
-  });
-  if (status != FLC_OK) {
-    for (const double value : bad_values)
-      if (value != 0) *bad_value = value;
-    return status;
-  }
+  if (const int32_t status = scan_image(labels, image, threads, runs, bad_value)) return status;
   CallSettings settings(params, height, width, out_dtype);
-  const OwnedPlan plan(runs, height, width, settings, params.border);
+  const OwnedPlan plan(runs, height, width, settings, params.border, threads);
   build_tables(settings, plan);
   return weigh_image(plan, settings, threads, out);
 }
@@ -80,7 +63,7 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_weight_params& params, 
   CallSettings settings(params, height, width, out_dtype);
   for (const ValueRange& range : values)
     if (range.largest > 1) settings.reach_whole_window();
-  const OwnedPlan plan(runs, values, masks, settings, params.border);
+  const OwnedPlan plan(runs, values, masks, settings, params.border, threads);
   build_tables(settings, plan);
   return weigh_image(plan, settings, threads, out);
 }
