@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 LARGEST_ID = 2**63 - 1
+LARGEST_CLASS = 2**31 - 1
 
 
 def label_error(value: float) -> ValueError:
     """The error for a label that is no instance id: NaN, infinite, fractional, or above 2**63 - 1."""
     return ValueError(
         f"labels must be finite whole numbers up to 2**63 - 1 (0 and below are background), got {value}"
+    )
+
+
+def class_error(value: float) -> ValueError:
+    """The error for a class label that is NaN, infinite, fractional, or above 2**31 - 1."""
+    return ValueError(
+        f"classes must be finite whole numbers up to 2**31 - 1 (0 and below are background), got {value}"
     )
 
 

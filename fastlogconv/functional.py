@@ -11,9 +11,15 @@ from torch import Tensor
 from . import backends, ops
 from .backends import reference
 
+DISTANCES = ("logconv", "euclidean")
 BORDERS = ("second_nearest", "farthest")
 PADDING_MODES = ("constant", "reflect", "replicate", "circular")
 LARGEST_KS = 2**31 - 1
+PRESETS = {
+    "unet": dict(distance="euclidean", border="second_nearest", bwf=10.0),
+    "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10.0),
+    "deepflash2": dict(distance="logconv", border="farthest", bwf=1.0),
+}
 
 _INTEGERS = (
     torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64,
@@ -26,43 +32,58 @@ _DTYPES = frozenset(_INTEGERS + _FLOATS)
 def weight_map(
     labels: Tensor,
     *,
+    classes: Tensor | None = None,
+    ignore: Tensor | None = None,
+    ignore_index: int | None = None,
+    distance: str = "logconv",
     border: str = "second_nearest",
     bws: float = 10.0,
     fds: float = 10.0,
     bwf: float = 10.0,
     fbr: float = 0.1,
     lmbda: float = 0.35,
-    ks: int = 73,
+    ks: int | None = 73,
     backend: str = "auto",
 ) -> Tensor:
     """The weight of every pixel in a segmentation loss, from instance labels.
 
-    Foreground pixels get 1, background pixels p
+    Foreground pixels get 1, pixels to ignore 0, background pixels p
 
         fbr + (1 - fbr) fd(p) + bwf border(p)
         fd(p) = sum over i of exp(-d_i(p)^2 / (2 fds^2))
         border(p) = exp(-(near(p) + X(p))^2 / (2 bws^2))
 
-    with d_i(p) the LogConv distance to instance i (about the city-block distance, +inf where i is more than
-    ks // 2 pixels away along an axis), near the smallest of them and X the second smallest
+    with d_i(p) the distance to instance i, near the smallest of them and X the second smallest
     (`border="second_nearest"`: ridges between neighbours, as in U-Net, Ronneberger et al. 2015 and Falk et
     al. 2019) or the largest (`border="farthest"`: what deepflash2's real-time transform computes; one
     instance out of reach makes the border term 0).
 
     The defaults are the published border and deepflash2's offline border factor. `WeightTransform` has
-    deepflash2's real-time defaults instead: `border="farthest"`, `bwf=1`.
+    deepflash2's real-time defaults instead: `border="farthest"`, `bwf=1`. With `distance="euclidean"` the
+    weights are those of `calculate_weights` without ridges.
 
     Args:
         labels: instance ids [H, W] or [B, H, W], any integer or floating-point type or bool (one instance),
             any strides. Whole numbers up to 2**63 - 1; 0 and below are background. Ids may be sparse, but for
             "farthest" the instances of an image are 1..max, so that an id which is absent makes the border 0.
+        classes: class labels of the shape and device of `labels`, of any of its types: whole numbers up to
+            2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
+            is the sum of what each class's instances give by themselves ("farthest" included), and fd sums
+            over all. None: one class.
+        ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where a pixel is to
+            be ignored: its weight is 0, it belongs to no instance, and its label may be anything.
+        ignore_index: the label of further pixels to ignore.
+        distance: "logconv": about the city-block distance, found by convolution, +inf where i is more than ks
+            // 2 pixels away along an axis. "euclidean": exact, unbounded.
         border: "second_nearest" or "farthest".
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
         bwf: border weight factor, >= 0.
         fbr: foreground background ratio, the weight of the far background, >= 0.
-        lmbda: decay length of the LogConv kernel in pixels, > 0. The smaller, the closer to city-block.
-        ks: kernel size in pixels, >= 1; an even one is taken one larger.
+        lmbda: decay length of the LogConv kernel in pixels, > 0. The smaller, the closer to city-block. Of no
+            effect with "euclidean".
+        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of no
+            effect with "euclidean".
         backend: "auto", "native" or "reference"; see `fastlogconv.info()`.
 
     Returns:
@@ -72,7 +93,8 @@ def weight_map(
     Raises:
         TypeError: an argument is of the wrong type; `labels` is complex, sparse or no tensor.
         ValueError: an argument is out of its range, `labels` has the wrong rank, requires grad, lies on a
-            device that no backend serves, or (on the CPU) holds NaN, inf or a fraction.
+            device that no backend serves, or (on the CPU) holds NaN, inf or a fraction, as `classes` must
+            not; `classes` or `ignore` is of another shape or device.
         RuntimeError: the backend that was asked for cannot run here; the message says why.
 
     Source: weights of deepflash2 (Griebel et al.); distance of Karam, Sugimoto and Hirakawa, "Fast
@@ -82,33 +104,50 @@ def weight_map(
     if labels.requires_grad:
         raise _grad_error("labels")
     bws, fds, bwf, fbr = _check_weight(border, bws, fds, bwf, fbr, backend)
-    lmbda, ks = _check_kernel(lmbda, ks)
-    if labels.dim() == 2:
-        return ops.weight_map(labels[None], border, bws, fds, bwf, fbr, lmbda, ks, backend)[0]
-    return ops.weight_map(labels, border, bws, fds, bwf, fbr, lmbda, ks, backend)
+    lmbda, ks = _check_distance(distance, lmbda, ks)
+    if classes is not None:
+        _check_classes(classes, labels)
+    if ignore is not None:
+        ignore = _broadcast_ignore(ignore, labels.shape, labels.device, "labels")
+    if ignore_index is not None:
+        ignore = _with_ignore_index(ignore, labels, check_ignore_index(ignore_index))
+    if labels.dim() == 3:
+        return ops.weight_map(
+            labels, classes, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend
+        )
+    classes = None if classes is None else classes[None]
+    ignore = None if ignore is None else ignore[None]
+    return ops.weight_map(
+        labels[None], classes, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend
+    )[0]
 
 
 def region_weight_map(
     masks: Tensor,
     *,
+    ignore: Tensor | None = None,
+    distance: str = "logconv",
     border: str = "second_nearest",
     bws: float = 10.0,
     fds: float = 10.0,
     bwf: float = 10.0,
     fbr: float = 0.1,
     lmbda: float = 0.35,
-    ks: int = 73,
+    ks: int | None = 73,
     backend: str = "auto",
 ) -> Tensor:
     """The weights of `weight_map`, from one mask per region: regions may overlap and may be soft.
 
     A mask's values weigh its pixels in the convolution; the foreground is where any of them is > 0. A region
-    that is 0 everywhere is infinitely far away.
+    that is 0 everywhere is infinitely far away. With `distance="euclidean"` a region is where its mask is > 0,
+    and the values do not matter.
 
     Args:
         masks: [N, H, W], finite and >= 0, usually in [0, 1]; any floating-point type, bool, or integers
             (taken as float32). N = 0 gives `fbr` everywhere.
-        border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
+        ignore: bool, of a shape that broadcasts to [H, W], on the device of `masks`; True where a pixel is to
+            be ignored: its weight is 0, it belongs to no region, and its mask values may be anything.
+        distance, border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
 
     Returns:
         Weights [H, W], contiguous, on the device of `masks`; float32 for integer and bool masks, else their
@@ -121,10 +160,14 @@ def region_weight_map(
     if masks.requires_grad:
         raise _grad_error("masks")
     bws, fds, bwf, fbr = _check_weight(border, bws, fds, bwf, fbr, backend)
-    lmbda, ks = _check_kernel(lmbda, ks)
+    lmbda, ks = _check_distance(distance, lmbda, ks)
+    if ignore is not None:
+        ignore = _broadcast_ignore(ignore, masks.shape[1:], masks.device, "masks")
     if not masks.is_floating_point() and masks.dtype is not torch.bool:
         masks = masks.to(torch.float32)
-    return ops.region_weight_map(masks, border, bws, fds, bwf, fbr, lmbda, ks, backend)
+    return ops.region_weight_map(
+        masks, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend
+    )
 
 
 def distance_to_weight(
@@ -217,12 +260,49 @@ def lambda_kernel(ks: int, lmbda: float) -> Tensor:
 
 
 def check_settings(
-    *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int, backend: str
-) -> dict[str, str | float | int]:
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int | None,
+    backend: str,
+) -> dict[str, str | float | int | None]:
     """The settings of `weight_map`, checked, as plain str, float and int."""
     bws, fds, bwf, fbr = _check_weight(border, bws, fds, bwf, fbr, backend)
-    lmbda, ks = _check_kernel(lmbda, ks)
-    return dict(border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks, backend=backend)
+    lmbda, checked_ks = _check_distance(distance, lmbda, ks)
+    return dict(
+        distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda,
+        ks=None if ks is None else checked_ks, backend=backend,
+    )  # fmt: skip
+
+
+def check_preset(name: str) -> dict[str, str | float]:
+    """The settings of a preset.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise _choice_error("preset", name, tuple(PRESETS))
+    return PRESETS[name]
+
+
+def check_ignore_index(value: int) -> int:
+    """The value as a plain int.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it does not fit 64 bits.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"ignore_index must be an integer, got {value!r} of type {type(value).__name__}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"ignore_index must be from -2**63 to 2**63 - 1, got {value}")
+    return int(value)
 
 
 def check_weight_settings(
@@ -257,6 +337,12 @@ def _check_weight(border, bws, fds, bwf, fbr, backend) -> tuple[float, float, fl
     if backend not in backends.NAMES:
         backends.check_name(backend)
     return bws, fds, bwf, fbr
+
+
+def _check_distance(distance, lmbda, ks) -> tuple[float, int]:
+    if distance not in DISTANCES:
+        raise _choice_error("distance", distance, DISTANCES)
+    return _check_kernel(lmbda, LARGEST_KS if ks is None else ks)
 
 
 def _check_kernel(lmbda, ks) -> tuple[float, int]:
@@ -296,6 +382,45 @@ def _check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None
         raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
     if tensor.device.type not in ops.DEVICES:
         raise _device_error(name, tensor.device)
+
+
+def _check_classes(classes, labels: Tensor) -> None:
+    _check_tensor(classes, "classes", (2, 3), "[H, W] or [B, H, W]")
+    if classes.requires_grad:
+        raise _grad_error("classes")
+    if classes.shape != labels.shape or classes.device != labels.device:
+        raise ValueError(
+            f"classes must have the shape and device of labels, {tuple(labels.shape)} on {labels.device}, "
+            f"got {tuple(classes.shape)} on {classes.device}"
+        )
+
+
+def _broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str) -> Tensor:
+    """`ignore`, checked, as a view of `shape`, that of the weights."""
+    if not isinstance(ignore, Tensor) or ignore.dtype is not torch.bool:
+        kind = ignore.dtype if isinstance(ignore, Tensor) else type(ignore).__name__
+        raise TypeError(f"ignore must be a bool tensor or None, got {kind}: pass mask > 0")
+    if ignore.layout is not torch.strided or ignore.device != device:
+        raise ValueError(
+            f"ignore must be dense and on the device of {like}, {device}, "
+            f"got layout {ignore.layout} on {ignore.device}"
+        )
+    trailing = shape[len(shape) - ignore.dim() :] if ignore.dim() <= len(shape) else None
+    if trailing is None or any(n != 1 and n != m for n, m in zip(ignore.shape, trailing, strict=True)):
+        raise ValueError(
+            f"ignore must have a shape that broadcasts to {tuple(shape)}, got {tuple(ignore.shape)}"
+        )
+    return ignore.expand(shape)
+
+
+def _with_ignore_index(ignore: Tensor | None, labels: Tensor, value: int) -> Tensor | None:
+    """`ignore`, and with it the pixels whose label is `value`."""
+    if not labels.is_floating_point() and labels.dtype is not torch.bool:
+        limits = torch.iinfo(labels.dtype)
+        if not limits.min <= value <= limits.max:
+            return ignore  # comparing would wrap around
+    here = labels == value
+    return here if ignore is None else ignore | here
 
 
 def _check_foreground(foreground, distance: Tensor) -> None:

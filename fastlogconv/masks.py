@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from .backends import native
+from .errors import LARGEST_CLASS
 from .functional import check_weight_settings
-
-LARGEST_CLASS = 2**31 - 1
 
 
 def preprocess_mask(

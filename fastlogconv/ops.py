@@ -13,8 +13,10 @@ from torch import Tensor
 
 from . import backends
 from .backends.reference import result_dtype
+from .errors import LARGEST_CLASS, class_error
 
 DEVICES = ("cpu", "cuda")
+_WITHIN_INT32 = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
 
 _library = torch.library.Library("fastlogconv", "DEF")
 
@@ -36,16 +38,20 @@ def _new(like: Tensor, shape) -> Tensor:
 # ------------------------------------------------------------------------------------------------ weights
 
 
-def _weight_map(labels, border, bws, fds, bwf, fbr, lmbda, ks, backend):
-    return backends.select(backend, labels.device).weight_map(
-        labels, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
-    )
+def _weight_map(labels, classes, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend):
+    features = _features(distance=distance, classes=classes, ignore=ignore)
+    return backends.select(backend, labels.device, features).weight_map(
+        labels, None if classes is None else _class_labels(classes), ignore,
+        distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
+    )  # fmt: skip
 
 
-def _region_weight_map(masks, border, bws, fds, bwf, fbr, lmbda, ks, backend):
-    return backends.select(backend, masks.device).region_weight_map(
-        masks, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
-    )
+def _region_weight_map(masks, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend):
+    features = _features(distance=distance, ignore=ignore)
+    return backends.select(backend, masks.device, features).region_weight_map(
+        masks, ignore,
+        distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
+    )  # fmt: skip
 
 
 def _distance_to_weight(distance, foreground, border, bws, fds, bwf, fbr, backend):
@@ -54,15 +60,39 @@ def _distance_to_weight(distance, foreground, border, bws, fds, bwf, fbr, backen
     )
 
 
+def _features(distance, classes=None, ignore=None) -> tuple[str, ...]:
+    """What is asked for beyond what every backend computes."""
+    if distance == "logconv" and classes is None and ignore is None:
+        return ()
+    wanted = {"euclidean": distance == "euclidean", "classes": classes, "ignore": ignore}
+    return tuple(name for name, value in wanted.items() if value is not None and value is not False)
+
+
+def _class_labels(classes: Tensor) -> Tensor:
+    """`classes` as int32. They are checked on the CPU alone: elsewhere it would have to be waited for."""
+    if classes.device.type == "cpu" and classes.dtype not in _WITHIN_INT32:
+        exact = classes.to(torch.float64) if classes.is_floating_point() else classes.to(torch.int64)
+        wrong = ~(exact <= LARGEST_CLASS)  # NaN compares false
+        if classes.is_floating_point():
+            wrong |= exact.isinf() | (exact != exact.floor())
+        elif classes.dtype == torch.uint64:
+            wrong |= exact < 0
+        if wrong.any():
+            raise class_error(classes[wrong][0].item())
+        return exact.clamp(min=-1).to(torch.int32)
+    return classes.to(torch.int32)
+
+
 _SIGMAS = "str border, float bws, float fds, float bwf, float fbr"
+_DISTANCE = f"str distance, {_SIGMAS}, float lmbda, int ks"
 
 weight_map = _define(
-    f"weight_map(Tensor labels, {_SIGMAS}, float lmbda, int ks, str backend) -> Tensor",
+    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, {_DISTANCE}, str backend) -> Tensor",
     _weight_map,
     lambda labels, *settings: _new(labels, labels.shape),
 )
 region_weight_map = _define(
-    f"region_weight_map(Tensor masks, {_SIGMAS}, float lmbda, int ks, str backend) -> Tensor",
+    f"region_weight_map(Tensor masks, Tensor? ignore, {_DISTANCE}, str backend) -> Tensor",
     _region_weight_map,
     lambda masks, *settings: _new(masks, masks.shape[1:]),
 )

@@ -17,26 +17,31 @@ class _Weights(nn.Module):
         channels: int | None = None,
         bws: float = 10,
         fds: float = 10,
-        bwf: float = 1,
+        bwf: float | None = None,
         fbr: float = 0.1,
         lmbda: float = 0.35,
-        ks: int = 73,
+        ks: int | None = 73,
         *,
-        border: str = "farthest",
+        preset: str = "deepflash2",
+        distance: str | None = None,
+        border: str | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         self.channels = _check_channels(channels)
+        chosen = dict(distance=distance, border=border, bwf=bwf)
+        chosen = {name: value for name, value in chosen.items() if value is not None}
         settings = functional.check_settings(
-            border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks, backend=backend
-        )
+            **{**functional.check_preset(preset), **chosen},
+            bws=bws, fds=fds, fbr=fbr, lmbda=lmbda, ks=ks, backend=backend,
+        )  # fmt: skip
         for name, value in settings.items():
             setattr(self, name, value)
 
-    def _settings(self) -> dict[str, str | float | int]:
+    def _settings(self) -> dict[str, str | float | int | None]:
         return dict(
-            border=self.border, bws=self.bws, fds=self.fds, bwf=self.bwf, fbr=self.fbr, lmbda=self.lmbda,
-            ks=self.ks, backend=self.backend,
+            distance=self.distance, border=self.border, bws=self.bws, fds=self.fds, bwf=self.bwf, fbr=self.fbr,
+            lmbda=self.lmbda, ks=self.ks, backend=self.backend,
         )  # fmt: skip
 
     def encodes(self, input: Tensor) -> Tensor:
@@ -51,8 +56,12 @@ class WeightTransform(_Weights):
     """Instance labels to loss weights: `weight_map` with deepflash2's real-time defaults.
 
     The defaults reproduce deepflash2's transform, whose border term is nearly always 0 on real tiles, since
-    one instance out of reach switches it off. For the published U-Net weights pass `border="second_nearest",
-    bwf=10` or call `weight_map`, whose defaults they are.
+    one instance out of reach switches it off. For the published U-Net weights choose another preset:
+
+        preset          distance       border            bwf
+        "unet"          "euclidean"    "second_nearest"  10    as published
+        "unet_logconv"  "logconv"      "second_nearest"  10    faster, about the same; `weight_map`'s defaults
+        "deepflash2"    "logconv"      "farthest"        1     deepflash2's real-time transform
 
     A fastai `TensorImage` or `TensorMask` passes through unchanged, as in deepflash2.
 
@@ -60,16 +69,21 @@ class WeightTransform(_Weights):
         channels: accepted for compatibility, not needed; any H and W work.
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
-        bwf: border weight factor, >= 0.
+        bwf: border weight factor, >= 0; None: the preset's.
         fbr: foreground background ratio, >= 0.
-        lmbda: decay length of the LogConv kernel in pixels, > 0.
-        ks: kernel size in pixels, >= 1; an even one is taken one larger.
-        border: "farthest" or "second_nearest".
+        lmbda: decay length of the LogConv kernel in pixels, > 0. Of no effect with "euclidean".
+        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of no
+            effect with "euclidean".
+        preset: one of the names above. What is given beside it wins.
+        distance: "logconv" or "euclidean"; None: the preset's.
+        border: "farthest" or "second_nearest"; None: the preset's.
+        ignore_index: the label of pixels to ignore.
         backend: "auto", "native" or "reference".
 
     Shape:
         labels [B, H, W] or [H, W], of any integer or floating-point type or bool -> weights of the same
-        shape, float32 for integer and bool labels, else the labels' dtype.
+        shape, float32 for integer and bool labels, else the labels' dtype. When called, it takes `classes` and
+        `ignore` as `weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
@@ -78,10 +92,39 @@ class WeightTransform(_Weights):
     Source: deepflash2 (Griebel et al.), with the distance of Karam, Sugimoto and Hirakawa, 2019.
     """
 
-    def forward(self, labels: Tensor) -> Tensor:
+    def __init__(
+        self,
+        channels: int | None = None,
+        bws: float = 10,
+        fds: float = 10,
+        bwf: float | None = None,
+        fbr: float = 0.1,
+        lmbda: float = 0.35,
+        ks: int | None = 73,
+        *,
+        preset: str = "deepflash2",
+        distance: str | None = None,
+        border: str | None = None,
+        ignore_index: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            channels, bws, fds, bwf, fbr, lmbda, ks,
+            preset=preset, distance=distance, border=border, backend=backend,
+        )  # fmt: skip
+        self.ignore_index = None if ignore_index is None else functional.check_ignore_index(ignore_index)
+
+    def forward(
+        self, labels: Tensor, classes: Tensor | None = None, ignore: Tensor | None = None
+    ) -> Tensor:
         if type(labels) is not Tensor and _is_fastai_image(labels):
             return labels
-        return functional.weight_map(labels, **self._settings())
+        return functional.weight_map(
+            labels, classes=classes, ignore=ignore, ignore_index=self.ignore_index, **self._settings()
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, ignore_index={self.ignore_index}"
 
 
 class WeightTransformSingle(_Weights):
@@ -89,11 +132,11 @@ class WeightTransformSingle(_Weights):
 
     Args:
         channels: height and width of the result where there are zero regions; None takes the input's.
-        bws, fds, bwf, fbr, lmbda, ks, border, backend: as for `WeightTransform`.
+        bws, fds, bwf, fbr, lmbda, ks, preset, distance, border, backend: as for `WeightTransform`.
 
     Shape:
         masks [ROIS, H, W], finite and >= 0, may overlap, may be soft -> weights [H, W], or, without any
-        region, `fbr` in [channels, channels].
+        region, `fbr` in [channels, channels]. When called, it takes `ignore` as `region_weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
@@ -102,9 +145,9 @@ class WeightTransformSingle(_Weights):
     Source: deepflash2 (Griebel et al.), with the distance of Karam, Sugimoto and Hirakawa, 2019.
     """
 
-    def forward(self, masks: Tensor) -> Tensor:
-        weights = functional.region_weight_map(masks, **self._settings())
-        if self.channels is not None and masks.shape[0] == 0:
+    def forward(self, masks: Tensor, ignore: Tensor | None = None) -> Tensor:
+        weights = functional.region_weight_map(masks, ignore=ignore, **self._settings())
+        if self.channels is not None and masks.shape[0] == 0 and ignore is None:
             return weights.new_full((self.channels, self.channels), self.fbr)
         return weights
 

@@ -21,9 +21,9 @@ def served(monkeypatch):
     names = []
     for name, module in backends.BACKENDS.items():
 
-        def weight_map(labels, *, original=module.weight_map, name=name, **settings):
+        def weight_map(*tensors, original=module.weight_map, name=name, **settings):
             names.append(name)
-            return original(labels, **settings)
+            return original(*tensors, **settings)
 
         monkeypatch.setattr(module, "weight_map", weight_map)
     return names

@@ -26,16 +26,21 @@ def cells(device="cpu"):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_opcheck_weight_map(dtype, border, backend, device):
     labels = torch.stack([cells(device), cells(device).flip(1)]).to(dtype)
-    opcheck(ops.weight_map, (labels, border, *SIGMAS, 0.35, 31, backend))
-    opcheck(ops.weight_map, (labels.transpose(1, 2), border, *SIGMAS, 0.35, 31, "auto"))
+    settings = (border, *SIGMAS, 0.35, 31)
+    opcheck(ops.weight_map, (labels, None, None, "logconv", *settings, backend))
+    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, "euclidean", *settings, "auto"))
+    classes, ignore = (labels > 1).int() + 1, torch.zeros_like(labels[:1, :1], dtype=torch.bool)
+    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), "logconv", *settings, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.float32, torch.float64], ids=str)
 def test_opcheck_region_weight_map(dtype, backend, device):
     masks = torch.stack([cells(device) == 1, cells(device) == 2]).to(dtype)
-    opcheck(ops.region_weight_map, (masks, "farthest", *SIGMAS, 0.35, 31, backend))
-    opcheck(ops.region_weight_map, (masks[:0], "farthest", *SIGMAS, 0.35, 31, backend))
-    opcheck(ops.region_weight_map, (masks.transpose(1, 2), "farthest", *SIGMAS, 0.35, 31, backend))
+    settings = ("farthest", *SIGMAS, 0.35, 31, backend)
+    opcheck(ops.region_weight_map, (masks, None, "logconv", *settings))
+    opcheck(ops.region_weight_map, (masks[:0], None, "euclidean", *settings))
+    ignore = cells(device).T == 2
+    opcheck(ops.region_weight_map, (masks.transpose(1, 2), ignore, "euclidean", *settings))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
@@ -151,9 +156,9 @@ def test_compiled_code_follows_use_backend(monkeypatch):
         monkeypatch.setattr(
             module,
             "weight_map",
-            lambda labels, original=module.weight_map, name=name, **settings: (
+            lambda *tensors, original=module.weight_map, name=name, **settings: (
                 served.append(name),
-                original(labels, **settings),
+                original(*tensors, **settings),
             )[1],
         )
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")

@@ -1,7 +1,8 @@
 """Which backend computes, and for every other one why not.
 
 A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
-`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`.
+`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`. One that
+does not compute everything yet names that in `LACKS`, a set of "euclidean", "classes" and "ignore".
 """
 
 from __future__ import annotations
@@ -54,13 +55,25 @@ def use_backend(name: str) -> Iterator[None]:
         _override.reset(token)
 
 
-def reasons(device: torch.device) -> dict[str, str | None]:
-    """For every backend by name: why it cannot serve `device`, or None."""
-    return {name: backend.why_not(device) for name, backend in BACKENDS.items()}
+def why_not(backend: ModuleType, device: torch.device, features: tuple[str, ...] = ()) -> str | None:
+    """Why `backend` cannot serve `device` with all of `features`; None where it can."""
+    reason = backend.why_not(device)
+    if reason is None and features:
+        lacking = [feature for feature in features if feature in getattr(backend, "LACKS", ())]
+        if lacking:
+            return f"it does not compute {', '.join(lacking)} yet"
+    return reason
 
 
-def select(name: str, device: torch.device) -> ModuleType:
+def reasons(device: torch.device, features: tuple[str, ...] = ()) -> dict[str, str | None]:
+    """For every backend by name: why it cannot serve `device` with all of `features`, or None."""
+    return {name: why_not(backend, device, features) for name, backend in BACKENDS.items()}
+
+
+def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> ModuleType:
     """The backend that computes on `device` where the caller asked for `name`.
+
+    `features` are those among "euclidean", "classes" and "ignore" that it needs to compute.
 
     Raises:
         ValueError: unknown name, or "auto" and no backend can serve the device.
@@ -70,16 +83,16 @@ def select(name: str, device: torch.device) -> ModuleType:
         name = _override.get() or _from_environment()
     if name != "auto":
         check_name(name)
-        reason = BACKENDS[name].why_not(device)
+        reason = why_not(BACKENDS[name], device, features)
         if reason is not None:
             raise RuntimeError(f"backend {name!r} cannot run on {device.type}: {reason}")
         return BACKENDS[name]
     for backend in BACKENDS.values():
-        if backend.why_not(device) is None:
+        if why_not(backend, device, features) is None:
             if backend is reference:
-                _warn_of_reference(device)
+                _warn_of_reference(device, features)
             return backend
-    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device).items())
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items())
     raise ValueError(f"no backend can run on {device.type} ({listed})")
 
 
@@ -90,12 +103,12 @@ def _from_environment() -> str:
     return name
 
 
-def _warn_of_reference(device: torch.device) -> None:
+def _warn_of_reference(device: torch.device, features: tuple[str, ...]) -> None:
     """Says once per process that "auto" found nothing faster than the reference."""
     global _warned
     if not _warned:
         _warned = True
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device).items() if reason)
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items() if reason)
         warnings.warn(
             f"fastlogconv computes on {device.type} with its slow reference in plain PyTorch, because no "
             f"other backend can run ({listed}). To accept that silently, pass backend='reference'.",

@@ -48,6 +48,8 @@ _ARRAY_DTYPES = {
 _BORDERS = {"farthest": 0, "second_nearest": 1}
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
+LACKS = frozenset({"euclidean", "classes", "ignore"})
+
 _Triple = ctypes.c_int64 * 3
 
 
@@ -180,7 +182,18 @@ def _weights(function: str, input: Tensor, shape: torch.Size, params: _WeightPar
 
 
 def weight_map(
-    labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W]."""
     params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
@@ -188,7 +201,17 @@ def weight_map(
 
 
 def region_weight_map(
-    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    masks: Tensor,
+    ignore: Tensor | None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     if not masks.is_floating_point():

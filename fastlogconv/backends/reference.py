@@ -10,6 +10,10 @@ and q, instance i, window radius r = ks // 2 and a = exp(-1 / lmbda):
     border = exp(-(near + X)^2 / (2 bws^2))         (X = far or second)
     w      = 1 on the foreground, elsewhere fbr + (1 - fbr) fd + bwf border
 
+With distance="euclidean", d_i(p) is the smallest |p - q|_2 over q in i instead. With classes, an instance is
+where an id and a class meet, and border is the sum over classes of what each class's instances give by
+themselves. Pixels to ignore belong to no instance, and their weight is 0.
+
 The distance is that of Karam, Sugimoto and Hirakawa, "Fast convolutional distance transform" (IEEE Signal
 Processing Letters 26(6), 2019); the weight is the one of deepflash2 (Griebel et al.), after Falk et al.
 (2019) and Ronneberger et al. (2015). S spans a^(2 r), far beyond float64's range, so it is kept as its
@@ -28,6 +32,9 @@ from torch import Tensor
 from ..errors import LARGEST_ID, distance_error, label_error, mask_error
 
 _LARGEST = torch.finfo(torch.float64).max
+
+Window = tuple[slice, slice]  # rows and columns of an image
+EVERYWHERE: Window = (slice(None), slice(None))
 
 
 def why_not(device: torch.device) -> str | None:
@@ -72,20 +79,59 @@ def _log_convolve(log_s: Tensor, r: int, lmbda: float, dim: int) -> Tensor:
 
 def _logconv_distance(
     region: Tensor, top: int, left: int, shape: torch.Size, ks: int, lmbda: float
-) -> tuple[Tensor, tuple[slice, slice]]:
+) -> tuple[Tensor, Window]:
     """d_i of the instance in the bounding box `region` [h, w] (1 and 0, or soft weights), and where it holds.
 
     Returns d_i in the dilated box and that box, as slices of the image of `shape`; elsewhere d_i is +inf.
     """
     (h, w), (height, width) = region.shape, shape
-    ry, rx = min(ks // 2, height - 1), min(ks // 2, width - 1)  # farther is outside the image
     log_s = region.to(torch.float64).log()
+    if ks // 2 >= max(height, width) - 1:  # every pixel sees the whole instance
+        log_s = _log_convolve(_log_convolve(log_s, w - 1, lmbda, dim=1), h - 1, lmbda, dim=0)
+        in_box = log_s[h - 1 : 2 * h - 1, w - 1 : 2 * w - 1]
+        y, to_y = _clamped(height, top, h, region.device)
+        x, to_x = _clamped(width, left, w, region.device)
+        log_s = in_box[y][:, x] - (to_y[:, None] + to_x) / lmbda
+        return (-lmbda * log_s).clamp(min=-_LARGEST), EVERYWHERE
+    ry, rx = min(ks // 2, height - 1), min(ks // 2, width - 1)  # farther is outside the image
     log_s = _log_convolve(_log_convolve(log_s, rx, lmbda, dim=1), ry, lmbda, dim=0)
     rows = slice(max(top - ry, 0), min(top + h + ry, height))
     columns = slice(max(left - rx, 0), min(left + w + rx, width))
     y, x = top - ry, left - rx  # where the dilated box begins, perhaps outside of the image
     log_s = log_s[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
     return (-lmbda * log_s).clamp(min=-_LARGEST), (rows, columns)
+
+
+def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each of n positions: the nearest one of start..start + size - 1, counted from start, and how far."""
+    position = torch.arange(n, device=device) - start
+    nearest = position.clamp(0, size - 1)
+    return nearest, (position - nearest).abs()
+
+
+def _euclidean_distance(region: Tensor, top: int, left: int, shape: torch.Size) -> tuple[Tensor, Window]:
+    """d_i in the whole image: in each column the distance to its nearest pixel, then the nearest column."""
+    h, w = region.shape
+    inside = region.new_zeros((shape[0], w), dtype=torch.bool)
+    inside[top : top + h] = region > 0
+    y = torch.arange(shape[0], dtype=torch.float64, device=region.device)[:, None]
+    above = torch.where(inside, y, -math.inf).cummax(dim=0).values
+    below = torch.where(inside, y, math.inf).flip(0).cummin(dim=0).values.flip(0)
+    column_squares = torch.minimum(y - above, below - y) ** 2  # [H, w]
+    x = torch.arange(shape[1], dtype=torch.float64, device=region.device) - left
+    squares = torch.full(shape, math.inf, dtype=torch.float64, device=region.device)
+    for column in range(w):
+        reached = column_squares[:, column, None] + (x - column) ** 2
+        torch.minimum(squares, reached, out=squares)
+    return squares.sqrt(), EVERYWHERE
+
+
+def _distance(
+    region: Tensor, top: int, left: int, shape: torch.Size, distance: str, ks: int, lmbda: float
+) -> tuple[Tensor, Window]:
+    if distance == "euclidean":
+        return _euclidean_distance(region, top, left, shape)
+    return _logconv_distance(region, top, left, shape, ks, lmbda)
 
 
 # -------------------------------------------------------------------------------------------- accumulate
@@ -101,9 +147,11 @@ class _Accumulated:
         self.farthest = -self.near
         self.fd = torch.zeros_like(self.near)
         self.reached_by = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.instances = 0
 
-    def add(self, d: Tensor, window: tuple[slice, slice]) -> None:
+    def add(self, d: Tensor, window: Window) -> None:
         """One more instance: its distance in `window`, +inf outside."""
+        self.instances += 1
         near, second = self.near[window], self.second[window]
         torch.minimum(second, torch.maximum(near, d), out=second)
         torch.minimum(near, d, out=near)
@@ -111,38 +159,47 @@ class _Accumulated:
         self.reached_by[window] += 1
         self.fd[window] += torch.exp(-0.5 * (d / self.fds) ** 2)
 
-    def far(self, instances: int) -> Tensor:
+    def far(self) -> Tensor:
         """The largest of all distances: +inf where not every instance reaches."""
-        return torch.where(self.reached_by == max(instances, 1), self.farthest, math.inf)
+        return torch.where(self.reached_by == max(self.instances, 1), self.farthest, math.inf)
+
+    def border(self, border: str, bws: float) -> Tensor:
+        other = self.far() if border == "farthest" else self.second
+        return torch.exp(-0.5 * ((self.near + other) / bws) ** 2)
 
 
 # ----------------------------------------------------------------------------------------------- compose
 
 
 def _compose(
-    sums: _Accumulated, instances: int, foreground: Tensor, border: str, bws: float, bwf: float, fbr: float
+    fd: Tensor, border: Tensor | float, foreground: Tensor, ignore: Tensor | None, bwf: float, fbr: float
 ) -> Tensor:
-    other = sums.far(instances) if border == "farthest" else sums.second
-    border_term = torch.exp(-0.5 * ((sums.near + other) / bws) ** 2)
-    background = fbr + (1 - fbr) * sums.fd + bwf * border_term
-    return torch.where(foreground, 1.0, background).contiguous()
+    weights = torch.where(foreground, 1.0, fbr + (1 - fbr) * fd + bwf * border)
+    return (weights if ignore is None else weights.masked_fill(ignore, 0)).contiguous()
 
 
 # ------------------------------------------------------------------------------------ labels and regions
 
 
-def _instance_ids(labels: Tensor) -> Tensor:
-    """`labels` as int64, 0 on the background."""
+def _instance_ids(labels: Tensor, classes: Tensor | None, ignore: Tensor | None) -> Tensor:
+    """`labels` as int64, 0 on the background, where there is no class, and on what is to be ignored."""
+    if ignore is not None:
+        labels = torch.where(ignore, torch.zeros_like(labels), labels)
+    ids = _whole_numbers(labels).clamp(min=0)
+    return ids if classes is None else torch.where(classes > 0, ids, 0)
+
+
+def _whole_numbers(labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         exact = labels.to(torch.float64)
         wrong = ~exact.isfinite() | (exact != exact.floor()) | (exact >= LARGEST_ID)
         if wrong.any():
             raise label_error(exact[wrong][0].item())
-        return exact.clamp(min=0).to(torch.int64)
+        return exact.to(torch.int64)
     ids = labels.to(torch.int64)
     if labels.dtype == torch.uint64 and (ids < 0).any():
         raise label_error(ids[ids < 0][0].item() + 2**64)
-    return ids.clamp(min=0)
+    return ids
 
 
 def _instances(ids: Tensor) -> Iterator[tuple[Tensor, int, int]]:
@@ -164,24 +221,63 @@ def _instances(ids: Tensor) -> Iterator[tuple[Tensor, int, int]]:
 
 
 def weight_map(
-    labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W]."""
+    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
-    for image, weights in zip(_instance_ids(labels), out, strict=True):
-        sums = _Accumulated(image.shape, fds, image.device)
-        for region, top, left in _instances(image):
-            sums.add(*_logconv_distance(region, top, left, image.shape, ks, lmbda))
+    ids = _instance_ids(labels, classes, ignore)
+    for b, image in enumerate(ids):
+        present = image[image > 0].unique()
         # The instances are 1..max, present or not: an absent one is infinitely far away.
-        instances = int(image.max()) if image.numel() > 0 else 0
-        weights.copy_(_compose(sums, instances, image > 0, border, bws, bwf, fbr))
+        complete = border != "farthest" or (len(present) > 0 and len(present) == present[-1])
+        fd, border_term = torch.zeros(image.shape, dtype=torch.float64, device=image.device), 0.0
+        for of_class in _by_class(image, None if classes is None else classes[b]):
+            sums = _Accumulated(image.shape, fds, image.device)
+            for region, top, left in _instances(of_class):
+                sums.add(*_distance(region, top, left, image.shape, distance, ks, lmbda))
+            fd += sums.fd
+            if complete:
+                border_term = border_term + sums.border(border, bws)
+        out[b] = _compose(fd, border_term, image > 0, None if ignore is None else ignore[b], bwf, fbr)
     return out
 
 
+def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
+    """The instance ids [H, W] of each class, 0 elsewhere."""
+    if classes is None:
+        yield ids
+    else:
+        for class_label in classes[ids > 0].unique():
+            yield torch.where(classes == class_label, ids, 0)
+
+
 def region_weight_map(
-    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    masks: Tensor,
+    ignore: Tensor | None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    if ignore is not None:
+        masks = masks.masked_fill(ignore, 0)
     wrong = ~(masks.isfinite() & (masks >= 0))
     if wrong.any():
         raise mask_error(masks[wrong][0].item())
@@ -193,8 +289,10 @@ def region_weight_map(
             continue  # an empty region is infinitely far away
         top, left = int(rows.min()), int(columns.min())
         region = mask[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
-        sums.add(*_logconv_distance(region, top, left, shape, ks, lmbda))
-    weights = _compose(sums, len(masks), (masks > 0).any(dim=0), border, bws, bwf, fbr)
+        sums.add(*_distance(region, top, left, shape, distance, ks, lmbda))
+    complete = border != "farthest" or sums.instances == len(masks)
+    border_term = sums.border(border, bws) if complete else 0.0
+    weights = _compose(sums.fd, border_term, (masks > 0).any(dim=0), ignore, bwf, fbr)
     return weights.to(result_dtype(masks))
 
 
@@ -214,10 +312,11 @@ def distance_to_weight(
         raise distance_error(distance[wrong][0].item())
     sums = _Accumulated(distance.shape[1:], fds, distance.device)
     for d in distance:
-        sums.add(d.to(torch.float64), (slice(None), slice(None)))
+        sums.add(d.to(torch.float64), EVERYWHERE)
     if foreground is None:
         foreground = torch.zeros_like(sums.near, dtype=torch.bool)
-    return _compose(sums, len(distance), foreground, border, bws, bwf, fbr).to(result_dtype(distance))
+    weights = _compose(sums.fd, sums.border(border, bws), foreground, None, bwf, fbr)
+    return weights.to(result_dtype(distance))
 
 
 def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
