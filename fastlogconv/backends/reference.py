@@ -104,9 +104,9 @@ def _logconv_distance(
 
 def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """For each of n positions: the nearest one of start..start + size - 1, counted from start, and how far."""
-    position = torch.arange(n, device=device) - start
+    position = torch.arange(n, dtype=torch.float64, device=device) - start
     nearest = position.clamp(0, size - 1)
-    return nearest, (position - nearest).abs()
+    return nearest.to(torch.int64), (position - nearest).abs()
 
 
 def _euclidean_distance(region: Tensor, top: int, left: int, shape: torch.Size) -> tuple[Tensor, Window]:
