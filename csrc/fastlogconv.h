@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library it was not
 // written for.
-#define FLC_ABI_VERSION 1
+#define FLC_ABI_VERSION 2
 
 enum flc_status {
   FLC_OK = 0,
@@ -43,6 +43,8 @@ enum flc_dtype {
   FLC_FLOAT64,
 };
 
+enum flc_distance { FLC_LOGCONV = 0, FLC_EUCLIDEAN = 1 };
+
 enum flc_border { FLC_FARTHEST = 0, FLC_SECOND_NEAREST = 1 };
 
 enum flc_padding { FLC_CONSTANT = 0, FLC_REFLECT, FLC_REPLICATE, FLC_CIRCULAR };
@@ -60,9 +62,10 @@ typedef struct flc_weight_params {
   double foreground_dist_sigma;        // fds, pixels
   double border_weight_factor;         // bwf
   double foreground_background_ratio;  // fbr
-  double decay_length;                 // lmbda, pixels
-  int64_t radius;                      // (ks - 1) / 2 after ks was made odd, pixels
+  double decay_length;                 // lmbda, pixels; of FLC_LOGCONV alone
+  int64_t radius;                      // (ks - 1) / 2 after ks was made odd, pixels; of FLC_LOGCONV alone
   int32_t border;                      // flc_border
+  int32_t distance;                    // flc_distance
 } flc_weight_params;
 
 FLC_API int32_t flc_abi_version(void);
@@ -73,31 +76,30 @@ FLC_API const char* flc_cpu_instruction_set(void);
 // Chooses one of them by name, for tests and benchmarks; FLC_UNSUPPORTED where this CPU lacks it.
 FLC_API int32_t flc_cpu_use_instruction_set(const char* name);
 
-// Instance labels [B, H, W] of any dtype to weights: contiguous [B, H, W], float32 or (out_dtype) float64.
-// Labels <= 0 are background. bad_value receives the offending label with FLC_NOT_AN_ID.
-FLC_API int32_t flc_cpu_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out,
-                                   int32_t out_dtype, int32_t threads, double* bad_value);
-
-// As flc_cpu_weight_map, by exact Euclidean distances, with the border term within each class, summed over
-// classes; decay_length and radius are not used. Any tensor but one of the first two may be null:
+// Labels to weights: contiguous [B, H, W], float32 or (out_dtype) float64. Labels <= 0 are background. Any
+// tensor but one of the first two may be null; all are [B, H, W]:
 // instances    without them, the 4-connected components of each class
-// classes      without them, one class; where a class and an instance meet, there is an instance of the class
-// foreground   where it is positive the weight is 1; without it, where instances are
-// ignore       bool, where it is true the weight is 0
-// All are [B, H, W].
-FLC_API int32_t flc_cpu_euclidean_weight_map(const flc_tensor* instances, const flc_tensor* classes,
-                                             const flc_tensor* foreground, const flc_tensor* ignore,
-                                             const flc_weight_params* params, void* out, int32_t out_dtype,
-                                             int32_t threads, double* bad_value);
+// classes      without them, one class; where a class and an instance meet, there is an instance of the
+// class.
+//              The border term is that within each class, summed over classes.
+// foreground   where it is positive the weight is 1; without it, where instances are. With FLC_EUCLIDEAN
+// only. ignore       bool, where it is true the weight is 0 and there is no instance bad_value receives the
+// offending label with FLC_NOT_AN_ID.
+FLC_API int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classes,
+                                   const flc_tensor* foreground, const flc_tensor* ignore,
+                                   const flc_weight_params* params, void* out, int32_t out_dtype,
+                                   int32_t threads, double* bad_value);
 
 // Instances, as above, to class labels: contiguous [B, H, W] of int32, with a ridge of background between
 // touching instances of a class. Classes must fit int32.
 FLC_API int32_t flc_cpu_class_labels(const flc_tensor* instances, const flc_tensor* classes, int32_t* out,
                                      int32_t threads, double* bad_value);
 
-// Region masks [N, H, W], floating point or bool, to weights [H, W].
-FLC_API int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_weight_params* params, void* out,
-                                          int32_t out_dtype, int32_t threads, double* bad_value);
+// Region masks [N, H, W], floating point or bool, to weights [H, W]; ignore is bool [1, H, W] or null, as
+// above.
+FLC_API int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_tensor* ignore,
+                                          const flc_weight_params* params, void* out, int32_t out_dtype,
+                                          int32_t threads, double* bad_value);
 
 // Distances [N, H, W] (+inf: out of reach) and a foreground mask [1, H, W] of bool, or null, to weights [H,
 // W].

@@ -98,7 +98,7 @@ def calculate_weights(
     _require_native()
     labels = native.class_labels(instances, classes)
     weights = native.euclidean_weights(
-        instances, classes, labels, ignore, border="second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr
+        instances, classes, labels, border="second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr
     )
     pdf = (labels > 0).astype(np.float32)
     if fbr <= 1:
@@ -106,7 +106,7 @@ def calculate_weights(
     else:
         pdf[labels == 0] = fbr
     if ignore is not None:
-        pdf[ignore] = 0
+        weights[ignore] = pdf[ignore] = 0
     return labels, weights, pdf
 
 

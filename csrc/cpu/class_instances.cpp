@@ -105,8 +105,22 @@ int64_t usual_run_count(int64_t pixels) {
 
 }  // namespace
 
-int32_t scan_image(const flc_tensor& labels, int64_t image, int64_t threads, std::vector<OwnedRuns>& parts,
-                   double* bad_value) {
+bool all_ids_present(const std::vector<ClassInstances>& found) {
+  int64_t largest_id = 0, run_count = 0;
+  for (const ClassInstances& of_class : found) {
+    const OwnedRuns& runs = of_class.runs;
+    run_count += runs.size();
+    for (int64_t i = 0; i < runs.size(); ++i) largest_id = std::max(largest_id, runs.ids()[i]);
+  }
+  if (largest_id > run_count) return false;
+  std::vector<bool> present(largest_id);
+  for (const ClassInstances& of_class : found)
+    for (int64_t i = 0; i < of_class.runs.size(); ++i) present[of_class.runs.ids()[i] - 1] = true;
+  return std::find(present.begin(), present.end(), false) == present.end();
+}
+
+int32_t scan_image(const flc_tensor& labels, const flc_tensor* ignore, int64_t image, int64_t threads,
+                   std::vector<OwnedRuns>& parts, double* bad_value) {
   const int32_t height = static_cast<int32_t>(labels.size[1]);
   const int32_t rows = threads <= 1 ? height : rows_per_part(height, threads);
   const int64_t count = divide_up(height, rows);
@@ -115,7 +129,7 @@ int32_t scan_image(const flc_tensor& labels, int64_t image, int64_t threads, std
   std::vector<double> bad_values(count);
   const int32_t status = parallel_for(count, threads, [&](int64_t part) {
     const int32_t begin = static_cast<int32_t>(part) * rows;
-    return kernels().scan_rows(&labels, image, begin, std::min(begin + rows, height), false,
+    return kernels().scan_rows(&labels, ignore, image, begin, std::min(begin + rows, height), false,
                                parts[part].get(), nullptr, &bad_values[part]);
   });
   for (const double value : bad_values)
@@ -123,15 +137,17 @@ int32_t scan_image(const flc_tensor& labels, int64_t image, int64_t threads, std
   return status;
 }
 
-int32_t find_class_instances(const flc_tensor* instances, const flc_tensor* classes, int64_t image,
-                             int64_t threads, std::vector<ClassInstances>& found, double* bad_value) {
+int32_t find_class_instances(const flc_tensor* instances, const flc_tensor* classes, const flc_tensor* ignore,
+                             int64_t image, int64_t threads, std::vector<ClassInstances>& found,
+                             double* bad_value) {
   std::vector<OwnedRuns> instance_parts, class_parts;
   if (instances) {
-    if (const int32_t status = scan_image(*instances, image, threads, instance_parts, bad_value))
+    if (const int32_t status = scan_image(*instances, ignore, image, threads, instance_parts, bad_value))
       return status;
   }
   if (classes) {
-    if (const int32_t status = scan_image(*classes, image, threads, class_parts, bad_value)) return status;
+    if (const int32_t status = scan_image(*classes, ignore, image, threads, class_parts, bad_value))
+      return status;
   }
   std::vector<LabelledRun> runs;
   if (classes) runs = joined(class_parts, &LabelledRun::class_id);

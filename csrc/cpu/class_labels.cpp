@@ -165,7 +165,7 @@ extern "C" int32_t flc_cpu_class_labels(const flc_tensor* instances, const flc_t
     Canvas canvas;
     for (int64_t image = 0; image < images; ++image) {
       std::vector<ClassInstances> found;
-      int32_t status = find_class_instances(instances, classes, image, useful, found, bad_value);
+      int32_t status = find_class_instances(instances, classes, nullptr, image, useful, found, bad_value);
       for (ClassInstances& class_instances : found) {
         if (status != FLC_OK) break;
         status = draw_class(class_instances, static_cast<int32_t>(shape.size[1]),

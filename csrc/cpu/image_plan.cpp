@@ -22,14 +22,20 @@ OwnedRuns::OwnedRuns(int64_t capacity) {
 
 OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
                      const CallSettings& settings, int32_t border, int64_t threads) {
-  number_instances(parts);
-  group_runs(parts);
-  measure_all(threads, [&](Instance& instance) { measure(instance, settings, {1, 1}); });
+  find_instances(parts, settings, threads);
   finish(height, width, settings, border, static_cast<int64_t>(instances_.size()) == largest_id_);
 }
 
+OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
+                     const CallSettings& settings, int32_t border, int64_t threads, bool all_present) {
+  find_instances(parts, settings, threads);
+  finish(height, width, settings, border, all_present);
+}
+
 OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
-                     const flc_tensor& masks, const CallSettings& settings, int32_t border, int64_t threads) {
+                     const flc_tensor& masks, const flc_tensor* ignore, const CallSettings& settings,
+                     int32_t border, int64_t threads) {
+  plan_.ignore = ignore;
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
   int64_t run_count = 0;
   for (const OwnedRuns& region : regions) run_count += region.size();
@@ -51,6 +57,12 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<Va
   }
   measure_all(threads, [&](Instance& instance) { measure(instance, settings, values[instance.region]); });
   finish(height, width, settings, border, all_present);
+}
+
+void OwnedPlan::find_instances(std::vector<OwnedRuns>& parts, const CallSettings& settings, int64_t threads) {
+  number_instances(parts);
+  group_runs(parts);
+  measure_all(threads, [&](Instance& instance) { measure(instance, settings, {1, 1}); });
 }
 
 void OwnedPlan::number_instances(std::vector<OwnedRuns>& parts) {

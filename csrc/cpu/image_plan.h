@@ -64,14 +64,20 @@ class OwnedPlan {
   OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
             int32_t border, int64_t threads);
 
+  // From the runs of one class among others; whether the ids 1..max of the image are all present is known.
+  OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
+            int32_t border, int64_t threads, bool all_present);
+
   // From the runs of region masks: one instance for each region that has any.
   OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
-            const flc_tensor& masks, const CallSettings& settings, int32_t border, int64_t threads);
+            const flc_tensor& masks, const flc_tensor* ignore, const CallSettings& settings, int32_t border,
+            int64_t threads);
 
   const ImagePlan& get() const { return plan_; }
   bool uses(Arithmetic arithmetic) const { return uses_[arithmetic]; }
 
  private:
+  void find_instances(std::vector<OwnedRuns>& parts, const CallSettings& settings, int64_t threads);
   void number_instances(std::vector<OwnedRuns>& parts);
   void group_runs(const std::vector<OwnedRuns>& parts);
   template <class Measure>

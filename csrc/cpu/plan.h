@@ -48,6 +48,7 @@ struct ImagePlan {
   const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
   int64_t instance_count;
   const Run* instance_runs;  // grouped by instance, rows ascending
+  const flc_tensor* ignore;  // where soft masks count as 0, or null
   Tracking tracking;
   // The border term is zero outside rows border_top..border_bottom, columns border_left..border_right.
   int32_t border_top, border_bottom, border_left, border_right;
@@ -103,12 +104,14 @@ struct Kernels {
   const char* name;
   // Appends the runs of rows [begin, end): of positive labels or, as_mask, of the nonzero values of a region
   // mask, whose `values` are widened to hold them.
-  int32_t (*scan_rows)(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
-                       LabelRuns* runs, ValueRange* values, double* bad_value);
-  int32_t (*weigh_rows)(const ImagePlan* plan, const Settings* settings, Precision precision, int32_t begin,
-                        int32_t end, void* out);
-  // As weigh_rows, by exact Euclidean distances; foreground pixels get no weight of their own. on_top: adds
-  // to `out`, whose type is that of the precision.
+  // What lies where `ignore`, bool or null, is true counts as 0.
+  int32_t (*scan_rows)(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
+                       int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value);
+  // on_top: adds to `out` what the plan's instances add to the weights of others; foreground pixels are left
+  // without meaning.
+  int32_t (*weigh_rows)(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
+                        int32_t begin, int32_t end, void* out);
+  // As weigh_rows, by exact Euclidean distances; foreground pixels get no weight of their own.
   int32_t (*weigh_euclidean_rows)(const ImagePlan* plan, const Settings* settings, bool on_top,
                                   Precision precision, int32_t begin, int32_t end, void* out);
   // Of rows [begin, end) of an image of ranks (0 = background): written[rank] = 1 for each rank that the

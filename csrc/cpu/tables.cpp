@@ -136,6 +136,8 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
   // In float sums, each step of the recursion adds the rounding error of a.
   single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && geometric < 100 &&
                         decay_length * (std::min(radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
+  euclidean_ = params.distance == FLC_EUCLIDEAN;
+  if (euclidean_) use_euclidean_reach(params, height, width, out_dtype);
 }
 
 void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width,

@@ -30,19 +30,22 @@ class CallSettings {
 
   const Settings& get() const { return settings_; }
   Precision precision() const { return precision_; }
+  bool euclidean() const { return euclidean_; }
 
   // The cheapest arithmetic that is right for sums whose largest term may be as small as a^steps, of an
   // instance whose values lie between `smallest` and `largest`.
   Arithmetic arithmetic(int64_t steps, double smallest = 1, double largest = 1) const;
   void build_tables(Arithmetic arithmetic);
-  // For exact Euclidean distances: whole squares, which no window hides.
-  void use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width, int32_t out_dtype);
   // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
   void reach_whole_window() { settings_.reach = settings_.radius; }
 
  private:
+  // For exact Euclidean distances: whole squares, which no window hides.
+  void use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width, int32_t out_dtype);
+
   Settings settings_{};
   Precision precision_;
+  bool euclidean_;
   bool single_is_accurate_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;

@@ -13,46 +13,127 @@
 namespace flc {
 namespace {
 
+// Fewer than with LogConv: instances reach further, so that more columns are held at a time.
+constexpr int32_t ROWS_PER_EUCLIDEAN_PASS = 256;
+
+struct Labels {
+  const flc_tensor *instances, *classes, *foreground, *ignore;  // as in flc_cpu_weight_map
+  const flc_tensor& shape() const { return instances ? *instances : *classes; }
+};
+
+struct Output {
+  void* weights;
+  int32_t dtype;
+  Output image(int64_t image, int64_t pixels) const {
+    return {static_cast<char*>(weights) + image * pixels * (dtype == FLC_FLOAT64 ? 8 : 4), dtype};
+  }
+};
+
 // Adds the tables that a plan's instances need. Not to be called while kernels read the settings.
 void build_tables(CallSettings& settings, const OwnedPlan& plan) {
   for (const Arithmetic arithmetic : {SINGLE, DOUBLE, LOGARITHMIC})
     if (plan.uses(arithmetic)) settings.build_tables(arithmetic);
 }
 
-int32_t weigh_image(const OwnedPlan& plan, const CallSettings& settings, int64_t threads, void* out) {
-  const int32_t height = plan.get().height, rows = rows_per_part(height, threads);
+// on_top: adds what these instances contribute to the weights; else these are all there are.
+int32_t weigh_image(const OwnedPlan& plan, CallSettings& settings, bool on_top, int64_t threads, void* out) {
+  const bool euclidean = settings.euclidean();
+  if (!euclidean) build_tables(settings, plan);
+  const auto weigh_rows = euclidean ? kernels().weigh_euclidean_rows : kernels().weigh_rows;
+  const int32_t height = plan.get().height;
+  const int32_t most_rows = euclidean ? ROWS_PER_EUCLIDEAN_PASS : ROWS_PER_PASS;
+  const int32_t rows = std::min(rows_per_part(height, threads), most_rows);
   return parallel_for(divide_up(height, rows), threads, [&](int64_t part) {
     const int32_t begin = static_cast<int32_t>(part) * rows;
-    return kernels().weigh_rows(&plan.get(), &settings.get(), settings.precision(), begin,
-                                std::min(begin + rows, height), out);
+    return weigh_rows(&plan.get(), &settings.get(), on_top, settings.precision(), begin,
+                      std::min(begin + rows, height), out);
   });
 }
 
-void* image_of(void* out, int32_t out_dtype, int64_t pixels, int64_t image) {
-  return static_cast<char*>(out) + image * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4);
+template <class Real>
+void fill_runs(const std::vector<OwnedRuns>& parts, int32_t width, Real value, Real* weights) {
+  for (const OwnedRuns& runs : parts) {
+    for (const Run& run : runs) {
+      Real* const row = weights + int64_t(run.row) * width;
+      std::fill(row + run.first, row + run.last + 1, value);
+    }
+  }
 }
 
-int32_t weigh_labels(const flc_tensor& labels, const flc_weight_params& params, int64_t image,
-                     int64_t threads, void* out, int32_t out_dtype, double* bad_value) {
-  const int32_t height = static_cast<int32_t>(labels.size[1]), width = static_cast<int32_t>(labels.size[2]);
-  std::vector<OwnedRuns> runs;
-  if (const int32_t status = scan_image(labels, image, threads, runs, bad_value)) return status;
-  CallSettings settings(params, height, width, out_dtype);
-  const OwnedPlan plan(runs, height, width, settings, params.border, threads);
-  build_tables(settings, plan);
-  return weigh_image(plan, settings, threads, out);
+void fill_runs(const std::vector<OwnedRuns>& parts, int32_t width, double value, const Output& out) {
+  if (out.dtype == FLC_FLOAT64)
+    fill_runs(parts, width, value, static_cast<double*>(out.weights));
+  else
+    fill_runs(parts, width, static_cast<float>(value), static_cast<float*>(out.weights));
 }
 
-int32_t weigh_regions(const flc_tensor& masks, const flc_weight_params& params, int64_t threads, void* out,
-                      int32_t out_dtype, double* bad_value) {
+// Writes `value` where an image of `labels` is positive.
+int32_t fill_positive(const flc_tensor& labels, int64_t image, int64_t threads, double value,
+                      const Output& out, double* bad_value) {
+  std::vector<OwnedRuns> parts;
+  const int32_t status = scan_image(labels, nullptr, image, threads, parts, bad_value);
+  if (status == FLC_OK) fill_runs(parts, static_cast<int32_t>(labels.size[2]), value, out);
+  return status;
+}
+
+// The classes one on top of the other. Leaves the runs of all of them in `instances`.
+int32_t weigh_classes(const Labels& labels, const flc_weight_params& params, CallSettings& settings,
+                      int64_t image, int64_t threads, std::vector<OwnedRuns>& instances, const Output& out,
+                      double* bad_value) {
+  const flc_tensor& shape = labels.shape();
+  const int32_t height = static_cast<int32_t>(shape.size[1]), width = static_cast<int32_t>(shape.size[2]);
+  std::vector<ClassInstances> found;
+  int32_t status =
+      find_class_instances(labels.instances, labels.classes, labels.ignore, image, threads, found, bad_value);
+  if (status != FLC_OK) return status;
+  const bool all_present = params.border == FLC_FARTHEST && all_ids_present(found);
+  if (found.empty()) found.push_back({1, OwnedRuns()});
+  for (size_t i = 0; i < found.size() && status == FLC_OK; ++i) {
+    std::vector<OwnedRuns> parts;
+    parts.push_back(std::move(found[i].runs));
+    const OwnedPlan plan(parts, height, width, settings, params.border, threads, all_present);
+    status = weigh_image(plan, settings, i > 0, threads, out.weights);
+    instances.push_back(std::move(parts[0]));
+  }
+  return status;
+}
+
+int32_t weigh_labels(const Labels& labels, const flc_weight_params& params, int64_t image, int64_t threads,
+                     const Output& out, double* bad_value) {
+  const flc_tensor& shape = labels.shape();
+  const int32_t height = static_cast<int32_t>(shape.size[1]), width = static_cast<int32_t>(shape.size[2]);
+  std::vector<OwnedRuns> instances;
+  int32_t status;
+  if (labels.classes) {
+    CallSettings settings(params, height, width, out.dtype);
+    status = weigh_classes(labels, params, settings, image, threads, instances, out, bad_value);
+  } else {
+    status = scan_image(*labels.instances, labels.ignore, image, threads, instances, bad_value);
+    if (status != FLC_OK) return status;
+    CallSettings settings(params, height, width, out.dtype);
+    const OwnedPlan plan(instances, height, width, settings, params.border, threads);
+    status = weigh_image(plan, settings, false, threads, out.weights);
+  }
+  if (labels.foreground) {
+    if (status == FLC_OK) status = fill_positive(*labels.foreground, image, threads, 1, out, bad_value);
+  } else if (labels.classes || params.distance == FLC_EUCLIDEAN) {
+    fill_runs(instances, width, 1, out);
+  }
+  if (status == FLC_OK && labels.ignore)
+    status = fill_positive(*labels.ignore, image, threads, 0, out, bad_value);
+  return status;
+}
+
+int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const flc_weight_params& params,
+                      int64_t threads, const Output& out, double* bad_value) {
   const int64_t regions = masks.size[0];
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
   std::vector<OwnedRuns> runs(regions);
   std::vector<ValueRange> values(regions, ValueRange{std::numeric_limits<double>::infinity(), 0});
   std::vector<double> bad_values(regions);
-  const int32_t status = parallel_for(regions, threads, [&](int64_t region) {
+  int32_t status = parallel_for(regions, threads, [&](int64_t region) {
     if (masks.dtype == FLC_BOOL) values[region] = {1, 1};
-    return kernels().scan_rows(&masks, region, 0, height, true, runs[region].get(), &values[region],
+    return kernels().scan_rows(&masks, ignore, region, 0, height, true, runs[region].get(), &values[region],
                                &bad_values[region]);
   });
   if (status != FLC_OK) {
@@ -60,12 +141,14 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_weight_params& params, 
       if (value != 0) *bad_value = value;
     return status;
   }
-  CallSettings settings(params, height, width, out_dtype);
+  CallSettings settings(params, height, width, out.dtype);
   for (const ValueRange& range : values)
     if (range.largest > 1) settings.reach_whole_window();
-  const OwnedPlan plan(runs, values, masks, settings, params.border, threads);
-  build_tables(settings, plan);
-  return weigh_image(plan, settings, threads, out);
+  const OwnedPlan plan(runs, values, masks, ignore, settings, params.border, threads);
+  status = weigh_image(plan, settings, false, threads, out.weights);
+  if (params.distance == FLC_EUCLIDEAN) fill_runs(runs, width, 1, out);
+  if (status == FLC_OK && ignore) status = fill_positive(*ignore, 0, threads, 0, out, bad_value);
+  return status;
 }
 
 }  // namespace
@@ -73,45 +156,49 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_weight_params& params, 
 
 extern "C" {
 
-int32_t flc_cpu_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out,
-                           int32_t out_dtype, int32_t threads, double* bad_value) {
+int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classes,
+                           const flc_tensor* foreground, const flc_tensor* ignore,
+                           const flc_weight_params* params, void* out, int32_t out_dtype, int32_t threads,
+                           double* bad_value) {
   using namespace flc;
-  const int64_t images = labels->size[0], pixels = labels->size[1] * labels->size[2];
+  const Labels labels{instances, classes, foreground, ignore};
+  const flc_tensor& shape = labels.shape();
+  const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
-  if (!sizes_supported(*labels)) return FLC_UNSUPPORTED;
+  if (!sizes_supported(shape) || (foreground && params->distance != FLC_EUCLIDEAN)) return FLC_UNSUPPORTED;
   const int64_t useful = useful_threads(threads, images * pixels);
   prefer_huge_pages(out, images * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4));
-  if (useful == 1 || images >= 2 * useful) {  // image by image, each by one thread
-    std::vector<double> bad_values(images);
-    const int32_t status = parallel_for(images, useful, [&](int64_t image) {
-      return caught([&] {
-        return weigh_labels(*labels, *params, image, 1, image_of(out, out_dtype, pixels, image), out_dtype,
-                            &bad_values[image]);
-      });
+  const auto weigh = [&](int64_t image, int64_t image_threads, double* bad) {
+    return caught([&] {
+      return weigh_labels(labels, *params, image, image_threads, Output{out, out_dtype}.image(image, pixels),
+                          bad);
     });
+  };
+  if (useful > 1 && images < 2 * useful) {
+    for (int64_t image = 0; image < images; ++image)
+      if (const int32_t status = weigh(image, useful, bad_value)) return status;
+    return FLC_OK;
+  }
+  return caught([&] {  // image by image, each by one thread
+    std::vector<double> bad_values(images);
+    const int32_t status =
+        parallel_for(images, useful, [&](int64_t image) { return weigh(image, 1, &bad_values[image]); });
     for (const double value : bad_values)
       if (value != 0) *bad_value = value;
     return status;
-  }
-  for (int64_t image = 0; image < images; ++image) {
-    const int32_t status = caught([&] {
-      return weigh_labels(*labels, *params, image, useful, image_of(out, out_dtype, pixels, image), out_dtype,
-                          bad_value);
-    });
-    if (status != FLC_OK) return status;
-  }
-  return FLC_OK;
+  });
 }
 
-int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_weight_params* params, void* out,
-                                  int32_t out_dtype, int32_t threads, double* bad_value) {
+int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_tensor* ignore,
+                                  const flc_weight_params* params, void* out, int32_t out_dtype,
+                                  int32_t threads, double* bad_value) {
   using namespace flc;
   const int64_t pixels = masks->size[1] * masks->size[2];
   if (pixels == 0) return FLC_OK;
   if (!sizes_supported(*masks)) return FLC_UNSUPPORTED;
   return caught([&] {
-    return weigh_regions(*masks, *params, useful_threads(threads, masks->size[0] * pixels), out, out_dtype,
-                         bad_value);
+    return weigh_regions(*masks, ignore, *params, useful_threads(threads, masks->size[0] * pixels),
+                         Output{out, out_dtype}, bad_value);
   });
 }
 

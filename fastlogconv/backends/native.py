@@ -18,7 +18,7 @@ _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 CPU_LIBRARY = Path(__file__).resolve().parent.parent / f"libfastlogconv_cpu{_SUFFIX}"
 
 # The enumerations of fastlogconv.h.
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 _OK, _OUT_OF_MEMORY, _NOT_AN_ID, _UNSUPPORTED = range(4)
 _DTYPES = {
     dtype: code
@@ -45,10 +45,9 @@ _ARRAY_DTYPES = {
     for dtype, code in _DTYPES.items()
     if dtype != torch.bfloat16
 }
+_DISTANCES = {"logconv": 0, "euclidean": 1}
 _BORDERS = {"farthest": 0, "second_nearest": 1}
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
-
-LACKS = frozenset({"euclidean", "classes", "ignore"})
 
 _Triple = ctypes.c_int64 * 3
 
@@ -71,6 +70,7 @@ class _WeightParams(ctypes.Structure):
         ("decay_length", ctypes.c_double),
         ("radius", ctypes.c_int64),
         ("border", ctypes.c_int32),
+        ("distance", ctypes.c_int32),
     )
 
 
@@ -90,10 +90,9 @@ def _load() -> ctypes.CDLL | str:
         )
     tensor, params = ctypes.POINTER(_Tensor), ctypes.POINTER(_WeightParams)
     int32, pointer, number = ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)
-    library.flc_cpu_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
-    library.flc_cpu_region_weight_map.argtypes = (tensor, params, pointer, int32, int32, number)
+    library.flc_cpu_weight_map.argtypes = (*(tensor,) * 4, params, pointer, int32, int32, number)
+    library.flc_cpu_region_weight_map.argtypes = (tensor, tensor, params, pointer, int32, int32, number)
     library.flc_cpu_distance_to_weight.argtypes = (tensor, tensor, params, pointer, int32, int32, number)
-    library.flc_cpu_euclidean_weight_map.argtypes = (*(tensor,) * 4, params, pointer, int32, int32, number)
     library.flc_cpu_class_labels.argtypes = (tensor, tensor, pointer, int32, number)
     library.flc_cpu_separable_conv2d.argtypes = (
         tensor,
@@ -135,7 +134,9 @@ def use_instruction_set(name: str) -> None:
         raise ValueError(f"this CPU (or this build) has no instruction set {name!r}")
 
 
-def _tensor(tensor: Tensor) -> _Tensor:
+def _tensor(tensor: Tensor | None) -> _Tensor | None:
+    if tensor is None:
+        return None
     size, stride = tensor.shape, tensor.stride()
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
@@ -155,9 +156,17 @@ def _as_result(out: Tensor, like: Tensor) -> Tensor:
 
 
 def _params(
-    border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float = 1.0,
+    ks: int = 1,
+    distance: str = "logconv",
 ) -> _WeightParams:
-    return _WeightParams(bws, fds, bwf, fbr, lmbda, min(ks // 2, 2**62), _BORDERS[border])
+    radius = min(ks // 2, 2**62)
+    return _WeightParams(bws, fds, bwf, fbr, lmbda, radius, _BORDERS[border], _DISTANCES[distance])
 
 
 def _check(status: int, function: str, like: Tensor | np.ndarray, data_error=None, bad_value=None) -> None:
@@ -171,14 +180,17 @@ def _check(status: int, function: str, like: Tensor | np.ndarray, data_error=Non
     raise ValueError(f"fastlogconv: {what} is beyond what the native backend handles (2**30 pixels a side)")
 
 
-def _weights(function: str, input: Tensor, shape: torch.Size, params: _WeightParams, data_error) -> Tensor:
-    out = _output(input, shape)
+def _weights(
+    function: str, tensors: tuple[Tensor | None, ...], shape: torch.Size, params: _WeightParams, data_error
+) -> Tensor:
+    """Calls `function`, whose result is like the first of `tensors` but for its shape."""
+    out = _output(tensors[0], shape)
     bad_value = ctypes.c_double()
     status = getattr(_load(), function)(
-        _tensor(input), params, out.data_ptr(), _DTYPES[out.dtype], torch.get_num_threads(), bad_value
+        *map(_tensor, tensors), params, out.data_ptr(), _DTYPES[out.dtype], torch.get_num_threads(), bad_value
     )
-    _check(status, function, input, data_error, bad_value)
-    return _as_result(out, input)
+    _check(status, function, tensors[0], data_error, bad_value)
+    return _as_result(out, tensors[0])
 
 
 def weight_map(
@@ -195,9 +207,10 @@ def weight_map(
     lmbda: float,
     ks: int,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W]."""
-    params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
-    return _weights("flc_cpu_weight_map", labels, labels.shape, params, label_error)
+    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
+    tensors = (labels, classes, None, ignore)
+    return _weights("flc_cpu_weight_map", tensors, labels.shape, params, label_error)
 
 
 def region_weight_map(
@@ -216,8 +229,8 @@ def region_weight_map(
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     if not masks.is_floating_point():
         masks = masks != 0 if masks.dtype == torch.bool else masks.to(torch.float64)
-    params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
-    return _weights("flc_cpu_region_weight_map", masks, masks.shape[1:], params, mask_error)
+    params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
+    return _weights("flc_cpu_region_weight_map", (masks, ignore), masks.shape[1:], params, mask_error)
 
 
 def distance_to_weight(
@@ -231,19 +244,9 @@ def distance_to_weight(
     fbr: float,
 ) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances."""
-    out = _output(distance, distance.shape[1:])
-    bad_value = ctypes.c_double()
-    status = _load().flc_cpu_distance_to_weight(
-        _tensor(distance),
-        None if foreground is None else _tensor(foreground),
-        _params(border, bws, fds, bwf, fbr, 1.0, 1),
-        out.data_ptr(),
-        _DTYPES[out.dtype],
-        torch.get_num_threads(),
-        bad_value,
-    )
-    _check(status, "flc_cpu_distance_to_weight", distance, distance_error, bad_value)
-    return _as_result(out, distance)
+    params = _params(border, bws, fds, bwf, fbr)
+    tensors = (distance, foreground)
+    return _weights("flc_cpu_distance_to_weight", tensors, distance.shape[1:], params, distance_error)
 
 
 # ------------------------------------------------------------------------------------------ NumPy arrays
@@ -270,7 +273,6 @@ def euclidean_weights(
     instances: np.ndarray | None,
     classes: np.ndarray | None,
     foreground: np.ndarray | None = None,
-    ignore: np.ndarray | None = None,
     *,
     border: str,
     bws: float,
@@ -282,24 +284,24 @@ def euclidean_weights(
     """Weights [H, W] by exact distances to `instances` [H, W] of each of `classes` [H, W].
 
     Without instances these are the 4-connected components of each class, without classes there is one. The
-    weight is 1 where `foreground` > 0 (without it: on instances), 0 where `ignore` (bool) is true. `dtype` is
-    that of the result, float32 or float64.
+    weight is 1 where `foreground` > 0 (without it: on instances). `dtype` is that of the result, float32 or
+    float64.
     """
     like = classes if instances is None else instances
     out = np.empty(like.shape, dtype=dtype)
     bad_value = ctypes.c_double()
-    status = _load().flc_cpu_euclidean_weight_map(
+    status = _load().flc_cpu_weight_map(
         _array(instances),
         _array(classes),
         _array(foreground),
-        _array(ignore),
-        _params(border, bws, fds, bwf, fbr, 1.0, 1),
+        None,
+        _params(border, bws, fds, bwf, fbr, distance="euclidean"),
         out.ctypes.data,
         _ARRAY_DTYPES[out.dtype],
         torch.get_num_threads(),
         bad_value,
     )
-    _check(status, "flc_cpu_euclidean_weight_map", like, label_error, bad_value)
+    _check(status, "flc_cpu_weight_map", like, label_error, bad_value)
     return out
 
 

@@ -12,9 +12,10 @@ class Composer {
   static constexpr int lanes = Number<V>::lanes;
 
  public:
-  // on_top: what instances add to the weights of others.
+  // on_top: adds to weights what instances contribute to them.
   explicit Composer(const Settings& settings, bool on_top = false)
-      : ratio_(Out(on_top ? 0 : settings.foreground_background_ratio)),
+      : on_top_(on_top),
+        ratio_(Out(on_top ? 0 : settings.foreground_background_ratio)),
         rest_(Out(1 - settings.foreground_background_ratio)),
         border_factor_(Out(settings.border_weight_factor)),
         border_exponent_(Out(settings.border_exponent)) {}
@@ -23,12 +24,12 @@ class Composer {
   // block) alone.
   void compose(const Out* row, int32_t border_left, int32_t border_right, Result* weights,
                int32_t width) const {
-    if (width == BLOCK) {
+    if (width == BLOCK && !on_top_) {
       compose_block(row, border_left, border_right, weights);
     } else {
       Result whole[BLOCK];
       compose_block(row, border_left, border_right, whole);
-      for (int32_t i = 0; i < width; ++i) weights[i] = whole[i];
+      for (int32_t i = 0; i < width; ++i) weights[i] = on_top_ ? weights[i] + whole[i] : whole[i];
     }
   }
 
@@ -63,6 +64,7 @@ class Composer {
     }
   }
 
+  const bool on_top_;
   const Out ratio_, rest_, border_factor_, border_exponent_;
 };
 

@@ -327,9 +327,13 @@ class InstanceDistance {
   }
 
   Scalar soft_value(int32_t y, int32_t x) const {
-    const flc_tensor& mask = *instance_->soft_mask;
+    const flc_tensor &mask = *instance_->soft_mask, *ignore = plan_->ignore;
+    const bool ignored =
+        ignore && static_cast<const uint8_t*>(ignore->data)[y * ignore->stride[1] + x * ignore->stride[2]];
     const double value =
-        read_value(mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
+        ignored
+            ? 0
+            : read_value(mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
     if constexpr (lanes == 1) {
       return {value > 0 ? ::log(value) : -INFINITY};
     } else {

@@ -114,16 +114,27 @@ FLC_INLINE uint64_t changes_of_64(const Bits* row) {
 #endif
 }
 
+template <class Bits>
+FLC_INLINE void clear_ignored(const flc_tensor& ignore, int64_t image, int32_t y, int32_t width, Bits* row) {
+  const uint8_t* const ignored =
+      static_cast<const uint8_t*>(ignore.data) + image * ignore.stride[0] + y * ignore.stride[1];
+  const int64_t stride = ignore.stride[2];
+  if (stride == 1)
+    for (int32_t x = 0; x < width; ++x) row[x] = ignored[x] ? 0 : row[x];
+  else
+    for (int32_t x = 0; x < width; ++x) row[x] = ignored[x * stride] ? 0 : row[x];
+}
+
 // as_mask: values are those of a region mask, of which nonzero runs are kept with id 1; negative or
 // non-finite ones are errors.
 template <class Bits>
-inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
-                            LabelRuns* runs_out, ValueRange* values_out, double* bad_value) {
+inline int32_t scan_rows_of(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
+                            int32_t end, bool as_mask, LabelRuns* runs_out, ValueRange* values_out,
+                            double* bad_value) {
   const int32_t width = int32_t(tensor->size[2]);
-  const bool contiguous = tensor->stride[2] == 1;
-  Bits* const copy =
-      contiguous ? nullptr : static_cast<Bits*>(aligned_allocate(width * int64_t(sizeof(Bits))));
-  if (!contiguous && !copy) return FLC_OUT_OF_MEMORY;
+  const bool in_place = tensor->stride[2] == 1 && !ignore;
+  Bits* const copy = in_place ? nullptr : static_cast<Bits*>(aligned_allocate(width * int64_t(sizeof(Bits))));
+  if (!in_place && !copy) return FLC_OUT_OF_MEMORY;
   int32_t status = FLC_OK;
   // Copies, because those of other threads may lie in the same cache line.
   LabelRuns runs = *runs_out;
@@ -131,8 +142,9 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
   for (int32_t y = begin; y < end && status == FLC_OK; ++y) {
     const Bits* row =
         static_cast<const Bits*>(tensor->data) + image * tensor->stride[0] + y * tensor->stride[1];
-    if (!contiguous) {
+    if (!in_place) {
       for (int32_t x = 0; x < width; ++x) copy[x] = row[x * tensor->stride[2]];
+      if (ignore) clear_ignored(*ignore, image, y, width, copy);
       row = copy;
     }
     int32_t first = 0;
@@ -176,26 +188,26 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, int64_t image, int32_t beg
   return status;
 }
 
-inline int32_t scan_rows(const flc_tensor* tensor, int64_t image, int32_t begin, int32_t end, bool as_mask,
-                         LabelRuns* runs, ValueRange* values, double* bad_value) {
+inline int32_t scan_rows(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
+                         int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value) {
   switch (tensor->dtype) {
     case FLC_BOOL:
     case FLC_UINT8:
     case FLC_INT8:
-      return scan_rows_of<uint8_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+      return scan_rows_of<uint8_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
     case FLC_UINT16:
     case FLC_INT16:
     case FLC_FLOAT16:
     case FLC_BFLOAT16:
-      return scan_rows_of<uint16_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+      return scan_rows_of<uint16_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
     case FLC_UINT32:
     case FLC_INT32:
     case FLC_FLOAT32:
-      return scan_rows_of<uint32_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+      return scan_rows_of<uint32_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
     case FLC_UINT64:
     case FLC_INT64:
     case FLC_FLOAT64:
-      return scan_rows_of<uint64_t>(tensor, image, begin, end, as_mask, runs, values, bad_value);
+      return scan_rows_of<uint64_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
     default:
       return FLC_UNSUPPORTED;
   }

@@ -217,13 +217,7 @@ class EuclideanRowPass {
         const int32_t border_left = bordered ? plan_.border_left - x : BLOCK;
         const int32_t border_right = bordered ? plan_.border_right - x : -1;
         if (bordered) take_roots(row);
-        if (on_top_) {
-          Out contribution[BLOCK];
-          composer_.compose(row, border_left, border_right, contribution, width);
-          for (int32_t i = 0; i < width; ++i) weights[i] += contribution[i];
-        } else {
-          composer_.compose(row, border_left, border_right, weights, width);
-        }
+        composer_.compose(row, border_left, border_right, weights, width);
       }
       aligned_free(block);
       blocks_[composed_] = nullptr;

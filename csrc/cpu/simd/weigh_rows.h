@@ -25,14 +25,17 @@ class RowPass {
   static constexpr int stride = ROW_STRIDE<Out, tracking>;
 
  public:
-  RowPass(const ImagePlan& plan, const Settings& settings, int32_t begin, int32_t end, Result* out)
+  // on_top: adds what these instances contribute to the weights; else these are all there are.
+  RowPass(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
+          Result* out)
       : plan_(plan),
         settings_(settings),
+        on_top_(on_top),
         begin_(begin),
         end_(end),
         out_(out),
         accumulator_(settings),
-        composer_(settings),
+        composer_(settings, on_top),
         block_count_((plan.width + BLOCK - 1) / BLOCK) {}
 
   ~RowPass() {
@@ -106,6 +109,7 @@ class RowPass {
   void compose_until(int32_t end_block) {
     for (; composed_ < end_block; ++composed_) {
       Out* const block = blocks_[composed_];
+      if (!block && on_top_) continue;
       const int32_t x = composed_ * BLOCK, width = smaller(BLOCK, plan_.width - x);
       for (int32_t y = begin_; y < end_; ++y) {
         Result* const weights = out_ + int64_t(y) * plan_.width + x;
@@ -162,6 +166,7 @@ class RowPass {
 
   const ImagePlan& plan_;
   const Settings& settings_;
+  const bool on_top_;
   const int32_t begin_, end_;
   Result* const out_;
   const Accumulator<Out, tracking> accumulator_;
@@ -174,27 +179,27 @@ class RowPass {
 };
 
 template <class Out, class Result>
-int32_t weigh_rows_as(const ImagePlan& plan, const Settings& settings, int32_t begin, int32_t end,
-                      Result* out) {
+int32_t weigh_rows_as(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin,
+                      int32_t end, Result* out) {
   switch (plan.tracking) {
     case SUM_ONLY:
-      return RowPass<Out, Result, SUM_ONLY>(plan, settings, begin, end, out).run();
+      return RowPass<Out, Result, SUM_ONLY>(plan, settings, on_top, begin, end, out).run();
     case NEAREST_AND_SECOND:
-      return RowPass<Out, Result, NEAREST_AND_SECOND>(plan, settings, begin, end, out).run();
+      return RowPass<Out, Result, NEAREST_AND_SECOND>(plan, settings, on_top, begin, end, out).run();
     default:
-      return RowPass<Out, Result, NEAREST_AND_FARTHEST>(plan, settings, begin, end, out).run();
+      return RowPass<Out, Result, NEAREST_AND_FARTHEST>(plan, settings, on_top, begin, end, out).run();
   }
 }
 
-inline int32_t weigh_rows(const ImagePlan* plan, const Settings* settings, Precision precision, int32_t begin,
-                          int32_t end, void* out) {
+inline int32_t weigh_rows(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
+                          int32_t begin, int32_t end, void* out) {
   switch (precision) {
     case FLOAT_THROUGHOUT:
-      return weigh_rows_as<float, float>(*plan, *settings, begin, end, static_cast<float*>(out));
+      return weigh_rows_as<float, float>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
     case DOUBLE_INSIDE:
-      return weigh_rows_as<double, float>(*plan, *settings, begin, end, static_cast<float*>(out));
+      return weigh_rows_as<double, float>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
     default:
-      return weigh_rows_as<double, double>(*plan, *settings, begin, end, static_cast<double*>(out));
+      return weigh_rows_as<double, double>(*plan, *settings, on_top, begin, end, static_cast<double*>(out));
   }
 }
 
