@@ -70,8 +70,8 @@ def weight_map(
             2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
             is the sum of what each class's instances give by themselves ("farthest" included), and fd sums
             over all. None: one class.
-        ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where a pixel is to
-            be ignored: its weight is 0, it belongs to no instance, and its label may be anything.
+        ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where a pixel is
+            to be ignored: its weight is 0, it belongs to no instance, and its label may be anything.
         ignore_index: the label of further pixels to ignore.
         distance: "logconv": about the city-block distance, found by convolution, +inf where i is more than ks
             // 2 pixels away along an axis. "euclidean": exact, unbounded.
@@ -82,8 +82,8 @@ def weight_map(
         fbr: foreground background ratio, the weight of the far background, >= 0.
         lmbda: decay length of the LogConv kernel in pixels, > 0. The smaller, the closer to city-block. Of no
             effect with "euclidean".
-        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of no
-            effect with "euclidean".
+        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
+            no effect with "euclidean".
         backend: "auto", "native" or "reference"; see `fastlogconv.info()`.
 
     Returns:
@@ -139,8 +139,8 @@ def region_weight_map(
     """The weights of `weight_map`, from one mask per region: regions may overlap and may be soft.
 
     A mask's values weigh its pixels in the convolution; the foreground is where any of them is > 0. A region
-    that is 0 everywhere is infinitely far away. With `distance="euclidean"` a region is where its mask is > 0,
-    and the values do not matter.
+    that is 0 everywhere is infinitely far away. With `distance="euclidean"` a region is where its mask is
+    > 0, and the values do not matter.
 
     Args:
         masks: [N, H, W], finite and >= 0, usually in [0, 1]; any floating-point type, bool, or integers
@@ -165,9 +165,7 @@ def region_weight_map(
         ignore = _broadcast_ignore(ignore, masks.shape[1:], masks.device, "masks")
     if not masks.is_floating_point() and masks.dtype is not torch.bool:
         masks = masks.to(torch.float32)
-    return ops.region_weight_map(
-        masks, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend
-    )
+    return ops.region_weight_map(masks, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend)
 
 
 def distance_to_weight(

@@ -40,8 +40,8 @@ class _Weights(nn.Module):
 
     def _settings(self) -> dict[str, str | float | int | None]:
         return dict(
-            distance=self.distance, border=self.border, bws=self.bws, fds=self.fds, bwf=self.bwf, fbr=self.fbr,
-            lmbda=self.lmbda, ks=self.ks, backend=self.backend,
+            distance=self.distance, border=self.border, bws=self.bws, fds=self.fds, bwf=self.bwf,
+            fbr=self.fbr, lmbda=self.lmbda, ks=self.ks, backend=self.backend,
         )  # fmt: skip
 
     def encodes(self, input: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ class WeightTransform(_Weights):
         bwf: border weight factor, >= 0; None: the preset's.
         fbr: foreground background ratio, >= 0.
         lmbda: decay length of the LogConv kernel in pixels, > 0. Of no effect with "euclidean".
-        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of no
-            effect with "euclidean".
+        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
+            no effect with "euclidean".
         preset: one of the names above. What is given beside it wins.
         distance: "logconv" or "euclidean"; None: the preset's.
         border: "farthest" or "second_nearest"; None: the preset's.
@@ -82,8 +82,8 @@ class WeightTransform(_Weights):
 
     Shape:
         labels [B, H, W] or [H, W], of any integer or floating-point type or bool -> weights of the same
-        shape, float32 for integer and bool labels, else the labels' dtype. When called, it takes `classes` and
-        `ignore` as `weight_map` does.
+        shape, float32 for integer and bool labels, else the labels' dtype. When called, it takes `classes`
+        and `ignore` as `weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
@@ -114,9 +114,7 @@ class WeightTransform(_Weights):
         )  # fmt: skip
         self.ignore_index = None if ignore_index is None else functional.check_ignore_index(ignore_index)
 
-    def forward(
-        self, labels: Tensor, classes: Tensor | None = None, ignore: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, labels: Tensor, classes: Tensor | None = None, ignore: Tensor | None = None) -> Tensor:
         if type(labels) is not Tensor and _is_fastai_image(labels):
             return labels
         return functional.weight_map(

@@ -1,6 +1,7 @@
 """The weights by brute force, in NumPy and float64: every pair of pixels, written from the formulas alone."""
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 from scipy.signal import fftconvolve
 from scipy.special import logsumexp
 
@@ -42,6 +43,28 @@ def weights(d, foreground, *, border, bws, fds, bwf, fbr):
 def weight_map(labels, *, lmbda, ks, **settings):
     """The weights [H, W] of labels [H, W] with small ids."""
     return weights(distances(regions_of(labels), lmbda, ks), labels > 0, **settings)
+
+
+def class_weight_map(labels, classes, ignore, *, distance, border, bws, fds, bwf, fbr, lmbda, ks):
+    """The weights [H, W] by class and without what is to be ignored; either may be None."""
+    classes = np.ones_like(labels) if classes is None else classes
+    ids = np.where(classes > 0, labels, 0)
+    ids[np.zeros(ids.shape, dtype=bool) if ignore is None else ignore] = 0
+    present = np.unique(ids[ids > 0])
+    bordered = border == "second_nearest" or present.max(initial=0) == len(present)
+    weight = np.full(ids.shape, float(fbr))
+    for c in np.unique(classes[ids > 0]):
+        of_class = np.where(classes == c, ids, 0)
+        masks = of_class == np.unique(of_class[of_class > 0])[:, None, None]
+        if distance == "euclidean":
+            d = np.array([distance_transform_edt(~mask) for mask in masks])
+        else:
+            d = distances(masks, lmbda, 2 * max(ids.shape) if ks is None else ks)
+        factor = bwf if bordered else 0
+        background = np.zeros(ids.shape, dtype=bool)
+        weight += weights(d, background, border=border, bws=bws, fds=fds, bwf=factor, fbr=fbr) - fbr
+    weight[ids > 0] = 1
+    return weight if ignore is None else np.where(ignore, 0, weight)
 
 
 def region_weight_map(masks, *, lmbda, ks, **settings):

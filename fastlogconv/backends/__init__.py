@@ -1,8 +1,8 @@
 """Which backend computes, and for every other one why not.
 
 A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
-`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`. One that
-does not compute everything yet names that in `LACKS`, a set of "euclidean", "classes" and "ignore".
+`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`; what it
+does not compute yet it names in `LACKS`, a set of "euclidean", "classes" and "ignore".
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def _warn_of_reference(device: torch.device, features: tuple[str, ...]) -> None:
     global _warned
     if not _warned:
         _warned = True
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items() if reason)
+        listed = "; ".join(
+            f"{name}: {reason}" for name, reason in reasons(device, features).items() if reason
+        )
         warnings.warn(
             f"fastlogconv computes on {device.type} with its slow reference in plain PyTorch, because no "
             f"other backend can run ({listed}). To accept that silently, pass backend='reference'.",

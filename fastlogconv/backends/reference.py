@@ -77,6 +77,20 @@ def _log_convolve(log_s: Tensor, r: int, lmbda: float, dim: int) -> Tensor:
     return out
 
 
+def _log_convolve_whole(log_s: Tensor, lmbda: float, dim: int) -> Tensor:
+    """The same with an unbounded window, `dim` as it is: a recursive filter from either end."""
+    before, after = [], []
+    s = torch.full_like(log_s.select(dim, 0), -math.inf)
+    for x in log_s.unbind(dim):
+        s = torch.logaddexp(s - 1 / lmbda, x)
+        before.append(s)
+    s = torch.full_like(s, -math.inf)
+    for x in reversed(log_s.unbind(dim)):
+        after.append(s)
+        s = torch.logaddexp(s, x) - 1 / lmbda
+    return torch.logaddexp(torch.stack(before, dim), torch.stack(after[::-1], dim))
+
+
 def _logconv_distance(
     region: Tensor, top: int, left: int, shape: torch.Size, ks: int, lmbda: float
 ) -> tuple[Tensor, Window]:
@@ -87,8 +101,7 @@ def _logconv_distance(
     (h, w), (height, width) = region.shape, shape
     log_s = region.to(torch.float64).log()
     if ks // 2 >= max(height, width) - 1:  # every pixel sees the whole instance
-        log_s = _log_convolve(_log_convolve(log_s, w - 1, lmbda, dim=1), h - 1, lmbda, dim=0)
-        in_box = log_s[h - 1 : 2 * h - 1, w - 1 : 2 * w - 1]
+        in_box = _log_convolve_whole(_log_convolve_whole(log_s, lmbda, dim=1), lmbda, dim=0)
         y, to_y = _clamped(height, top, h, region.device)
         x, to_x = _clamped(width, left, w, region.device)
         log_s = in_box[y][:, x] - (to_y[:, None] + to_x) / lmbda
@@ -103,7 +116,7 @@ def _logconv_distance(
 
 
 def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each of n positions: the nearest one of start..start + size - 1, counted from start, and how far."""
+    """For each of n positions: the nearest of start..start + size - 1, counted from start, and how far."""
     position = torch.arange(n, dtype=torch.float64, device=device) - start
     nearest = position.clamp(0, size - 1)
     return nearest.to(torch.int64), (position - nearest).abs()
