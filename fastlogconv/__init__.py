@@ -3,6 +3,7 @@
 from .backends import use_backend
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
+from .losses import WeightedCrossEntropyLoss, weighted_cross_entropy
 from .masks import calculate_weights, preprocess_mask
 from .plotting import plot_weight_parameters, show
 from .sampling import create_pdf, random_center, random_centers
@@ -14,6 +15,7 @@ __all__ = [
     "SeparableConv2D",
     "WeightTransform",
     "WeightTransformSingle",
+    "WeightedCrossEntropyLoss",
     "calculate_weights",
     "create_pdf",
     "distance_to_weight",
@@ -28,4 +30,5 @@ __all__ = [
     "show",
     "use_backend",
     "weight_map",
+    "weighted_cross_entropy",
 ]

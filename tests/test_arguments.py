@@ -46,7 +46,9 @@ SETTINGS = [
       for value in (None, "10", 1j, True, [10], torch.tensor(10.0))],
     *[("ks", value, ValueError, "must be a whole number of pixels from 1 to 2147483647, got")
       for value in (0, -1, -73, 2**31, 10**30)],
-    *[("ks", value, TypeError, "must be an integer, got") for value in (None, 73.0, 7.5, "73", True, nan)],
+    *[("ks", value, TypeError, "must be an integer, got") for value in (73.0, 7.5, "73", True, nan)],
+    *[("distance", value, ValueError, "must be one of 'logconv', 'euclidean', got")
+      for value in ("city-block", "", None, 2)],
     *[("border", value, ValueError, "must be one of 'second_nearest', 'farthest', got")
       for value in ("nearest", "", None, 1)],
     *[("backend", value, ValueError, "must be one of 'auto', 'native', .*'reference', got")
@@ -101,7 +103,7 @@ def test_settings_of_weights(name, value, error, message):
         fastlogconv.weight_map(LABELS, **{name: value})
     with pytest.raises(error, match=f"^{name} {message}"):
         fastlogconv.region_weight_map(MASKS, **{name: value})
-    if name not in ("lmbda", "ks"):
+    if name not in ("lmbda", "ks", "distance"):
         with pytest.raises(error, match=f"^{name} {message}"):
             fastlogconv.distance_to_weight(MASKS, **{name: value})
 
@@ -127,6 +129,7 @@ def test_the_value_is_named(name, value):
 @pytest.mark.parametrize("name, value", [
     *[(name, value) for name in ("bws", "fds", "lmbda") for value in (5e-324, 1e-3, 1e6, 1.7e308)],
     ("bwf", 0), ("bwf", 1e30), ("fbr", 0), ("fbr", 2), ("ks", 1), ("ks", 2**31 - 1),
+    ("ks", None), ("distance", "euclidean"),
 ])  # fmt: skip
 @pytest.mark.parametrize("border", ["second_nearest", "farthest"])
 def test_the_limits_are_accepted(border, name, value, backend, device):
@@ -164,6 +167,65 @@ def test_numpy_scalars_are_accepted(name, value):
 def test_foreground(foreground, error, message):
     with pytest.raises(error, match=f"^foreground {message}"):
         fastlogconv.distance_to_weight(MASKS, foreground)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize(
+    "ignore, error, message",
+    [
+        (torch.zeros(8, 9), TypeError, "must be a bool tensor or None, got torch.float32: pass mask > 0"),
+        (np.zeros((8, 9), dtype=bool), TypeError, "must be a bool tensor or None, got ndarray"),
+        (True, TypeError, "must be a bool tensor or None, got bool"),
+        (torch.zeros(9, 8, dtype=torch.bool), ValueError, r"must have a shape that broadcasts to .*\(9, 8\)"),
+        (
+            torch.zeros(3, 8, 9, dtype=torch.bool),
+            ValueError,
+            r"must have a shape that broadcasts to .*\(3, 8",
+        ),
+        (torch.zeros(1, 1, 8, 9, dtype=torch.bool), ValueError, "must have a shape that broadcasts to"),
+        (
+            torch.zeros(8, 9, dtype=torch.bool, device="meta"),
+            ValueError,
+            "must be dense and on the device of",
+        ),
+        (torch.zeros(8, 9, dtype=torch.bool).to_sparse(), ValueError, "must be dense .*sparse_coo"),
+    ],
+)
+def test_ignore(ignore, error, message):
+    with pytest.raises(error, match=f"^ignore {message}"):
+        fastlogconv.weight_map(LABELS, ignore=ignore)
+    with pytest.raises(error, match=f"^ignore {message}"):
+        fastlogconv.region_weight_map(MASKS, ignore=ignore)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize(
+    "value, error",
+    [(1.0, TypeError), ("255", TypeError), (True, TypeError), (2**63, ValueError), (-(2**70), ValueError)],
+)
+def test_ignore_index(value, error):
+    with pytest.raises(error, match=f"^ignore_index must be .*got {value!r}"):
+        fastlogconv.weight_map(LABELS, ignore_index=value)
+    with pytest.raises(error, match=f"^ignore_index must be .*got {value!r}"):
+        fastlogconv.WeightTransform(ignore_index=value)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize(
+    "classes, error, message",
+    [
+        (np.zeros((2, 8, 9)), TypeError, r"must be a torch.Tensor .*pass torch.from_numpy\(array\)"),
+        (torch.zeros(2, 8, 9, dtype=torch.complex64), TypeError, "must be bool, .*, got torch.complex64"),
+        (torch.zeros(8, 9), ValueError, r"must have the shape and device of labels, \(2, 8, 9\) .*\(8, 9\)"),
+        (torch.zeros(2, 9, 8), ValueError, r"must have the shape and device of labels.*\(2, 9, 8\)"),
+        (torch.zeros(2, 8, 9, requires_grad=True), ValueError, "must not require grad"),
+        (torch.zeros(2, 8, 9, device="meta"), ValueError, "must be on cpu or cuda, got the meta device"),
+        (torch.zeros(2, 8, 9).to_sparse(), TypeError, "must be dense, got .*sparse_coo"),
+    ],
+)
+def test_classes(classes, error, message):
+    with pytest.raises(error, match=f"^classes {message}"):
+        fastlogconv.weight_map(LABELS, classes=classes)
 
 
 @pytest.mark.usefixtures("nothing_is_computed")

@@ -13,6 +13,7 @@ from fastlogconv import backends
 
 CPU = torch.device("cpu")
 LABELS = torch.from_numpy(two_cells())
+MASKS = torch.stack([LABELS == 1, LABELS == 2]).float()
 
 
 @pytest.fixture
@@ -184,6 +185,30 @@ def test_auto_lists_all_reasons_when_none_can_run(monkeypatch):
         fastlogconv.weight_map(LABELS)
 
 
+@pytest.mark.parametrize(
+    "lacks, call",
+    [
+        ("euclidean", lambda **b: fastlogconv.weight_map(LABELS, distance="euclidean", **b)),
+        ("classes", lambda **b: fastlogconv.weight_map(LABELS, classes=LABELS, **b)),
+        ("ignore", lambda **b: fastlogconv.weight_map(LABELS, ignore=LABELS > 1, **b)),
+        ("ignore", lambda **b: fastlogconv.weight_map(LABELS, ignore_index=2, **b)),
+        ("euclidean", lambda **b: fastlogconv.region_weight_map(MASKS, distance="euclidean", **b)),
+        ("ignore", lambda **b: fastlogconv.region_weight_map(MASKS, ignore=LABELS > 1, **b)),
+    ],
+)
+def test_a_backend_is_not_asked_for_what_it_lacks(lacks, call, monkeypatch):
+    monkeypatch.setattr(backends, "_warned", False)
+    monkeypatch.setattr(backends.native, "LACKS", frozenset({lacks}), raising=False)
+    with pytest.warns(RuntimeWarning, match=rf"native: it does not compute {lacks} yet"):
+        weights = call()
+    assert torch.equal(weights, call(backend="reference"))
+    with pytest.raises(RuntimeError, match=f"'native' cannot run on cpu: it does not compute {lacks} yet"):
+        call(backend="native")
+    monkeypatch.setattr(backends.native, "LACKS", {"euclidean", "classes", "ignore"} - {lacks})
+    assert call(backend="native").shape == weights.shape
+    fastlogconv.weight_map(LABELS, backend="native")
+
+
 # ----------------------------------------------------------------------------------------------------- info
 
 
@@ -235,6 +260,7 @@ def test_public_names():
         "SeparableConv2D",
         "WeightTransform",
         "WeightTransformSingle",
+        "WeightedCrossEntropyLoss",
         "calculate_weights",
         "create_pdf",
         "distance_to_weight",
@@ -249,6 +275,7 @@ def test_public_names():
         "show",
         "use_backend",
         "weight_map",
+        "weighted_cross_entropy",
     }
     for name in fastlogconv.__all__:
         assert getattr(fastlogconv, name).__doc__

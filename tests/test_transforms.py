@@ -1,5 +1,6 @@
 import copy
 import inspect
+import itertools
 import pickle
 
 import numpy as np
@@ -16,7 +17,7 @@ from fastlogconv import (
     weight_map,
 )
 
-DEEPFLASH2 = dict(border="farthest", bws=10, fds=10, bwf=1, fbr=0.1, lmbda=0.35, ks=73)
+DEEPFLASH2 = dict(distance="logconv", border="farthest", bws=10, fds=10, bwf=1, fbr=0.1, lmbda=0.35, ks=73)
 OTHERS = dict(bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, border="second_nearest")
 
 MODULES = {
@@ -41,8 +42,14 @@ def test_signatures():
         parameters = inspect.signature(transform).parameters
         positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         assert positional == ["channels", "bws", "fds", "bwf", "fbr", "lmbda", "ks"]
-        defaults = {name: p.default for name, p in parameters.items()}
-        assert defaults == {"channels": None, **DEEPFLASH2, "backend": "auto"}
+        by_preset = {"distance", "border", "bwf"}
+        assert all(parameters[name].default is None for name in by_preset)
+        assert parameters["preset"].default == "deepflash2"
+        made = transform()
+        assert {name: getattr(made, name) for name in DEEPFLASH2} == DEEPFLASH2
+        assert {name: parameters[name].default for name in DEEPFLASH2 if name not in by_preset} == {
+            name: value for name, value in DEEPFLASH2.items() if name not in by_preset
+        }
     parameters = inspect.signature(SeparableConv2D).parameters
     assert list(parameters) == ["lmbda", "channels", "ks", "padding_mode", "backend"]
     defaults = [p.default for p in parameters.values()]
@@ -64,6 +71,57 @@ def test_weight_transform_single_is_the_function(backend, device):
     assert torch.equal(weights, region_weight_map(masks, **DEEPFLASH2, backend=backend))
     weights = WeightTransformSingle(**OTHERS, backend=backend)(masks)
     assert torch.equal(weights, region_weight_map(masks, **OTHERS, backend=backend))
+
+
+PRESETS = {
+    "unet": dict(distance="euclidean", border="second_nearest", bwf=10),
+    "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10),
+    "deepflash2": dict(distance="logconv", border="farthest", bwf=1),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(preset, backend, device):
+    labels, masks = labels_of(device), masks_of(device)
+    for settings in (dict(), dict(bws=4), dict(bwf=3), dict(border="farthest"), dict(distance="euclidean")):
+        expected = {**PRESETS[preset], **settings, "backend": backend}
+        chosen = dict(preset=preset, **settings, backend=backend)
+        assert torch.equal(WeightTransform(**chosen)(labels), weight_map(labels, **expected))
+        assert torch.equal(WeightTransformSingle(**chosen)(masks), region_weight_map(masks, **expected))
+
+
+def test_presets_differ():
+    weights = [WeightTransform(preset=preset)(labels_of("cpu")) for preset in PRESETS]
+    assert all(not torch.allclose(a, b, rtol=0.01) for a, b in itertools.pairwise(weights))
+
+
+@pytest.mark.parametrize("transform", [WeightTransform, WeightTransformSingle])
+@pytest.mark.parametrize("preset", ["u-net", "", None, 1])
+def test_unknown_presets(preset, transform):
+    with pytest.raises(ValueError, match=f"preset must be one of 'unet', .*got {preset!r}"):
+        transform(preset=preset)
+
+
+def test_classes_and_ignore(backend, device):
+    labels = labels_of(device)
+    classes, ignore = (labels > 1).int() + 1, labels < 0
+    ignore[:, :3] = True
+    transform = WeightTransform(preset="unet", ignore_index=2, backend=backend)
+    settings = dict(**PRESETS["unet"], ignore_index=2, backend=backend)
+    for given in (dict(), dict(classes=classes), dict(ignore=ignore), dict(classes=classes, ignore=ignore)):
+        assert torch.equal(transform(labels, **given), weight_map(labels, **given, **settings))
+    transform = WeightTransformSingle(16, preset="unet", backend=backend)
+    expected = region_weight_map(masks_of(device), ignore=ignore, **PRESETS["unet"], backend=backend)
+    assert torch.equal(transform(masks_of(device), ignore=ignore), expected)
+    expected = torch.full(ignore.shape, 0.1, device=device).masked_fill(ignore, 0)
+    assert torch.equal(transform(masks_of(device)[:0], ignore=ignore), expected)
+
+
+def test_unbounded_window(backend, device):
+    transform = WeightTransform(ks=None, backend=backend)
+    assert "ks=None" in repr(transform)
+    expected = weight_map(labels_of(device), **{**DEEPFLASH2, "ks": None}, backend=backend)
+    assert torch.equal(transform(labels_of(device)), expected)
 
 
 def test_separable_conv_is_the_function(backend, device):
@@ -161,12 +219,12 @@ def test_no_parameters_no_state(name):
 
 def test_repr_shows_the_settings():
     assert repr(WeightTransform(bwf=3, border="second_nearest")) == (
-        "WeightTransform(channels=None, border='second_nearest', bws=10.0, fds=10.0, bwf=3.0, fbr=0.1, "
-        "lmbda=0.35, ks=73, backend='auto')"
+        "WeightTransform(channels=None, distance='logconv', border='second_nearest', bws=10.0, fds=10.0, "
+        "bwf=3.0, fbr=0.1, lmbda=0.35, ks=73, backend='auto', ignore_index=None)"
     )
     assert repr(WeightTransformSingle(512)) == (
-        "WeightTransformSingle(channels=512, border='farthest', bws=10.0, fds=10.0, bwf=1.0, fbr=0.1, "
-        "lmbda=0.35, ks=73, backend='auto')"
+        "WeightTransformSingle(channels=512, distance='logconv', border='farthest', bws=10.0, fds=10.0, "
+        "bwf=1.0, fbr=0.1, lmbda=0.35, ks=73, backend='auto')"
     )
     assert repr(SeparableConv2D(0.5, ks=9, padding_mode="circular")) == (
         "SeparableConv2D(lmbda=0.5, channels=None, ks=9, padding_mode='circular', backend='auto')"
