@@ -8,15 +8,19 @@ from pathlib import Path
 import torch
 
 import fastlogconv
+from fastlogconv.functional import PRESETS
 
+PRESET = "unet_logconv"  # the defaults of weight_map
 SETTINGS = {
+    "distance": "euclidean (exact) or logconv (faster)",
     "border": "the border term: second_nearest as published for the U-Net, farthest as in deepflash2",
     "bws": "sigma of the border term, pixels",
     "fds": "sigma of the distance to the foreground, pixels",
     "bwf": "factor of the border term",
     "fbr": "ratio of foreground to background: the least weight",
     "lmbda": "decay length of the convolution kernel, pixels",
-    "ks": "size of the convolution kernel, pixels",
+    "ks": "size of the convolution kernel, pixels, or none for an unbounded one",
+    "ignore_index": "the label of pixels to ignore: their weight is 0",
     "backend": "what computes it: a name that `fastlogconv info` lists, or auto",
 }
 
@@ -25,6 +29,13 @@ WEIGHTS = """\
 Write one weight image (float32) for each label image: DIR/NAME.tif, or DIR/NAME.npy for an .npy. 0 is
 background, every other number an instance; a multi-page .tif and a 3-D .npy are batches of images.
 Exit status: 0 all written or kept, 1 some failed, 2 wrong usage."""
+
+
+def whole_number_or_none(text):
+    return None if text == "none" else int(text)
+
+
+TYPES = {"ks": whole_number_or_none, "ignore_index": int}
 
 
 def build_parser():
@@ -42,14 +53,21 @@ def build_parser():
     weights.add_argument("--format", choices=["tif", "npy"], help="of the outputs, whatever the inputs are")
     weights.add_argument("--overwrite", action="store_true", help="replace existing outputs, else kept")
     weights.add_argument("--quiet", action="store_true", help="print errors only")
+    weights.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=PRESET,
+        help=f"what chooses {', '.join(PRESETS[PRESET])} (default: %(default)s)",
+    )
     parameters = inspect.signature(fastlogconv.weight_map).parameters
     for name, meaning in SETTINGS.items():
         default = parameters[name].default
+        by_preset = name in PRESETS[PRESET]
         weights.add_argument(
-            f"--{name}",
-            type=float if isinstance(default, int | float) and name != "ks" else type(default),
-            default=default,
-            help=f"{meaning} (default: %(default)s)",
+            f"--{name.replace('_', '-')}",
+            type=TYPES.get(name, float if isinstance(default, float) else str),
+            default=None if by_preset else default,
+            help=f"{meaning} (default: {'that of the preset' if by_preset else '%(default)s'})",
         )
     weights.set_defaults(parser=weights)
     return parser
@@ -73,7 +91,9 @@ def main(argv=None):
         return 1
     if options.command == "demo":
         return demo.run(options.out)
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    given = {name: getattr(options, name) for name in SETTINGS}
+    chosen = PRESETS[options.preset]
+    settings = {**given, **{name: chosen[name] for name in chosen if given[name] is None}}
     try:
         fastlogconv.weight_map(torch.zeros(1, 1, dtype=torch.int32), **settings)
     except (TypeError, ValueError, RuntimeError) as problem:

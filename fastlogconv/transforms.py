@@ -60,7 +60,7 @@ class WeightTransform(_Weights):
 
         preset          distance       border            bwf
         "unet"          "euclidean"    "second_nearest"  10    as published
-        "unet_logconv"  "logconv"      "second_nearest"  10    faster, about the same; `weight_map`'s defaults
+        "unet_logconv"  "logconv"      "second_nearest"  10    faster; the defaults of `weight_map`
         "deepflash2"    "logconv"      "farthest"        1     deepflash2's real-time transform
 
     A fastai `TensorImage` or `TensorMask` passes through unchanged, as in deepflash2.

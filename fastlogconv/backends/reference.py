@@ -130,11 +130,12 @@ def _euclidean_distance(region: Tensor, top: int, left: int, shape: torch.Size) 
     y = torch.arange(shape[0], dtype=torch.float64, device=region.device)[:, None]
     above = torch.where(inside, y, -math.inf).cummax(dim=0).values
     below = torch.where(inside, y, math.inf).flip(0).cummin(dim=0).values.flip(0)
-    column_squares = torch.minimum(y - above, below - y) ** 2  # [H, w]
-    x = torch.arange(shape[1], dtype=torch.float64, device=region.device) - left
+    along = torch.minimum(y - above, below - y) ** 2  # [H, w]
+    x = torch.arange(shape[1], dtype=torch.float64, device=region.device)
     squares = torch.full(shape, math.inf, dtype=torch.float64, device=region.device)
+    reached = torch.empty_like(squares)
     for column in range(w):
-        reached = column_squares[:, column, None] + (x - column) ** 2
+        torch.add(along[:, column, None], (x - (left + column)) ** 2, out=reached)
         torch.minimum(squares, reached, out=squares)
     return squares.sqrt(), EVERYWHERE
 

@@ -1,4 +1,4 @@
-"""The demo: a photograph of coins, its instances, and their weights under both border terms."""
+"""The demo: a photograph of coins, its instances, and their weights in three ways."""
 
 import inspect
 import statistics
@@ -7,7 +7,7 @@ import time
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.colors import ListedColormap, LogNorm, hsv_to_rgb
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy import ndimage
 from skimage import data, filters, measure, segmentation
@@ -15,15 +15,19 @@ from skimage import data, filters, measure, segmentation
 import fastlogconv
 from fastlogconv.backends import BACKENDS
 
-BORDERS = {
-    "second_nearest": "as published for the U-Net: ridges between neighbours",
-    "farthest": "as in deepflash2: no ridge where any instance is out of reach",
+CAPTIONS = {  # by preset
+    "deepflash2": "LogConv distances, no ridge where any instance is out of reach",
+    "unet_logconv": "LogConv distances, ridges between neighbours",
+    "unet": "exact distances, ridges between neighbours, as published",
 }
 SETTINGS = {
     name: parameter.default
     for name, parameter in inspect.signature(fastlogconv.weight_map).parameters.items()
-    if isinstance(parameter.default, int | float)
+    if isinstance(parameter.default, int | float) and name != "bwf"  # which presets choose
 }
+
+
+MOST = 10  # the weight at the end of the colours
 
 
 def run(out):
@@ -52,13 +56,12 @@ def segment(image):
 
 
 def compare(labels):
-    """Prints one line per backend, device and border; returns the float64 weights by border."""
-    exact = {
-        border: fastlogconv.weight_map(labels.double(), border=border, backend="reference")
-        for border in BORDERS
-    }
+    """Prints one line per backend, device and preset; returns the float64 weights by preset."""
+    transforms = {preset: fastlogconv.WeightTransform(preset=preset) for preset in CAPTIONS}
+    with fastlogconv.use_backend("reference"):
+        exact = {preset: transform(labels.double()) for preset, transform in transforms.items()}
     row = "{:<10}  {:<6}  {:<14}  {:>10}  {:>22}"
-    print(row.format("backend", "device", "border", "seconds", "|w - w64| / max(1, w64)"))
+    print(row.format("backend", "device", "preset", "seconds", "|w - w64| / max(1, w64)"))
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in map(torch.device, devices):
         for backend, module in BACKENDS.items():
@@ -66,19 +69,20 @@ def compare(labels):
             if why_not:
                 print(f"{backend:<10}  {device.type:<6}  {why_not}")
                 continue
-            for border, w64 in exact.items():
-                seconds, weights = measure_backend(labels.to(device), border, backend)
+            for preset, w64 in exact.items():
+                with fastlogconv.use_backend(backend):
+                    seconds, weights = timed(transforms[preset], labels.to(device))
                 error = ((weights.cpu() - w64).abs() / w64.clamp(min=1)).max().item()
-                print(row.format(backend, device.type, border, f"{seconds:.2g}", f"<= {error:.1e}"))
-    return {border: w64.numpy() for border, w64 in exact.items()}
+                print(row.format(backend, device.type, preset, f"{seconds:.2g}", f"<= {error:.1e}"))
+    return {preset: w64.numpy() for preset, w64 in exact.items()}
 
 
-def measure_backend(labels, border, backend):
+def timed(transform, labels):
     """(median seconds of one call, its result): the first call tells how often it is worth repeating."""
     times = []
     while len(times) < 2 or (len(times) < 21 and sum(times) < 1):
         start = time.perf_counter()
-        weights = fastlogconv.weight_map(labels, border=border, backend=backend)
+        weights = transform(labels)
         if labels.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
@@ -88,12 +92,12 @@ def measure_backend(labels, border, backend):
 
 
 def draw(image, labels, weights, dpi=150, zoom=2):
-    """The figure: image, instances, and the weights under both border terms on one colour scale.
+    """The figure: the image with its instances, and the weights by preset on one colour scale.
 
     Panels are laid out to the pixel: a zoom by a whole number keeps them sharp and the file small.
     """
     height, width = (zoom * size for size in labels.shape)
-    gap, head, caption, bar_height = 24, 88, 76, 28
+    gap, head, caption, bar_height = 24, 124, 76, 28
     total_width, total_height = 2 * width + 3 * gap, head + 2 * height + caption + 130
     figure = Figure(figsize=(total_width / dpi, total_height / dpi), dpi=dpi)
 
@@ -112,25 +116,21 @@ def draw(image, labels, weights, dpi=150, zoom=2):
         axes.set_title(caption_text, size=11)
         return axes, axes.imshow(pixels, interpolation="nearest", **how)
 
-    settings = ", ".join(f"{name}={value}" for name, value in SETTINGS.items())
-    figure.suptitle(f"fastlogconv.weight_map(labels, {settings})", family="monospace", size=11, y=0.985)
-    panel(0, 0, "image", image, cmap="gray")
-    panel(0, 1, f"labels: {labels.max()} instances", labels, cmap=distinct_colours(labels.max()))
+    settings = ", ".join(f"{name}={value:g}" for name, value in SETTINGS.items())
+    figure.suptitle(
+        f"fastlogconv.WeightTransform(preset=..., {settings})", family="monospace", size=11, y=0.985
+    )
+    axes, _ = panel(0, 0, f"image with {labels.max()} instances", image, cmap="gray")
+    axes.contour(labels > 0, [0.5], colors="tab:orange", linewidths=1.5)
 
     # From the least background, fbr, over the foreground, 1, to a pixel squeezed between two instances, bwf.
-    how = {"cmap": colormaps["magma"].resampled(128), "norm": LogNorm(SETTINGS["fbr"], SETTINGS["bwf"])}
-    for column, (border, origin) in enumerate(BORDERS.items()):
-        axes, picture = panel(1, column, f'weights, border="{border}"\n{origin}', weights[border], **how)
+    how = {"cmap": colormaps["magma"].resampled(128), "norm": LogNorm(SETTINGS["fbr"], MOST)}
+    for place, (preset, meaning) in enumerate(CAPTIONS.items(), start=1):
+        row, column = divmod(place, 2)
+        axes, picture = panel(row, column, f'preset="{preset}"\n{meaning}', weights[preset], **how)
         axes.contour(labels > 0, [0.5], colors="white", linewidths=0.7)
     place = axes_at(total_width // 5, total_height - 106, total_width * 3 // 5, bar_height)
     bar = figure.colorbar(picture, cax=place, orientation="horizontal", extend="max")
     bar.set_ticks([0.1, 0.3, 1, 3, 10], labels=["0.1", "0.3", "1", "3", "10"])
     bar.set_label("weight of a pixel in the loss (the outlined foreground: 1)")
     return figure
-
-
-def distinct_colours(count):
-    """Dark for 0, then hues a golden section apart: neighbouring ids differ the most."""
-    ids = np.arange(count)
-    hsv = np.stack([ids * 0.618034 % 1, 0.45 + 0.2 * (ids % 3), 0.95 - 0.15 * (ids % 2)], axis=1)
-    return ListedColormap(np.vstack([[0.08, 0.08, 0.1], hsv_to_rgb(hsv)]))
