@@ -39,7 +39,7 @@ def _new(like: Tensor, shape) -> Tensor:
 
 
 def _weight_map(labels, classes, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend):
-    features = _features(distance=distance, classes=classes, ignore=ignore)
+    features = _features(distance, ignore, classes)
     return backends.select(backend, labels.device, features).weight_map(
         labels, None if classes is None else _class_labels(classes), ignore,
         distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
@@ -47,7 +47,7 @@ def _weight_map(labels, classes, ignore, distance, border, bws, fds, bwf, fbr, l
 
 
 def _region_weight_map(masks, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend):
-    features = _features(distance=distance, ignore=ignore)
+    features = _features(distance, ignore)
     return backends.select(backend, masks.device, features).region_weight_map(
         masks, ignore,
         distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
@@ -60,9 +60,9 @@ def _distance_to_weight(distance, foreground, border, bws, fds, bwf, fbr, backen
     )
 
 
-def _features(distance, classes=None, ignore=None) -> tuple[str, ...]:
+def _features(distance, ignore, classes=None) -> tuple[str, ...]:
     """What is asked for beyond what every backend computes."""
-    if distance == "logconv" and classes is None and ignore is None:
+    if distance == "logconv" and ignore is None and classes is None:
         return ()
     wanted = {"euclidean": distance == "euclidean", "classes": classes, "ignore": ignore}
     return tuple(name for name, value in wanted.items() if value is not None and value is not False)

@@ -49,15 +49,12 @@ _DISTANCES = {"logconv": 0, "euclidean": 1}
 _BORDERS = {"farthest": 0, "second_nearest": 1}
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
-_Triple = ctypes.c_int64 * 3
-
 
 class _Tensor(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("dtype", ctypes.c_int32),
-        ("size", _Triple),
-        ("stride", _Triple),
+        *((f"{name}{axis}", ctypes.c_int64) for name in ("size", "stride") for axis in range(3)),
     )
 
 
@@ -140,7 +137,7 @@ def _tensor(tensor: Tensor | None) -> _Tensor | None:
     size, stride = tensor.shape, tensor.stride()
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
-    return _Tensor(tensor.data_ptr(), _DTYPES[tensor.dtype], tuple(size), stride)
+    return _Tensor(tensor.data_ptr(), _DTYPES[tensor.dtype], *size, *stride)
 
 
 def _output(like: Tensor, shape: torch.Size) -> Tensor:
@@ -257,9 +254,7 @@ def _array(array: np.ndarray | None) -> _Tensor | None:
     if array is None:
         return None
     stride = (s // array.itemsize for s in array.strides)
-    return _Tensor(
-        array.ctypes.data, _ARRAY_DTYPES[array.dtype], _Triple(1, *array.shape), _Triple(0, *stride)
-    )
+    return _Tensor(array.ctypes.data, _ARRAY_DTYPES[array.dtype], 1, *array.shape, 0, *stride)
 
 
 def can_read(array: np.ndarray) -> bool:

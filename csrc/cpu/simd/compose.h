@@ -6,7 +6,25 @@
 namespace flc {
 namespace FLC_ISA {
 
-template <class Out, class Result, Tracking tracking>
+FLC_INLINE Floats square_root(Floats x) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE2__)
+  return (Floats)_mm_sqrt_ps((__m128)x);
+#else
+  for (int lane = 0; lane < Number<Floats>::lanes; ++lane) x[lane] = sqrtf(x[lane]);
+  return x;
+#endif
+}
+FLC_INLINE Doubles square_root(Doubles x) {
+  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane) x[lane] = sqrt(x[lane]);
+  return x;
+}
+
+// squared: what is tracked are the squares of the distances.
+template <class Out, class Result, Tracking tracking, bool squared = false>
 class Composer {
   using V = Vec<Out>;
   static constexpr int lanes = Number<V>::lanes;
@@ -46,7 +64,7 @@ class Composer {
       V weight = multiply_add(sum, V{} + rest_, V{} + ratio_);
       if constexpr (tracking != SUM_ONLY) {
         if (border_left < i + lanes && border_right >= i) {
-          const V both = load<V>(row + BLOCK + i) + load<V>(row + 2 * BLOCK + i);
+          const V both = root(load<V>(row + BLOCK + i)) + root(load<V>(row + 2 * BLOCK + i));
           V border = power_of_two(both * both * border_exponent_) * border_factor_;
           if (border_left > i || border_right < i + lanes - 1) {
             for (int lane = 0; lane < lanes; ++lane)
@@ -62,6 +80,12 @@ class Composer {
         for (int lane = 0; lane < lanes; ++lane) weights[i + lane] = Result(weight[lane]);
       }
     }
+  }
+
+  // The distance of what is tracked, BEYOND where there is none within reach.
+  static FLC_INLINE V root(V tracked) {
+    if constexpr (!squared) return tracked;
+    return tracked < Out(BEYOND) ? square_root(larger(tracked, V{})) : tracked;
   }
 
   const bool on_top_;

@@ -5,28 +5,11 @@
 // the two that the border term adds.
 #pragma once
 
-#include "cpu/simd/compose.h"
 #include "cpu/simd/euclidean_distance.h"
+#include "cpu/simd/row_blocks.h"
 
 namespace flc {
 namespace FLC_ISA {
-
-FLC_INLINE Floats square_root(Floats x) {
-#if defined(__AVX512F__)
-  return (Floats)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
-#elif defined(__AVX2__)
-  return (Floats)_mm256_sqrt_ps((__m256)x);
-#elif defined(__SSE2__)
-  return (Floats)_mm_sqrt_ps((__m128)x);
-#else
-  for (int lane = 0; lane < Number<Floats>::lanes; ++lane) x[lane] = sqrtf(x[lane]);
-  return x;
-#endif
-}
-FLC_INLINE Doubles square_root(Doubles x) {
-  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane) x[lane] = sqrt(x[lane]);
-  return x;
-}
 
 // Half open.
 struct VectorRange {
@@ -36,33 +19,24 @@ struct VectorRange {
 template <class Out, Tracking tracking>
 class EuclideanRowPass {
   using V = Vec<Out>;
+  using Blocks = RowBlocks<Out, Out, tracking, true>;
   static constexpr int lanes = Number<V>::lanes;
-  static constexpr int stride = ROW_STRIDE<Out, tracking>;
   static constexpr int VECTORS = BLOCK / lanes;  // of a block
   static constexpr int ROWS = EuclideanDistance<Out>::ROWS;
   // Columns from which on an instance is wide enough for a limit to the search to pay.
   static constexpr int WIDE = 64;
 
  public:
-  // on_top: adds what these instances contribute to the weights; else these are all there are.
   EuclideanRowPass(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
                    Out* out)
       : plan_(plan),
         settings_(settings),
-        on_top_(on_top),
-        begin_(begin),
-        end_(end),
-        out_(out),
         accumulator_(settings),
-        composer_(settings, on_top),
-        block_count_((plan.width + BLOCK - 1) / BLOCK),
-        row_length_(block_count_ * int64_t(BLOCK)),
+        blocks_(plan, settings, on_top, begin, end, out),
+        row_length_((plan.width + BLOCK - 1) / BLOCK * int64_t(BLOCK)),
         farthest_(Out(settings.reach) * Out(settings.reach)) {}
 
   ~EuclideanRowPass() {
-    if (blocks_)
-      for (int32_t block = 0; block < block_count_; ++block) aligned_free(blocks_[block]);
-    aligned_free(blocks_);
     aligned_free(limits_);
     aligned_free(row_squares_);
     aligned_free(table_);
@@ -72,21 +46,11 @@ class EuclideanRowPass {
   EuclideanRowPass& operator=(const EuclideanRowPass&) = delete;
 
   int32_t run() {
-    blocks_ = static_cast<Out**>(aligned_allocate(block_count_ * int64_t(sizeof(Out*))));
-    if (!blocks_) return FLC_OUT_OF_MEMORY;
-    for (int32_t block = 0; block < block_count_; ++block) blocks_[block] = nullptr;
-    limits_ = static_cast<int32_t*>(aligned_allocate(block_count_ * int64_t(VECTORS) * sizeof(int32_t)));
+    limits_ = static_cast<int32_t*>(aligned_allocate(row_length_ / lanes * int64_t(sizeof(int32_t))));
     row_squares_ = static_cast<Out*>(aligned_allocate(ROWS * row_length_ * int64_t(sizeof(Out))));
     if (!limits_ || !row_squares_ || !fill_table()) return FLC_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < plan_.instance_count; ++i) {
-      const Instance& instance = plan_.instances[plan_.left_to_right[i]];
-      const int32_t first_row = larger(begin_, instance.top - settings_.reach);
-      const int32_t last_row = smaller(end_, instance.bottom + settings_.reach + 1);
-      if (first_row >= last_row) continue;
-      if (!add(instance, first_row, last_row)) return FLC_OUT_OF_MEMORY;
-    }
-    compose_until(block_count_);
-    return FLC_OK;
+    return blocks_.weigh([this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left,
+                                int32_t right) { return add(instance, first_row, last_row, left, right); });
   }
 
  private:
@@ -99,17 +63,12 @@ class EuclideanRowPass {
     return true;
   }
 
-  bool add(const Instance& instance, int32_t first_row, int32_t last_row) {
-    const int32_t reach = settings_.reach;
-    const int32_t left = larger(0, instance.left - reach);
-    const int32_t right = smaller(plan_.width - 1, instance.right + reach);
-    compose_until(left / BLOCK);  // no later instance begins further left
-    for (int32_t block = left / BLOCK; block <= right / BLOCK; ++block)
-      if (!blocks_[block] && !(blocks_[block] = cleared_block())) return false;
+  bool add(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
     if (!distance_.prepare(plan_, instance, settings_, squares_, first_row, last_row, rows_)) return false;
     const bool wide = instance.right - instance.left >= WIDE;
     if (wide)
-      for (int32_t vector = left / lanes; vector <= right / lanes; ++vector) limits_[vector] = reach;
+      for (int32_t vector = left / lanes; vector <= right / lanes; ++vector)
+        limits_[vector] = settings_.reach;
     for (int32_t y = first_row; y < last_row;) {
       const int32_t region_end = y < instance.top       ? smaller(instance.top, last_row)
                                  : y <= instance.bottom ? smaller(instance.bottom + 1, last_row)
@@ -145,7 +104,7 @@ class EuclideanRowPass {
       const Out* const squares = row_squares_ + i * row_length_;
       for (int32_t vector = of_row[i].begin; vector < of_row[i].end;) {
         const int32_t block = vector / VECTORS, end = smaller(of_row[i].end, (block + 1) * VECTORS);
-        Out* const row = blocks_[block] + int64_t(y + i - begin_) * stride - block * BLOCK;
+        Out* const row = blocks_.at(y + i, block * BLOCK) - block * BLOCK;
         for (; vector < end; ++vector)
           accumulator_.add_squares(row + vector * lanes, load<V>(squares + vector * lanes));
       }
@@ -200,66 +159,12 @@ class EuclideanRowPass {
                                : settings_.reach;
   }
 
-  // Writes the weights of blocks composed_ to end_block, to which nothing is added any more.
-  void compose_until(int32_t end_block) {
-    for (; composed_ < end_block; ++composed_) {
-      Out* const block = blocks_[composed_];
-      if (!block && on_top_) continue;
-      const int32_t x = composed_ * BLOCK, width = smaller(BLOCK, plan_.width - x);
-      for (int32_t y = begin_; y < end_; ++y) {
-        Out* const weights = out_ + int64_t(y) * plan_.width + x;
-        if (!block) {
-          composer_.untouched(weights, width);
-          continue;
-        }
-        Out* const row = block + int64_t(y - begin_) * stride;
-        const bool bordered = y >= plan_.border_top && y <= plan_.border_bottom;
-        const int32_t border_left = bordered ? plan_.border_left - x : BLOCK;
-        const int32_t border_right = bordered ? plan_.border_right - x : -1;
-        if (bordered) take_roots(row);
-        composer_.compose(row, border_left, border_right, weights, width);
-      }
-      aligned_free(block);
-      blocks_[composed_] = nullptr;
-    }
-  }
-
-  // From squares to the distances that the border term adds; BEYOND where there is none within reach.
-  void take_roots(Out* row) const {
-    if constexpr (tracking != SUM_ONLY) {
-      const V limit = V{} + Out(settings_.reach + 1) * Out(settings_.reach + 1), beyond = V{} + Out(BEYOND);
-      for (int32_t i = 0; i < BLOCK; i += lanes) {
-        const V nearest = load<V>(row + BLOCK + i), other = load<V>(row + 2 * BLOCK + i);
-        if (any_greater(limit, other)) {
-          store<V>(row + BLOCK + i, nearest < Out(BEYOND) ? square_root(nearest) : beyond);
-          store<V>(row + 2 * BLOCK + i, other < Out(BEYOND) ? square_root(larger(other, V{})) : beyond);
-        } else {
-          store<V>(row + 2 * BLOCK + i, beyond);
-        }
-      }
-    }
-  }
-
-  Out* cleared_block() {
-    Out* const block =
-        static_cast<Out*>(aligned_allocate(int64_t(end_ - begin_) * stride * int64_t(sizeof(Out))));
-    if (block)
-      for (int32_t y = begin_; y < end_; ++y) accumulator_.clear(block + int64_t(y - begin_) * stride);
-    return block;
-  }
-
   const ImagePlan& plan_;
   const Settings& settings_;
-  const bool on_top_;
-  const int32_t begin_, end_;
-  Out* const out_;
   const Accumulator<Out, tracking> accumulator_;
-  const Composer<Out, Out, tracking> composer_;
-  const int32_t block_count_;
+  Blocks blocks_;
   const int64_t row_length_;
   const Out farthest_;  // square of the reach
-  int32_t composed_ = 0;
-  Out** blocks_ = nullptr;
   Out* table_ = nullptr;
   const Out* squares_ = nullptr;  // squares_[t] = t^2, |t| <= reach + BLOCK + 1
   Out* row_squares_ = nullptr;  // of the row's pixels, the squares of their distances to the instance

@@ -1,9 +1,7 @@
 // Labels to weights for some rows of an image: the three stages, instance by instance from left to right.
-// Only the blocks of columns that instances still reach are held, so that they stay in the cache whatever the
-// image's width.
 #pragma once
 
-#include "cpu/simd/compose.h"
+#include "cpu/simd/row_blocks.h"
 
 namespace flc {
 namespace FLC_ISA {
@@ -22,27 +20,19 @@ FLC_INLINE void fill(float* values, int32_t count, float value) {
 
 template <class Out, class Result, Tracking tracking>
 class RowPass {
-  static constexpr int stride = ROW_STRIDE<Out, tracking>;
+  using Blocks = RowBlocks<Out, Result, tracking, false>;
 
  public:
-  // on_top: adds what these instances contribute to the weights; else these are all there are.
   RowPass(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
           Result* out)
       : plan_(plan),
         settings_(settings),
-        on_top_(on_top),
         begin_(begin),
         end_(end),
-        out_(out),
         accumulator_(settings),
-        composer_(settings, on_top),
-        block_count_((plan.width + BLOCK - 1) / BLOCK) {}
+        blocks_(plan, settings, on_top, begin, end, out) {}
 
   ~RowPass() {
-    if (blocks_)
-      for (int32_t block = 0; block < block_count_; ++block) aligned_free(blocks_[block]);
-    while (spare_) aligned_free(pop_spare());
-    aligned_free(blocks_);
     aligned_free(soft_rows_.data);
     aligned_free(panel_rows_.data);
   }
@@ -50,41 +40,24 @@ class RowPass {
   RowPass& operator=(const RowPass&) = delete;
 
   int32_t run() {
-    blocks_ = static_cast<Out**>(aligned_allocate(block_count_ * int64_t(sizeof(Out*))));
-    if (!blocks_) return FLC_OUT_OF_MEMORY;
-    for (int32_t block = 0; block < block_count_; ++block) blocks_[block] = nullptr;
-    for (int64_t i = 0; i < plan_.instance_count; ++i) {
-      const Instance& instance = plan_.instances[plan_.left_to_right[i]];
-      const int32_t first_row = larger(begin_, instance.top - settings_.reach);
-      const int32_t last_row = smaller(end_, instance.bottom + settings_.reach + 1);
-      if (first_row >= last_row) continue;
-      if (!add(instance, first_row, last_row)) return FLC_OUT_OF_MEMORY;
-    }
-    compose_until(block_count_);
-    return FLC_OK;
+    return blocks_.weigh(
+        [this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
+          mark_foreground(instance);
+          switch (instance.arithmetic) {
+            case SINGLE:
+              if constexpr (sizeof(Out) == 4) return add<Floats>(instance, first_row, last_row, left, right);
+              [[fallthrough]];
+            case DOUBLE:
+              return add<Doubles>(instance, first_row, last_row, left, right);
+            default:
+              return add<LogReal>(instance, first_row, last_row, left, right);
+          }
+        });
   }
 
  private:
-  bool add(const Instance& instance, int32_t first_row, int32_t last_row) {
-    const int32_t left = larger(0, instance.left - settings_.reach);
-    const int32_t right = smaller(plan_.width - 1, instance.right + settings_.reach);
-    compose_until(left / BLOCK);  // no later instance begins further left
-    for (int32_t block = left / BLOCK; block <= right / BLOCK; ++block)
-      if (!blocks_[block] && !(blocks_[block] = cleared_block())) return false;
-    mark_foreground(instance);
-    switch (instance.arithmetic) {
-      case SINGLE:
-        if constexpr (sizeof(Out) == 4) return add_with<Floats>(instance, first_row, last_row, left, right);
-        [[fallthrough]];
-      case DOUBLE:
-        return add_with<Doubles>(instance, first_row, last_row, left, right);
-      default:
-        return add_with<LogReal>(instance, first_row, last_row, left, right);
-    }
-  }
-
   template <class S>
-  bool add_with(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
+  bool add(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
     WantedRows wanted;
     wanted.inside_begin = larger(first_row, instance.top) - instance.top;
     wanted.inside_end = smaller(last_row, instance.bottom + 1) - instance.top;
@@ -96,40 +69,11 @@ class RowPass {
     for (int32_t x = left / CHUNK * CHUNK; x <= right; x += PANEL * CHUNK) {
       const int32_t chunks = smaller(PANEL, (right - x) / CHUNK + 1);
       distance.find(x, chunks, panel);
-      for (int32_t chunk = 0; chunk < chunks; ++chunk) {
-        const int32_t begin = x + chunk * CHUNK;
-        Out* const columns = blocks_[begin / BLOCK] + int64_t(first_row - begin_) * stride + begin % BLOCK;
-        accumulator_.add(instance, panel, chunk, columns, first_row, last_row);
-      }
+      for (int32_t chunk = 0; chunk < chunks; ++chunk)
+        accumulator_.add(instance, panel, chunk, blocks_.at(first_row, x + chunk * CHUNK), first_row,
+                         last_row);
     }
     return true;
-  }
-
-  // Writes the weights of blocks composed_ to end_block, which nothing adds to any more.
-  void compose_until(int32_t end_block) {
-    for (; composed_ < end_block; ++composed_) {
-      Out* const block = blocks_[composed_];
-      if (!block && on_top_) continue;
-      const int32_t x = composed_ * BLOCK, width = smaller(BLOCK, plan_.width - x);
-      for (int32_t y = begin_; y < end_; ++y) {
-        Result* const weights = out_ + int64_t(y) * plan_.width + x;
-        if (y + 16 < end_) {
-          for (int32_t i = 0; i < width; i += 64 / int32_t(sizeof(Result)))
-            __builtin_prefetch(weights + 16 * int64_t(plan_.width) + i, 1);
-        }
-        if (block) {
-          const bool bordered = y >= plan_.border_top && y <= plan_.border_bottom;
-          composer_.compose(block + int64_t(y - begin_) * stride, bordered ? plan_.border_left - x : BLOCK,
-                            bordered ? plan_.border_right - x : -1, weights, width);
-        } else {
-          composer_.untouched(weights, width);
-        }
-      }
-      if (block) {
-        push_spare(block);
-        blocks_[composed_] = nullptr;
-      }
-    }
   }
 
   // Marks the pixels of an instance in the blocks.
@@ -139,42 +83,17 @@ class RowPass {
       if (run.row < begin_ || run.row >= end_) continue;
       for (int32_t x = run.first; x <= run.last;) {
         const int32_t count = smaller(run.last + 1 - x, BLOCK - x % BLOCK);
-        fill(blocks_[x / BLOCK] + int64_t(run.row - begin_) * stride + x % BLOCK, count, Out(FOREGROUND));
+        fill(blocks_.at(run.row, x), count, Out(FOREGROUND));
         x += count;
       }
     }
   }
 
-  Out* cleared_block() {
-    Out* block = spare_ ? pop_spare()
-                        : static_cast<Out*>(aligned_allocate(int64_t(end_ - begin_) * stride * sizeof(Out)));
-    if (block)
-      for (int32_t y = begin_; y < end_; ++y) accumulator_.clear(block + int64_t(y - begin_) * stride);
-    return block;
-  }
-
-  // Spare blocks form a list through their first bytes.
-  void push_spare(Out* block) {
-    memcpy(block, &spare_, sizeof(spare_));
-    spare_ = block;
-  }
-  Out* pop_spare() {
-    Out* const block = spare_;
-    memcpy(&spare_, block, sizeof(spare_));
-    return block;
-  }
-
   const ImagePlan& plan_;
   const Settings& settings_;
-  const bool on_top_;
   const int32_t begin_, end_;
-  Result* const out_;
   const Accumulator<Out, tracking> accumulator_;
-  const Composer<Out, Result, tracking> composer_;
-  const int32_t block_count_;
-  int32_t composed_ = 0;
-  Out** blocks_ = nullptr;
-  Out* spare_ = nullptr;
+  Blocks blocks_;
   Workspace soft_rows_{nullptr, 0}, panel_rows_{nullptr, 0};
 };
 
