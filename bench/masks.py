@@ -1,6 +1,7 @@
 """The mask tools against what they replace: `python -m bench.masks [--mask FILE] [--quick]`, one thread.
 
-- calculate_weights against OpenCV's exact distance transform of the whole image, once per instance, alone.
+- calculate_weights, and weight_map by both distances, against OpenCV's exact distance transform of the whole
+  image, once per instance, alone.
 - preprocess_mask against one 3x3 grey closing of the instance ids, by SciPy and by OpenCV.
 - 10,000 centres drawn from a 512 x 512 density, one by one and together.
 
@@ -33,15 +34,18 @@ def opencv_distances(labels: np.ndarray):
 
 
 def check_weights(labels: np.ndarray) -> None:
-    """Raises AssertionError unless calculate_weights agrees with OpenCV's distances."""
+    """Raises AssertionError unless calculate_weights and weight_map agree with OpenCV's distances."""
     drawn, weights, _ = fastlogconv.calculate_weights(instlabels=labels)
+    in_training = fastlogconv.weight_map(torch.from_numpy(labels), distance="euclidean").numpy()
     near, second = np.full((2, *labels.shape), np.inf)
     fd = np.zeros(labels.shape)
     for d in map(np.float64, opencv_distances(labels)):
         near, second = np.minimum(near, d), np.minimum(second, np.maximum(near, d))
         fd += np.exp(-(d**2) / 200)
-    expected = np.where(drawn > 0, 1, 0.1 + 0.9 * fd + 10 * np.exp(-((near + second) ** 2) / 200))
-    assert (abs(weights - expected) / np.maximum(expected, 1)).max() < 2e-5
+    background = 0.1 + 0.9 * fd + 10 * np.exp(-((near + second) ** 2) / 200)
+    for foreground, found in ((drawn > 0, weights), (labels > 0, in_training)):
+        expected = np.where(foreground, 1, background)
+        assert (abs(found - expected) / np.maximum(expected, 1)).max() < 2e-5
 
 
 def check_ridges(labels: np.ndarray) -> None:
@@ -66,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     labels = tissue_at_density(size // 4)
     if arguments.mask:
         labels = read_mask(arguments.mask)[0].numpy()
+    tensor = torch.from_numpy(labels)
     packed = tissue((size, size), cells, 1.1 * np.sqrt(size**2 / cells)).astype(np.int32)
     square = tissue((512, 512), 120, DIAMETER)
     pdf = fastlogconv.create_pdf(square, scale=None)
@@ -79,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     np.ones(1 << 24, dtype=np.uint8)
     contestants = {
         "calculate_weights": lambda: fastlogconv.calculate_weights(instlabels=labels),
+        'weight_map, distance="euclidean"': lambda: fastlogconv.weight_map(tensor, distance="euclidean"),
+        'weight_map, distance="logconv"': lambda: fastlogconv.weight_map(tensor),
         "OpenCV, one exact transform per instance": lambda: [None for _ in opencv_distances(labels)],
         "preprocess_mask": lambda: fastlogconv.preprocess_mask(instlabels=packed),
         "SciPy, one 3x3 grey closing": lambda: ndimage.grey_closing(packed, size=3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from types import ModuleType
 
 import torch
 
@@ -40,10 +41,15 @@ def info() -> Info:
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        backends={name: backend.describe() for name, backend in backends.BACKENDS.items()},
+        backends={name: _description(backend) for name, backend in backends.BACKENDS.items()},
         devices={name: _serving(device) for name, device in devices.items()},
         auto={name: _auto(device) for name, device in devices.items()},
     )
+
+
+def _description(backend: ModuleType) -> dict[str, str]:
+    lacks = ", ".join(sorted(getattr(backend, "LACKS", ())))
+    return backend.describe() | ({"does not compute": lacks} if lacks else {})
 
 
 def _version(name: str) -> str | None:

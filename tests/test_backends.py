@@ -204,6 +204,7 @@ def test_a_backend_is_not_asked_for_what_it_lacks(lacks, call, monkeypatch):
     assert torch.equal(weights, call(backend="reference"))
     with pytest.raises(RuntimeError, match=f"'native' cannot run on cpu: it does not compute {lacks} yet"):
         call(backend="native")
+    assert f"does not compute {lacks}\n" in str(fastlogconv.info())
     monkeypatch.setattr(backends.native, "LACKS", {"euclidean", "classes", "ignore"} - {lacks})
     assert call(backend="native").shape == weights.shape
     fastlogconv.weight_map(LABELS, backend="native")
