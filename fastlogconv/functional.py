@@ -68,8 +68,9 @@ def weight_map(
             "farthest" the instances of an image are 1..max, so that an id which is absent makes the border 0.
         classes: class labels of the shape and device of `labels`, of any of its types: whole numbers up to
             2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
-            is the sum of what each class's instances give by themselves ("farthest" included), and fd sums
-            over all. None: one class.
+            is the sum of what each class's instances give by themselves, and fd sums over all. (With
+            "farthest", X is the farthest instance of the class; the ids 1..max may lie in whatever classes.)
+            None: one class.
         ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where a pixel is
             to be ignored: its weight is 0, it belongs to no instance, and its label may be anything.
         ignore_index: the label of further pixels to ignore.
