@@ -70,17 +70,19 @@ def _features(distance, ignore, classes=None) -> tuple[str, ...]:
 
 def _class_labels(classes: Tensor) -> Tensor:
     """`classes` as int32. They are checked on the CPU alone: elsewhere it would have to be waited for."""
-    if classes.device.type == "cpu" and classes.dtype not in _WITHIN_INT32:
-        exact = classes.to(torch.float64) if classes.is_floating_point() else classes.to(torch.int64)
+    if classes.dtype in _WITHIN_INT32:
+        return classes.to(torch.int32)
+    exact = classes.to(torch.float64 if classes.is_floating_point() else torch.int64)
+    if classes.device.type == "cpu":
         wrong = ~(exact <= LARGEST_CLASS)  # NaN compares false
         if classes.is_floating_point():
             wrong |= exact.isinf() | (exact != exact.floor())
         elif classes.dtype == torch.uint64:
             wrong |= exact < 0
         if wrong.any():
-            raise class_error(classes[wrong][0].item())
-        return exact.clamp(min=-1).to(torch.int32)
-    return classes.to(torch.int32)
+            value = exact[wrong][0].item()
+            raise class_error(value + 2**64 if classes.dtype == torch.uint64 and value < 0 else value)
+    return exact.clamp(-1, LARGEST_CLASS).to(torch.int32)
 
 
 _SIGMAS = "str border, float bws, float fds, float bwf, float fbr"

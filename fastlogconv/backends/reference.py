@@ -197,23 +197,17 @@ def _compose(
 
 def _instance_ids(labels: Tensor, classes: Tensor | None, ignore: Tensor | None) -> Tensor:
     """`labels` as int64, 0 on the background, where there is no class, and on what is to be ignored."""
+    exact = labels.to(torch.float64 if labels.is_floating_point() else torch.int64)
     if ignore is not None:
-        labels = torch.where(ignore, torch.zeros_like(labels), labels)
-    ids = _whole_numbers(labels).clamp(min=0)
-    return ids if classes is None else torch.where(classes > 0, ids, 0)
-
-
-def _whole_numbers(labels: Tensor) -> Tensor:
+        exact = exact.masked_fill(ignore, 0)
     if labels.is_floating_point():
-        exact = labels.to(torch.float64)
         wrong = ~exact.isfinite() | (exact != exact.floor()) | (exact >= LARGEST_ID)
         if wrong.any():
             raise label_error(exact[wrong][0].item())
-        return exact.to(torch.int64)
-    ids = labels.to(torch.int64)
-    if labels.dtype == torch.uint64 and (ids < 0).any():
-        raise label_error(ids[ids < 0][0].item() + 2**64)
-    return ids
+    elif labels.dtype == torch.uint64 and (exact < 0).any():
+        raise label_error(exact[exact < 0][0].item() + 2**64)
+    ids = exact.clamp(min=0).to(torch.int64)
+    return ids if classes is None else torch.where(classes > 0, ids, 0)
 
 
 def _instances(ids: Tensor) -> Iterator[tuple[Tensor, int, int]]:
