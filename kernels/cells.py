@@ -1,0 +1,96 @@
+"""The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
+
+A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An entry
+is its key (id - 1), its bounding box, the set of its rows, and for each of these rows one word, whose bit x is
+the pixel of column x. The words of a cell lie one after another; there are at most as many as pixels.
+"""
+
+import triton
+import triton.language as tl
+
+CELL = tl.constexpr(32)  # pixels on a side: a row is one 32-bit word
+ROOM = tl.constexpr(1024)  # entries, and row words, that a cell can hold
+
+
+@triton.jit
+def bitwise_or(a, b):
+    return a | b
+
+
+@triton.jit
+def last_key(KEY: tl.constexpr):
+    """Greater than every key: no instance."""
+    return tl.full([], 0x7FFFFFFF if KEY == tl.int32 else 0x7FFFFFFFFFFFFFFF, KEY)
+
+
+@triton.jit
+def load_keys(pointers, inside, KEY: tl.constexpr):
+    """Instance keys: id - 1, and for the background the largest number."""
+    labels = tl.load(pointers, mask=inside, other=0).to(KEY)
+    return tl.where(labels > 0, labels - 1, last_key(KEY))
+
+
+@triton.jit(
+    do_not_specialize=[
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "keys_ptr", "boxes_ptr",
+        "row_sets_ptr", "words_ptr", "largest_ptr", "height", "width", "cells_y", "cells_x",
+    ]
+)  # fmt: skip
+def list_cells_kernel(
+    labels_ptr,  # [B, H, W], any strides
+    batch_stride,
+    row_stride,
+    column_stride,
+    counts_ptr,  # [B, cells_y, cells_x]: entries of the cell
+    keys_ptr,  # [B, cells_y, cells_x, ROOM], ascending
+    boxes_ptr,  # likewise: top | bottom << 5 | left << 10 | right << 15 | first word << 20
+    row_sets_ptr,  # likewise: bit y is set where row y has a word
+    words_ptr,  # likewise: bit x of a word is the pixel of column x
+    largest_ptr,  # [B]: the largest id, to be zero before; unused without FIND_LARGEST
+    height,
+    width,
+    cells_y,
+    cells_x,
+    KEY: tl.constexpr,  # int32 or int64
+    FIND_LARGEST: tl.constexpr,
+):
+    cell_y, cell_x, image = tl.program_id(1), tl.program_id(0), tl.program_id(2)
+    cell = (image.to(tl.int64) * cells_y + cell_y) * cells_x + cell_x
+    entry = cell * ROOM
+    i = tl.arange(0, CELL)
+    y = (cell_y * CELL + i).to(tl.int64)
+    x = (cell_x * CELL + i).to(tl.int64)
+    pointers = labels_ptr + image.to(tl.int64) * batch_stride
+    pointers = pointers + y[:, None] * row_stride + x[None, :] * column_stride  # [CELL, CELL]
+    keys = load_keys(pointers, (y[:, None] < height) & (x[None, :] < width), KEY)
+    nothing = last_key(KEY)
+
+    count = 0
+    word_count = 0
+    largest = nothing - nothing
+    key = tl.min(tl.min(keys, 1), 0)
+    while key < nothing:
+        own = keys == key
+        words = tl.sum(tl.where(own, (1 << i)[None, :], 0), 1)  # [CELL], by row
+        has_word = words != 0
+        columns = tl.reduce(words, 0, bitwise_or)
+        has_column = ((columns >> i) & 1) != 0
+        top = tl.min(tl.where(has_word, i, CELL), 0)
+        bottom = tl.max(tl.where(has_word, i, 0), 0)
+        left = tl.min(tl.where(has_column, i, CELL), 0)
+        right = tl.max(tl.where(has_column, i, 0), 0)
+        place = word_count + tl.cumsum(has_word.to(tl.int32), 0) - 1
+        tl.store(words_ptr + entry + place, words, mask=has_word)
+        tl.store(keys_ptr + entry + count, key)
+        box = top | (bottom << 5) | (left << 10) | (right << 15) | (word_count << 20)
+        tl.store(boxes_ptr + entry + count, box)
+        tl.store(row_sets_ptr + entry + count, tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or))
+        word_count += tl.sum(has_word.to(tl.int32), 0)
+        count += 1
+        largest = key + 1
+        keys = tl.where(own, nothing, keys)
+        key = tl.min(tl.min(keys, 1), 0)
+    tl.store(counts_ptr + cell, count)
+    if FIND_LARGEST:
+        if count > 0:
+            tl.atomic_max(largest_ptr + image, largest.to(tl.int64))
