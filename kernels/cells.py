@@ -1,8 +1,9 @@
 """The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
 
 A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An entry
-is its key (id - 1), its bounding box, the set of its rows, and for each of these rows one word, whose bit x is
-the pixel of column x. The words of a cell lie one after another; there are at most as many as pixels.
+is the key (id - 1) and the place: top | bottom << 5 | left << 10 | right << 15 of its bounding box, | first
+word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of column x. The
+words of a cell lie one after another; there are at most as many as pixels.
 """
 
 import triton
@@ -32,8 +33,8 @@ def load_keys(pointers, inside, KEY: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "keys_ptr", "boxes_ptr",
-        "row_sets_ptr", "words_ptr", "largest_ptr", "height", "width", "cells_y", "cells_x",
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "words_ptr",
+        "largest_ptr", "height", "width", "cells_y", "cells_x",
     ]
 )  # fmt: skip
 def list_cells_kernel(
@@ -42,10 +43,8 @@ def list_cells_kernel(
     row_stride,
     column_stride,
     counts_ptr,  # [B, cells_y, cells_x]: entries of the cell
-    keys_ptr,  # [B, cells_y, cells_x, ROOM], ascending
-    boxes_ptr,  # likewise: top | bottom << 5 | left << 10 | right << 15 | first word << 20
-    row_sets_ptr,  # likewise: bit y is set where row y has a word
-    words_ptr,  # likewise: bit x of a word is the pixel of column x
+    entries_ptr,  # [B, cells_y, cells_x, ROOM, 2]: key, place; keys ascend
+    words_ptr,  # [B, cells_y, cells_x, ROOM]: bit x of a word is the pixel of column x
     largest_ptr,  # [B]: the largest id, to be zero before; unused without FIND_LARGEST
     height,
     width,
@@ -57,7 +56,7 @@ def list_cells_kernel(
     cell_y, cell_x, image = tl.program_id(1), tl.program_id(0), tl.program_id(2)
     cell = (image.to(tl.int64) * cells_y + cell_y) * cells_x + cell_x
     entry = cell * ROOM
-    i = tl.arange(0, CELL)
+    i, two = tl.arange(0, CELL), tl.arange(0, 2)
     y = (cell_y * CELL + i).to(tl.int64)
     x = (cell_x * CELL + i).to(tl.int64)
     pointers = labels_ptr + image.to(tl.int64) * batch_stride
@@ -79,12 +78,12 @@ def list_cells_kernel(
         bottom = tl.max(tl.where(has_word, i, 0), 0)
         left = tl.min(tl.where(has_column, i, CELL), 0)
         right = tl.max(tl.where(has_column, i, 0), 0)
-        place = word_count + tl.cumsum(has_word.to(tl.int32), 0) - 1
-        tl.store(words_ptr + entry + place, words, mask=has_word)
-        tl.store(keys_ptr + entry + count, key)
+        word = word_count + tl.cumsum(has_word.to(tl.int32), 0) - 1
+        tl.store(words_ptr + entry + word, words, mask=has_word)
         box = top | (bottom << 5) | (left << 10) | (right << 15) | (word_count << 20)
-        tl.store(boxes_ptr + entry + count, box)
-        tl.store(row_sets_ptr + entry + count, tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or))
+        row_set = tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or)
+        place = (row_set.to(tl.int64) << 32) | box
+        tl.store(entries_ptr + (entry + count) * 2 + two, tl.where(two == 0, key.to(tl.int64), place))
         word_count += tl.sum(has_word.to(tl.int32), 0)
         count += 1
         largest = key + 1

@@ -1,7 +1,7 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
-It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending id. The
-instance's sums S_i over rows and over columns are products of its 0/1 pixels with matrices of decay factors.
+It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending id. An
+instance is read in chunks of ROWS x 32 pixels, laid from the corner of its bounding box, so that most take few.
 """
 
 import triton
@@ -9,15 +9,26 @@ import triton.language as tl
 
 from .cells import CELL, ROOM, last_key, load_keys
 from .stages import (
+    INSTANCE_SCALED,
+    LOGARITHMIC,
     accumulate,
-    add_exact_products,
+    add_chunk,
     add_logarithms,
-    add_products,
+    add_row_logarithms,
     beyond,
     compose,
-    decay,
+    log2,
     log_sum,
+    shift_exponent,
 )
+
+
+@triton.jit
+def load_entries(entries_ptr, entry, present, KEY: tl.constexpr):
+    """(keys, places) of entries; where there is none, the key is the last one."""
+    pointers = entries_ptr + entry[:, None] * 2 + tl.arange(0, 2)[None, :]
+    keys, places = tl.split(tl.load(pointers, mask=present[:, None], other=0))
+    return tl.where(present, keys.to(KEY), last_key(KEY)), places
 
 
 @triton.jit
@@ -31,18 +42,17 @@ def population(x):
 
 
 @triton.jit
-def load_words(words_ptr, cells, row_sets, first_words, row):
+def load_words(words_ptr, cell, row_sets, first_words, row):
     """The words of row 0..31 of entries, 0 where they have none: uint32."""
     word = first_words + population(row_sets & ((1 << row) - 1))
     present = ((row_sets >> row) & 1) != 0
-    return tl.load(words_ptr + cells * ROOM + word, mask=present, other=0).to(tl.uint32, bitcast=True)
+    return tl.load(words_ptr + cell * ROOM + word, mask=present, other=0).to(tl.uint32, bitcast=True)
 
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "keys_ptr", "boxes_ptr",
-        "row_sets_ptr", "words_ptr", "largest_ptr", "out_ptr", "height", "width", "cells_y", "cells_x", "radius",
-        "reach",
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "words_ptr", "largest_ptr",
+        "out_ptr", "height", "width", "cells_y", "cells_x", "radius", "reach",
     ]
 )  # fmt: skip
 def weigh_tiles_kernel(
@@ -50,48 +60,44 @@ def weigh_tiles_kernel(
     batch_stride,
     row_stride,
     column_stride,
-    counts_ptr,  # as list_cells_kernel left them
-    keys_ptr,
-    boxes_ptr,
-    row_sets_ptr,
+    counts_ptr,  # these four as list_cells_kernel left them
+    entries_ptr,
     words_ptr,
-    largest_ptr,  # [B]; unused unless FARTHEST
+    largest_ptr,
     out_ptr,  # [B, H, W], contiguous
     height,
     width,
     cells_y,
     cells_x,
     radius,  # of the window
-    reach,  # an instance farther away than this along an axis adds nothing; at most radius
+    reach,  # what is farther away along an axis adds nothing; at most radius
     limit: tl.float64,  # an instance farther away than this many steps adds nothing
-    safe_steps: tl.float64,  # steps from the box to the nearest pixel for which tensor products do not flush
-    safe_steps_along: tl.float64,  # likewise, steps along one axis
-    log2_decay: tl.float64,
-    exponent: tl.float64,  # both factors of a sum carry 2^exponent
-    step_scale: tl.float64,  # distance of one step
-    log_scale: tl.float64,  # distance of one power of 2 in a sum
+    log2_decay: tl.float64,  # of one step
+    exponent: tl.float64,  # both factors of a scaled sum carry 2^exponent
+    step_scale: tl.float64,  # the distance of one step
+    log_scale: tl.float64,  # the distance of a factor of 1/2 in a sum
     fbr: tl.float64,
     bwf: tl.float64,
     border_scale: tl.float64,
-    KEY: tl.constexpr,  # as for list_cells_kernel
+    KEY: tl.constexpr,  # int32 or int64
     COMPUTE: tl.constexpr,  # float32 or float64
+    SUMS: tl.constexpr,  # how sums are held, see stages.py
+    PRECISE: tl.constexpr,  # scaled sums by three pieces in place of two
     FARTHEST: tl.constexpr,
-    TENSOR_SUMS: tl.constexpr,  # sums as tensor products, where safe_steps allow
-    LOG_SUMS: tl.constexpr,  # sums by their logarithms, elsewhere
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
+    ROWS: tl.constexpr,  # of a chunk
+    COLUMNS: tl.constexpr,  # of a chunk that are multiplied at a time
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ):
-    image = tl.program_id(2)
+    image = tl.program_id(2).to(tl.int64)
     tile_y, tile_x = tl.program_id(1) * TILE_H, tl.program_id(0) * TILE_W
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
-    i = tl.arange(0, CELL)
     infinity: tl.constexpr = float("inf")
     # Scalars go to the type of the computation once.
     log2_decay, exponent = log2_decay.to(COMPUTE), exponent.to(COMPUTE)
     step_scale, log_scale = step_scale.to(COMPUTE), log_scale.to(COMPUTE)
-    radius_ = radius.to(COMPUTE)
-    offset = 2 * exponent * log_scale
+    window = radius.to(COMPUTE)
 
     # The lists of the cells within reach, row by row.
     cell_y0, cell_x0 = tl.maximum(tile_y - reach, 0) // CELL, tl.maximum(tile_x - reach, 0) // CELL
@@ -100,31 +106,33 @@ def weigh_tiles_kernel(
     columns = cell_x1 - cell_x0 + 1
     list_ = tl.arange(0, LISTS)
     list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
-    in_reach = list_y <= cell_y1
-    first_cell = image.to(tl.int64) * cells_y * cells_x
+    first_cell = image * cells_y * cells_x
     cell = first_cell + list_y * cells_x + list_x  # [LISTS]
-    cursor = cell * ROOM
-    end = cursor + tl.load(counts_ptr + cell, mask=in_reach, other=0)
+    count = tl.load(counts_ptr + cell, mask=list_y <= cell_y1, other=0)
+    cursor = tl.zeros([LISTS], tl.int32)
     nothing = last_key(KEY)
-    head = tl.load(keys_ptr + cursor, mask=cursor < end, other=nothing)
+    head, place = load_entries(entries_ptr, cell * ROOM, count > 0, KEY)
 
-    fd = tl.zeros([TILE_H, TILE_W], COMPUTE)
-    near = tl.full([TILE_H, TILE_W], infinity, COMPUTE)
-    other = tl.full([TILE_H, TILE_W], -infinity if FARTHEST else infinity, COMPUTE)
+    fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
+    near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
+    other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
     seen = 0
     key = tl.min(head, 0)
     while key < nothing:
         hit = head == key  # [LISTS]
-        box = tl.load(boxes_ptr + cursor, mask=hit, other=0)
-        row_sets = tl.load(row_sets_ptr + cursor, mask=hit, other=0)
+        box, row_sets = place.to(tl.int32), tl.where(hit, (place >> 32).to(tl.int32), 0)
         first_words = box >> 20
         top = tl.min(tl.where(hit, list_y * CELL + (box & 31), 1 << 30), 0)
         bottom = tl.max(tl.where(hit, list_y * CELL + ((box >> 5) & 31), -1), 0)
         left = tl.min(tl.where(hit, list_x * CELL + ((box >> 10) & 31), 1 << 30), 0)
         right = tl.max(tl.where(hit, list_x * CELL + ((box >> 15) & 31), -1), 0)
-        cursor += hit.to(tl.int64)
-        head = tl.where(hit, tl.load(keys_ptr + cursor, mask=hit & (cursor < end), other=nothing), head)
+        cursor += hit.to(tl.int32)
+        next_head, next_place = load_entries(
+            entries_ptr, cell * ROOM + cursor, hit & (cursor < count), KEY
+        )
+        head, place = tl.where(hit, next_head, head), tl.where(hit, next_place, place)
         key = tl.min(head, 0)
+
         # What the windows of this tile can show of it.
         top, bottom = tl.maximum(top, tile_y - radius), tl.minimum(bottom, tile_y + TILE_H - 1 + radius)
         left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
@@ -133,80 +141,80 @@ def weigh_tiles_kernel(
             seen += 1
             out_y = beyond(y, top, bottom).to(COMPUTE)
             out_x = beyond(x, left, right).to(COMPUTE)
+            shifted_y = shift_exponent(out_y, log2_decay, exponent)
+            shifted_x = shift_exponent(out_x, log2_decay, exponent)
+            sums = tl.full([TILE_W, TILE_H], 0.0 if SUMS == INSTANCE_SCALED else -infinity, COMPUTE)
             chunks_x = (right - left) // CELL + 1
-            chunks = chunks_x * ((bottom - top) // CELL + 1)
-            use_tensor_sums = TENSOR_SUMS
-            if TENSOR_SUMS and LOG_SUMS:
-                h, w = bottom - top, right - left
-                use_tensor_sums = (tl.minimum(h + w, 2 * radius).to(tl.float64) <= safe_steps) & (
-                    tl.minimum(tl.maximum(h, w), radius).to(tl.float64) <= safe_steps_along
-                )
-            # S_i a^-(out_y + out_x) 2^(2 exponent), or the logarithm of S_i
-            if use_tensor_sums:
-                sums = tl.zeros([TILE_H, TILE_W], COMPUTE)
-            else:
-                sums = tl.full([TILE_H, TILE_W], -infinity, COMPUTE)
-            for chunk in range(0, chunks):
-                # 32 rows of 32 columns from (chunk_y, chunk_x): two cells wide
-                chunk_y, chunk_x = top + chunk // chunks_x * CELL, left + chunk % chunks_x * CELL
-                row_y, column_x = chunk_y + i, chunk_x + i
+            chunks = chunks_x * ((bottom - top) // ROWS + 1)
+            for chunk in tl.range(0, chunks, num_stages=1):
+                chunk_y, chunk_x = top + chunk // chunks_x * ROWS, left + chunk % chunks_x * CELL
+                # Its words, each put together from those of two neighbouring cells.
+                row_y = chunk_y + tl.arange(0, ROWS)
                 cell_row, cell_column, shift = row_y // CELL, chunk_x // CELL, chunk_x % CELL
                 visible = row_y <= bottom
-                index = (cell_row - cell_y0) * columns + cell_column - cell_x0
-                index = tl.where(visible, index, 0)
-                next_index = tl.minimum(index + 1, LISTS - 1)
-                has_next = visible & (cell_column < cell_x1)
+                index = tl.where(visible, (cell_row - cell_y0) * columns + cell_column - cell_x0, 0)
+                row_set = tl.where(visible, tl.gather(row_sets, index, 0), 0)
                 at = first_cell + cell_row * cells_x + cell_column
-                low = load_words(
-                    words_ptr,
-                    at,
-                    tl.where(visible, tl.gather(row_sets, index, 0), 0),
-                    tl.gather(first_words, index, 0),
-                    row_y % CELL,
+                words = load_words(
+                    words_ptr, at, row_set, tl.gather(first_words, index, 0), row_y % CELL
+                ).to(tl.uint64)
+                index = tl.minimum(index + 1, LISTS - 1)
+                has_next = visible & (cell_column < cell_x1)
+                row_set = tl.where(has_next, tl.gather(row_sets, index, 0), 0)
+                words |= (
+                    load_words(
+                        words_ptr, at + 1, row_set, tl.gather(first_words, index, 0), row_y % CELL
+                    ).to(tl.uint64)
+                    << 32
                 )
-                high = load_words(
-                    words_ptr,
-                    at + 1,
-                    tl.where(has_next, tl.gather(row_sets, next_index, 0), 0),
-                    tl.gather(first_words, next_index, 0),
-                    row_y % CELL,
-                )
-                words = (((high.to(tl.uint64) << 32) | low.to(tl.uint64)) >> shift).to(tl.uint32)
-                if use_tensor_sums:
-                    pixels = ((words[:, None] >> i[None, :]) & 1).to(COMPUTE)  # [row, column]
-                    steps_x = tl.abs(column_x[:, None] - x[None, :]).to(COMPUTE)
-                    steps_y = tl.abs(row_y[None, :] - y[:, None]).to(COMPUTE)
-                    factors = decay(steps_x, out_x[None, :], radius_, log2_decay, exponent)
-                    row_sums = tl.zeros([CELL, TILE_W], COMPUTE)
-                    row_sums = add_exact_products(row_sums, pixels, factors)
-                    factors = decay(steps_y, out_y[:, None], radius_, log2_decay, exponent)
-                    sums = add_products(sums, factors, row_sums)
-                else:
-                    steps_x = tl.abs(column_x[:, None] - x[None, :]).to(COMPUTE)
-                    terms = tl.where(steps_x <= radius_, steps_x * log2_decay, -infinity)
-                    for row in range(0, CELL):
-                        word = tl.max(tl.where(i == row, words, 0), 0)
+                words = (words >> shift).to(tl.uint32)  # [ROWS]
+                if SUMS == LOGARITHMIC:
+                    steps = tl.abs(chunk_x + tl.arange(0, CELL)[:, None] - x[None, :]).to(COMPUTE)
+                    terms = tl.where(steps <= window, steps * log2_decay, -infinity)
+                    for row in range(0, ROWS):
+                        word = tl.max(tl.where(row_y == chunk_y + row, words, 0), 0)
                         if word != 0:
-                            own = ((word >> i) & 1) != 0
-                            row_sums = log_sum(tl.where(own[:, None], terms, -infinity))
-                            steps_y = tl.abs(chunk_y + row - y).to(COMPUTE)
-                            factors = tl.where(steps_y <= radius_, steps_y * log2_decay, -infinity)
-                            sums = add_logarithms(sums, factors[:, None] + row_sums[None, :])
-            if use_tensor_sums:
-                box_distance = (out_y * step_scale + offset)[:, None] + (out_x * step_scale)[None, :]
-                d = box_distance - log_scale * tl.log2(sums)
+                            own = ((word >> tl.arange(0, CELL)) & 1) != 0
+                            row_sums = log_sum(tl.where(own[:, None], terms, -infinity))  # [TILE_W]
+                            sums = add_row_logarithms(sums, row_sums, chunk_y + row - y, window, log2_decay)
+                elif SUMS == INSTANCE_SCALED:
+                    sums = add_chunk(
+                        sums, words, chunk_y, chunk_x, y, x, shifted_y, shifted_x, window, log2_decay, exponent,
+                        PRECISE, ROWS, COLUMNS, CELL,
+                    )  # fmt: skip
+                else:  # CHUNK_SCALED
+                    chunk_out_y = beyond(y, chunk_y, tl.minimum(chunk_y + ROWS - 1, bottom)).to(COMPUTE)
+                    chunk_out_x = beyond(x, chunk_x, tl.minimum(chunk_x + CELL - 1, right)).to(COMPUTE)
+                    chunk_sums = add_chunk(
+                        tl.zeros([TILE_W, TILE_H], COMPUTE), words, chunk_y, chunk_x, y, x,
+                        shift_exponent(chunk_out_y, log2_decay, exponent),
+                        shift_exponent(chunk_out_x, log2_decay, exponent),
+                        window, log2_decay, exponent, PRECISE, ROWS, COLUMNS, CELL,
+                    )  # fmt: skip
+                    steps = chunk_out_x[:, None] + chunk_out_y[None, :]
+                    sums = add_logarithms(sums, log2(chunk_sums) - 2 * exponent + steps * log2_decay)
+            if SUMS == INSTANCE_SCALED:
+                steps = (out_x * step_scale + 2 * exponent * log_scale)[:, None] + (out_y * step_scale)[None, :]
+                d = steps - log_scale * log2(sums)
             else:
                 d = -log_scale * sums
             fd, near, other = accumulate(d, fd, near, other, FARTHEST)
 
     offsets = y[:, None].to(tl.int64) * row_stride + x[None, :].to(tl.int64) * column_stride
     inside = (y[:, None] < height) & (x[None, :] < width)
-    keys = load_keys(labels_ptr + image.to(tl.int64) * batch_stride + offsets, inside, KEY)
+    keys = load_keys(labels_ptr + image * batch_stride + offsets, inside, KEY)
     with_border = seen > 0
     if FARTHEST:  # of all ids from 1 to the largest
         with_border &= seen == tl.load(largest_ptr + image)
     weights = compose(
-        fd, near, other, with_border, keys < nothing, fbr.to(COMPUTE), bwf.to(COMPUTE), border_scale.to(COMPUTE)
+        tl.trans(fd),
+        tl.trans(near),
+        tl.trans(other),
+        with_border,
+        keys < nothing,
+        fbr.to(COMPUTE),
+        bwf.to(COMPUTE),
+        border_scale.to(COMPUTE),
     )
-    out = out_ptr + (image.to(tl.int64) * height + y[:, None]) * width + x[None, :]
+    out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
     tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)

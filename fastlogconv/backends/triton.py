@@ -89,29 +89,29 @@ def _on(tensor: Tensor):
 # ------------------------------------------------------------------------------------------------ settings
 
 
+INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)  # as in kernels/stages.py
+ROWS, COLUMNS = 16, 16
+
+
 @dataclasses.dataclass(frozen=True)
 class _Settings:
     """The numbers that the kernels compute with; see weigh_tiles_kernel."""
 
     double: bool
+    sums: int
+    precise: bool
     radius: int
     reach: int
     limit: float
-    safe_steps: float
-    safe_steps_along: float
     log2_decay: float
     exponent: float
     step_scale: float
     log_scale: float
     border_scale: float
-    tensor_sums: bool
-    log_sums: bool
 
     def numbers(self, fbr: float, bwf: float) -> list[float]:
-        return [
-            self.limit, self.safe_steps, self.safe_steps_along, self.log2_decay, self.exponent, self.step_scale,
-            self.log_scale, fbr, bwf, self.border_scale,
-        ]  # fmt: skip
+        scales = [self.limit, self.log2_decay, self.exponent, self.step_scale, self.log_scale]
+        return [*scales, fbr, bwf, self.border_scale]
 
 
 def _farthest(fds: float, bws: float, bwf: float, epsilon: float) -> float:
@@ -120,60 +120,70 @@ def _farthest(fds: float, bws: float, bwf: float, epsilon: float) -> float:
     return max(foreground, bws * math.sqrt(2 * math.log(max(bwf, 1.0) / epsilon)))
 
 
+def _clamp(x: float) -> float:
+    return min(max(x, 1e-30), 1e30)
+
+
 @functools.lru_cache(256)
 def _settings(
     double: bool, height: int, width: int, bws: float, fds: float, bwf: float, lmbda: float, ks: int
 ) -> _Settings:
     radius = min(ks // 2, max(height, width) - 1)
     lmbda = max(lmbda, 1e-12)
-    # float32 loses about 1e-6 lmbda of a distance
-    double = double or lmbda > 0.7 * min(fds, bws)
-    steps_per_bit = lmbda * math.log(2)  # log2(a) = -1 / steps_per_bit
-    terms = 1 + min(radius, 1 / math.expm1(1 / lmbda) if 1 / lmbda < 700 else 0.0)  # 1 + a + ... + a^radius
+    bits_per_step = 1 / (lmbda * math.log(2))
+    # Sums of float32 err by 1e-7 (two pieces: 1e-5) of themselves, a distance by lmbda times that.
+    narrowest = min(fds, bws)
+    double = double or lmbda > 0.7 * narrowest
+    precise = lmbda > 0.1 * narrowest
+    terms = 1 + min(radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0.0)  # at least 1 + a + .. + a^radius
     widest_sum = 2 * terms  # along one axis
-    slack = 2 * lmbda * math.log(widest_sum)  # distances are at least -slack
+    slack = 2 * lmbda * math.log(widest_sum)  # distances are no smaller than -slack
     limit = _farthest(fds, bws, bwf, 2.0**-60 if double else 2.0**-36) + slack
-    # What lies beyond `reach` must not even show in the sum of an instance at `limit`.
+    # What lies beyond `reach` does not even show in the sum of an instance that is `limit` away.
     tail = lmbda * ((40 if double else 20) + 3 * math.log1p(lmbda))
-    reach = int(min(radius, math.ceil(limit + tail) + 1))
+    reach = int(min(radius, math.ceil(min(limit + tail, 1e9)) + 1))
 
-    # A scaled sum may be as large as widest_sum^2 2^(2 exponent) < 2^127 and as small as 2^-125, a factor or a
-    # sum along one axis as small as 2^(exponent - 125). More scale than the steps need would cost precision.
-    relevant = _farthest(fds, bws, bwf, 5e-7) + slack
-    room = 126 - math.ceil(2 * math.log2(widest_sum))
-    needed = max(min(2 * radius, relevant) / steps_per_bit - 115, 0.0)
-    exponent = max(min(math.ceil(needed / 2), room // 2), 0)
-    safe_steps = (2 * exponent + 125) * steps_per_bit
-    safe_steps_along = (exponent + 125) * steps_per_bit
-    always = min(2 * radius, relevant) <= safe_steps and min(radius, relevant) <= safe_steps_along
-    tensor_sums = not double and room > 0 and safe_steps >= 2
+    # A scaled sum may grow to widest_sum^2 2^(2 exponent) and has to stay below 2^128; what falls below 2^-126
+    # counts as 0, which must not happen at a distance that matters. Both axes have their own share in that.
+    # More scale than that takes would cost precision.
+    room = 127 - math.ceil(2 * math.log2(widest_sum))
+    matters = _farthest(fds, bws, bwf, 5e-7) + slack
 
-    def clamp(x: float) -> float:
-        return min(max(x, 1e-30), 1e30)
+    def exponent_for(steps: float, steps_along: float) -> int | None:
+        """The exponent with which sums of terms down to a^steps, a^steps_along on one axis, can be formed."""
+        steps, steps_along = (min(s, matters) * bits_per_step for s in (steps, steps_along))
+        exponent = max(math.ceil((steps - 125) / 2), math.ceil(steps_along - 125), 0)
+        return exponent if 2 * exponent <= room else None
 
-    step_scale = clamp(math.sqrt(0.5 / math.log(2)) / fds)
+    instance = exponent_for(2 * radius, radius)
+    chunk = exponent_for(min(2 * radius, ROWS + CELL - 2), min(radius, CELL - 1))
+    if double or (instance is None and chunk is None):
+        sums, exponent = LOGARITHMIC, 0
+    elif instance is not None:
+        sums, exponent = INSTANCE_SCALED, instance
+    else:
+        sums, exponent = CHUNK_SCALED, chunk
+    step_scale = _clamp(math.sqrt(0.5 / math.log(2)) / fds)
     return _Settings(
         double=double,
+        sums=sums,
+        precise=precise and sums != LOGARITHMIC,
         radius=radius,
         reach=reach,
         limit=min(limit, 1e30),
-        safe_steps=safe_steps,
-        safe_steps_along=safe_steps_along,
-        log2_decay=-1 / steps_per_bit,
+        log2_decay=-bits_per_step,
         exponent=float(exponent),
         step_scale=step_scale,
-        log_scale=step_scale * steps_per_bit,
-        border_scale=clamp((fds / bws) ** 2),
-        tensor_sums=tensor_sums,
-        log_sums=not (tensor_sums and always),
+        log_scale=step_scale / bits_per_step,
+        border_scale=_clamp((fds / bws) ** 2),
     )
 
 
 # ------------------------------------------------------------------------------------------------- weights
 
 
-TILE_H, TILE_W = 32, 32
-TILE_WARPS = 4
+TILE_H, TILE_W = 16, 32
+TILE_WARPS = 2
 LARGEST_LISTS = 4096
 
 _SHORT_KEYS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.float16, torch.bfloat16)
@@ -210,10 +220,10 @@ def weight_map(
         return torch.empty(count, dtype=dtype, device=labels.device)
 
     counts = scratch(cells)
-    keys = scratch(cells * ROOM, torch.int32 if short else torch.int64)
-    boxes, row_sets, words = (scratch(cells * ROOM) for _ in range(3))
+    entries = scratch(cells * ROOM * 2, torch.int64)
+    words = scratch(cells * ROOM)
     largest = torch.zeros(images if farthest else 1, dtype=torch.int64, device=labels.device)
-    listed = [labels, *labels.stride(), counts, keys, boxes, row_sets, words, largest]
+    listed = [labels, *labels.stride(), counts, entries, words, largest]
     key = tl.int32 if short else tl.int64
     with _on(labels):
         _launch(
@@ -236,9 +246,11 @@ def weight_map(
                     KEY=key,
                     COMPUTE=tl.float64 if s.double else tl.float32,
                     FARTHEST=farthest,
-                    TENSOR_SUMS=s.tensor_sums,
-                    LOG_SUMS=s.log_sums,
+                    SUMS=s.sums,
+                    PRECISE=s.precise,
                     LISTS=lists,
+                    ROWS=ROWS,
+                    COLUMNS=COLUMNS,
                     TILE_H=TILE_H,
                     TILE_W=TILE_W,
                 ),
