@@ -53,9 +53,9 @@ def list_cells_kernel(
     KEY: tl.constexpr,  # int32 or int64
     FIND_LARGEST: tl.constexpr,
 ):
-    cell_y, cell_x, image = tl.program_id(1), tl.program_id(0), tl.program_id(2)
-    cell = (image.to(tl.int64) * cells_y + cell_y) * cells_x + cell_x
-    entry = cell * ROOM
+    cell = tl.program_id(0)
+    cell_x, cell_y, image = cell % cells_x, cell // cells_x % cells_y, cell // cells_x // cells_y
+    entry = cell.to(tl.int64) * ROOM
     i, two = tl.arange(0, CELL), tl.arange(0, 2)
     y = (cell_y * CELL + i).to(tl.int64)
     x = (cell_x * CELL + i).to(tl.int64)

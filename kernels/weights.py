@@ -52,7 +52,7 @@ def load_words(words_ptr, cell, row_sets, first_words, row):
 @triton.jit(
     do_not_specialize=[
         "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "words_ptr", "largest_ptr",
-        "out_ptr", "height", "width", "cells_y", "cells_x", "radius", "reach",
+        "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "reach",
     ]
 )  # fmt: skip
 def weigh_tiles_kernel(
@@ -69,6 +69,8 @@ def weigh_tiles_kernel(
     width,
     cells_y,
     cells_x,
+    tiles_y,
+    tiles_x,
     radius,  # of the window
     reach,  # what is farther away along an axis adds nothing; at most radius
     limit: tl.float64,  # an instance farther away than this many steps adds nothing
@@ -90,8 +92,9 @@ def weigh_tiles_kernel(
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ):
-    image = tl.program_id(2).to(tl.int64)
-    tile_y, tile_x = tl.program_id(1) * TILE_H, tl.program_id(0) * TILE_W
+    program = tl.program_id(0)
+    image = (program // tiles_x // tiles_y).to(tl.int64)
+    tile_y, tile_x = program // tiles_x % tiles_y * TILE_H, program % tiles_x * TILE_W
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
     # Scalars go to the type of the computation once.

@@ -16,10 +16,10 @@ from types import ModuleType
 
 import torch
 
-from . import native, reference
+from . import native, reference, triton
 
 # In the order in which "auto" tries them.
-BACKENDS: dict[str, ModuleType] = {"native": native, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"triton": triton, "native": native, "reference": reference}
 NAMES = ("auto", *BACKENDS)
 ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
 

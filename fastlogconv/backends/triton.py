@@ -1,7 +1,8 @@
 """The Triton kernels of `fastlogconv.kernels`: how they are launched, on the current stream of the device.
 
-CUDA tensors only, and CPU tensors where Triton's interpreter is switched on (TRITON_INTERPRET=1). No function
-here waits for the GPU or looks at the data, so all of them can be captured in a CUDA graph.
+CUDA tensors only, and CPU tensors where Triton's interpreter is switched on (TRITON_INTERPRET=1). Nothing here
+waits for the GPU or looks at the data, so every function can be captured in a CUDA graph; values that the other
+backends refuse (a label of 0.5, a negative mask, a distance of NaN) give weights without meaning.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,16 +21,19 @@ from torch import Tensor
 from . import reference
 from .reference import result_dtype
 
+# As in the kernels: pixels on a side of a cell, its room for entries, the ways to hold a sum, the paddings.
+CELL, ROOM = 32, 1024
+INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)
+_PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
-@functools.cache
-def _kernels():
-    """The kernels, imported when first needed: Triton takes a second."""
-    from ..kernels import cells, weights
+# Sizes that were found best by counting (see bench/NOTES.md): a program weighs TILE_H x TILE_W pixels, reads an
+# instance in chunks of ROWS x CELL pixels and multiplies COLUMNS of their columns at a time.
+TILE_H, TILE_W, TILE_WARPS = 16, 32, 2
+ROWS, COLUMNS = 16, 16
+REGISTERS = 128  # a quarter of the warps that an SM can hold
+MOST_LISTS = 4096  # cells within reach of a tile: beyond, the reference computes
 
-    return {"list_cells": cells.list_cells_kernel, "weigh_tiles": weights.weigh_tiles_kernel}
-
-
-CELL, ROOM = 32, 1024  # as in kernels/cells.py
+_SHORT_KEYS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 
 
 def _interpreted() -> bool:
@@ -37,64 +42,103 @@ def _interpreted() -> bool:
 
 @functools.cache
 def _missing() -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed"
-    return None
+    try:
+        found = importlib.util.find_spec("triton") is not None
+    except ValueError:  # a stand-in without a spec in sys.modules
+        found = False
+    return None if found else "the package triton is not installed"
 
 
 def why_not(device: torch.device) -> str | None:
     """Why this backend cannot serve `device`; None where it can."""
-    if device.type == "cpu":
-        if not _interpreted():
-            return "its kernels run on CUDA devices (on the CPU only in Triton's interpreter, TRITON_INTERPRET=1)"
-        return _missing()
-    if device.type != "cuda":
+    if device.type == "cpu" and not _interpreted():
+        return "its kernels run on CUDA devices, on the CPU only in Triton's interpreter (TRITON_INTERPRET=1)"
+    if device.type not in ("cpu", "cuda"):
         return f"its kernels run on CUDA devices, not on {device.type}"
-    if not torch.cuda.is_available():
-        return "PyTorch sees no CUDA device"
-    if torch.version.hip is not None:
-        return "its kernels are made for NVIDIA GPUs"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "its kernels need compute capability 8.0 or later"
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return "PyTorch finds no CUDA device"
+        if torch.version.hip is not None:
+            return "its kernels are written for NVIDIA GPUs"
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "its kernels need compute capability 8.0 or higher"
     return _missing()
 
 
 def describe() -> dict[str, str]:
     """What to print about this backend."""
+    reason = _missing()
+    if reason is not None:
+        return {"kernels": reason}
     import triton
 
     return {"triton": triton.__version__, "interpreter": "on" if _interpreted() else "off"}
 
 
+# ------------------------------------------------------------------------------------------------- launches
+
+
 @dataclasses.dataclass
 class Launch:
-    """One kernel launch: arguments in order, then the constants it is compiled for."""
+    """One kernel launch: its arguments in order, and the constants that it is compiled for."""
 
-    kernel: str
-    grid: tuple[int, ...]
-    args: list
+    name: str
+    programs: int
+    arguments: list
     constants: dict
-    num_warps: int
+    warps: int
+    registers: int | None = None  # the most that a thread may use
+
+    @property
+    def kernel(self):
+        return _kernels()[self.name]
 
 
-def _launch(launch: Launch) -> None:
-    _kernels()[launch.kernel][launch.grid](*launch.args, **launch.constants, num_warps=launch.num_warps)
+@functools.cache
+def _kernels() -> dict[str, Callable]:
+    """The kernels by name, imported when first needed: Triton takes a second."""
+    from ..kernels import cells, convolution, distances, regions, weights
+
+    return {
+        "list_cells": cells.list_cells_kernel,
+        "weigh_tiles": weights.weigh_tiles_kernel,
+        "box_regions": regions.box_regions_kernel,
+        "weigh_regions": regions.weigh_regions_kernel,
+        "weigh_distances": distances.weigh_distances_kernel,
+        "convolve_axis": convolution.convolve_axis_kernel,
+    }
 
 
-def _on(tensor: Tensor):
-    """Makes the device of `tensor` the current one."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+def _run(launch: Launch) -> None:
+    """Launches on the current stream; tests put something else here."""
+    options = dict(num_warps=launch.warps)
+    if launch.registers is not None:
+        options["maxnreg"] = launch.registers
+    launch.kernel[(launch.programs,)](*launch.arguments, **launch.constants, **options)
 
 
-# ------------------------------------------------------------------------------------------------ settings
+def _launch(like: Tensor, *launches: Launch) -> None:
+    device = torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
+    with device:
+        for launch in launches:
+            _run(launch)
 
 
-INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)  # as in kernels/stages.py
-ROWS, COLUMNS = 16, 16
+def _compute(double: bool):
+    import triton.language as tl
+
+    return tl.float64 if double else tl.float32
+
+
+def _blocks(size: int, block: int) -> int:
+    return -(-size // block)
+
+
+# ------------------------------------------------------------------------------------------------- settings
 
 
 @dataclasses.dataclass(frozen=True)
-class _Settings:
+class Settings:
     """The numbers that the kernels compute with; see weigh_tiles_kernel."""
 
     double: bool
@@ -109,10 +153,6 @@ class _Settings:
     log_scale: float
     border_scale: float
 
-    def numbers(self, fbr: float, bwf: float) -> list[float]:
-        scales = [self.limit, self.log2_decay, self.exponent, self.step_scale, self.log_scale]
-        return [*scales, fbr, bwf, self.border_scale]
-
 
 def _farthest(fds: float, bws: float, bwf: float, epsilon: float) -> float:
     """Beyond this distance the terms of the weight are below epsilon."""
@@ -124,47 +164,51 @@ def _clamp(x: float) -> float:
     return min(max(x, 1e-30), 1e30)
 
 
+def _scales(bws: float, fds: float) -> tuple[float, float]:
+    """step_scale and border_scale, for a float32."""
+    return _clamp(math.sqrt(0.5 / math.log(2)) / fds), _clamp((fds / bws) ** 2)
+
+
 @functools.lru_cache(256)
-def _settings(
+def settings_for(
     double: bool, height: int, width: int, bws: float, fds: float, bwf: float, lmbda: float, ks: int
-) -> _Settings:
+) -> Settings:
+    """Chooses how to compute, for results in float64 if `double`, else float32."""
     radius = min(ks // 2, max(height, width) - 1)
     lmbda = max(lmbda, 1e-12)
     bits_per_step = 1 / (lmbda * math.log(2))
-    # Sums of float32 err by 1e-7 (two pieces: 1e-5) of themselves, a distance by lmbda times that.
+    # A sum errs by 1e-5 of itself in two pieces, 1e-7 in three or in float32; a distance, by lmbda times that.
     narrowest = min(fds, bws)
     double = double or lmbda > 0.7 * narrowest
     precise = lmbda > 0.1 * narrowest
-    terms = 1 + min(radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0.0)  # at least 1 + a + .. + a^radius
+    terms = 1 + min(radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0)  # no less than 1 + a + ... + a^radius
     widest_sum = 2 * terms  # along one axis
-    slack = 2 * lmbda * math.log(widest_sum)  # distances are no smaller than -slack
+    slack = 2 * lmbda * math.log(widest_sum)  # no distance is below -slack
     limit = _farthest(fds, bws, bwf, 2.0**-60 if double else 2.0**-36) + slack
     # What lies beyond `reach` does not even show in the sum of an instance that is `limit` away.
     tail = lmbda * ((40 if double else 20) + 3 * math.log1p(lmbda))
     reach = int(min(radius, math.ceil(min(limit + tail, 1e9)) + 1))
 
-    # A scaled sum may grow to widest_sum^2 2^(2 exponent) and has to stay below 2^128; what falls below 2^-126
-    # counts as 0, which must not happen at a distance that matters. Both axes have their own share in that.
-    # More scale than that takes would cost precision.
+    # A scaled sum grows up to widest_sum^2 2^(2 exponent) and has to stay below 2^128; below 2^-126 it counts
+    # as 0, which must not happen at distances that matter. More scale than that takes would cost precision.
     room = 127 - math.ceil(2 * math.log2(widest_sum))
     matters = _farthest(fds, bws, bwf, 5e-7) + slack
 
     def exponent_for(steps: float, steps_along: float) -> int | None:
-        """The exponent with which sums of terms down to a^steps, a^steps_along on one axis, can be formed."""
-        steps, steps_along = (min(s, matters) * bits_per_step for s in (steps, steps_along))
-        exponent = max(math.ceil((steps - 125) / 2), math.ceil(steps_along - 125), 0)
+        """The exponent for terms down to a^steps that are down to a^steps_along on one axis; None: too small."""
+        bits, bits_along = (min(s, matters) * bits_per_step for s in (steps, steps_along))
+        exponent = max(math.ceil((bits - 125) / 2), math.ceil(bits_along - 125), 0)
         return exponent if 2 * exponent <= room else None
 
     instance = exponent_for(2 * radius, radius)
     chunk = exponent_for(min(2 * radius, ROWS + CELL - 2), min(radius, CELL - 1))
-    if double or (instance is None and chunk is None):
-        sums, exponent = LOGARITHMIC, 0
-    elif instance is not None:
+    sums, exponent = LOGARITHMIC, 0
+    if not double and instance is not None:
         sums, exponent = INSTANCE_SCALED, instance
-    else:
+    elif not double and chunk is not None:
         sums, exponent = CHUNK_SCALED, chunk
-    step_scale = _clamp(math.sqrt(0.5 / math.log(2)) / fds)
-    return _Settings(
+    step_scale, border_scale = _scales(bws, fds)
+    return Settings(
         double=double,
         sums=sums,
         precise=precise and sums != LOGARITHMIC,
@@ -175,86 +219,209 @@ def _settings(
         exponent=float(exponent),
         step_scale=step_scale,
         log_scale=step_scale / bits_per_step,
-        border_scale=_clamp((fds / bws) ** 2),
+        border_scale=border_scale,
     )
 
 
-# ------------------------------------------------------------------------------------------------- weights
-
-
-TILE_H, TILE_W = 16, 32
-TILE_WARPS = 2
-LARGEST_LISTS = 4096
-
-_SHORT_KEYS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.float16, torch.bfloat16)
-
-
 def _lists(height: int, width: int, reach: int) -> int:
-    """Cells within reach of a tile, at most, rounded up to a power of 2."""
-    around = 2 * -(-reach // CELL)
-    rows = min(around + TILE_H // CELL, -(-height // CELL))
-    columns = min(around + TILE_W // CELL, -(-width // CELL))
-    return 1 << max(rows * columns - 1, 1).bit_length()
+    """Cells within reach of a tile, at most, rounded up to a power of 2 (and no less than a warp)."""
+    rows = min(_blocks(TILE_H - 1 + 2 * reach, CELL) + 1, _blocks(height, CELL))
+    columns = min(_blocks(TILE_W - 1 + 2 * reach, CELL) + 1, _blocks(width, CELL))
+    return max(32, 1 << (rows * columns - 1).bit_length())
+
+
+# -------------------------------------------------------------------------------------------------- weights
 
 
 def weight_map(
     labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W]."""
-    import triton.language as tl
-
-    if labels.dtype == torch.bool:
-        labels = labels.view(torch.uint8)
     images, height, width = labels.shape
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     if out.numel() == 0:
         return out
-    s = _settings(labels.dtype == torch.float64, height, width, bws, fds, bwf, lmbda, ks)
+    s = settings_for(labels.dtype == torch.float64, height, width, bws, fds, bwf, lmbda, ks)
     lists = _lists(height, width, s.reach)
-    farthest = border == "farthest"
-    short = labels.dtype in _SHORT_KEYS
-    cells_y, cells_x = -(-height // CELL), -(-width // CELL)
-    cells = images * cells_y * cells_x
-
-    def scratch(count, dtype=torch.int32):
-        return torch.empty(count, dtype=dtype, device=labels.device)
-
-    counts = scratch(cells)
-    entries = scratch(cells * ROOM * 2, torch.int64)
-    words = scratch(cells * ROOM)
-    largest = torch.zeros(images if farthest else 1, dtype=torch.int64, device=labels.device)
-    listed = [labels, *labels.stride(), counts, entries, words, largest]
-    key = tl.int32 if short else tl.int64
-    with _on(labels):
-        _launch(
-            Launch(
-                "list_cells",
-                (cells_x, cells_y, images),
-                [*listed, height, width, cells_y, cells_x],
-                dict(KEY=key, FIND_LARGEST=farthest),
-                num_warps=1,
-            )
+    if lists > MOST_LISTS:
+        return reference.weight_map(
+            labels, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
         )
-        _launch(
-            Launch(
-                "weigh_tiles",
-                (-(-width // TILE_W), -(-height // TILE_H), images),
-                [
-                    *listed, out, height, width, cells_y, cells_x, s.radius, s.reach, *s.numbers(fbr, bwf),
-                ],
-                dict(
-                    KEY=key,
-                    COMPUTE=tl.float64 if s.double else tl.float32,
-                    FARTHEST=farthest,
-                    SUMS=s.sums,
-                    PRECISE=s.precise,
-                    LISTS=lists,
-                    ROWS=ROWS,
-                    COLUMNS=COLUMNS,
-                    TILE_H=TILE_H,
-                    TILE_W=TILE_W,
-                ),
-                num_warps=TILE_WARPS,
-            )
-        )  # fmt: skip
+    import triton.language as tl
+
+    key = tl.int32 if labels.dtype in _SHORT_KEYS or labels.dtype == torch.bool else tl.int64
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)
+    farthest = border == "farthest"
+    cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
+    tiles_y, tiles_x = _blocks(height, TILE_H), _blocks(width, TILE_W)
+    cells = images * cells_y * cells_x
+    new = functools.partial(torch.empty, device=labels.device)
+    lists_of_cells = [
+        new(cells, dtype=torch.int32),
+        new((cells, ROOM, 2), dtype=torch.int64),
+        new((cells, ROOM), dtype=torch.int32),
+        torch.zeros(images if farthest else 1, dtype=torch.int64, device=labels.device),
+    ]
+    image = [labels, *labels.stride(), *lists_of_cells]
+    size = [height, width, cells_y, cells_x]
+    _launch(
+        labels,
+        Launch(
+            "list_cells", cells, [*image, *size], dict(KEY=key, FIND_LARGEST=farthest), warps=1, registers=REGISTERS
+        ),
+        Launch(
+            "weigh_tiles",
+            images * tiles_y * tiles_x,
+            [*image, out, *size, tiles_y, tiles_x, s.radius, s.reach, s.limit, s.log2_decay, s.exponent]
+            + [s.step_scale, s.log_scale, float(fbr), float(bwf), s.border_scale],
+            dict(
+                KEY=key,
+                COMPUTE=_compute(s.double),
+                SUMS=s.sums,
+                PRECISE=s.precise,
+                FARTHEST=farthest,
+                LISTS=lists,
+                ROWS=ROWS,
+                COLUMNS=COLUMNS,
+                TILE_H=TILE_H,
+                TILE_W=TILE_W,
+            ),
+            warps=TILE_WARPS,
+            registers=None if s.precise or s.sums == LOGARITHMIC or lists > 32 else REGISTERS,
+        ),
+    )
     return out
+
+
+def region_weight_map(
+    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+) -> Tensor:
+    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    regions, height, width = masks.shape
+    out = torch.empty(masks.shape[1:], dtype=result_dtype(masks), device=masks.device)
+    if out.numel() == 0:
+        return out
+    s = settings_for(masks.dtype == torch.float64, height, width, bws, fds, bwf, lmbda, ks)
+    lists = _lists(height, width, s.radius)
+    if lists > MOST_LISTS:
+        return reference.region_weight_map(
+            masks, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
+        )
+    if not masks.is_floating_point():
+        masks = masks.view(torch.uint8) if masks.dtype == torch.bool else masks.to(torch.float64)
+    cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
+    tiles_x = _blocks(width, TILE_W)
+    boxes = torch.empty(max(regions, 1) * cells_y * cells_x, dtype=torch.int32, device=masks.device)
+    size = [height, width, cells_y, cells_x]
+    measure = Launch("box_regions", regions * cells_y * cells_x, [masks, *masks.stride(), boxes, *size], {}, warps=1)
+    weigh = Launch(
+        "weigh_regions",
+        _blocks(height, TILE_H) * tiles_x,
+        [masks, regions, *masks.stride(), boxes, out, *size, tiles_x, s.radius, s.log2_decay]
+        + [s.step_scale, s.log_scale, float(fbr), float(bwf), s.border_scale],
+        dict(
+            COMPUTE=_compute(s.double),
+            FARTHEST=border == "farthest",
+            LISTS=lists,
+            TILE_H=TILE_H,
+            TILE_W=TILE_W,
+        ),
+        warps=TILE_WARPS,
+    )
+    _launch(masks, *([measure] if regions else []), weigh)
+    return out
+
+
+def distance_to_weight(
+    distance: Tensor,
+    foreground: Tensor | None,
+    *,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+) -> Tensor:
+    """Weights [H, W] of the distances [N, H, W] to N instances."""
+    instances, height, width = distance.shape
+    out = torch.empty(distance.shape[1:], dtype=result_dtype(distance), device=distance.device)
+    if out.numel() == 0:
+        return out
+    step_scale, border_scale = _scales(bws, fds)
+    covered = foreground is not None
+    foreground = foreground.view(torch.uint8) if covered else torch.empty(0, 0, dtype=torch.uint8, device=out.device)
+    block = 256
+    _launch(
+        distance,
+        Launch(
+            "weigh_distances",
+            _blocks(height * width, block),
+            [distance, instances, *distance.stride(), foreground, *foreground.stride(), out, height, width]
+            + [step_scale, float(fbr), float(bwf), border_scale],
+            dict(
+                COMPUTE=_compute(distance.dtype == torch.float64),
+                FARTHEST=border == "farthest",
+                HAS_FOREGROUND=covered,
+                BLOCK=block,
+            ),
+            warps=4,
+        ),
+    )
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- convolution
+
+
+def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
+    """The separable lambda-kernel convolution of [N, H, W]."""
+    images, height, width = input.shape
+    out = torch.empty(input.shape, dtype=result_dtype(input), device=input.device)
+    if out.numel() == 0:
+        return out
+    if not input.is_floating_point():
+        input = input.to(torch.float32)
+    double = input.dtype == torch.float64
+    between = torch.empty(input.shape, dtype=torch.float64 if double else torch.float32, device=input.device)
+
+    def along(axis: int, source: Tensor, target: Tensor) -> Launch:
+        across = 3 - axis
+        size, lines = source.shape[axis], source.shape[across]
+        radius, edge_weight = _steps(lmbda, ks // 2, size, padding_mode, double)
+        block, block_across = (128, 32) if not double else (32, 32)
+        tiles, tiles_across = _blocks(size, block), _blocks(lines, block_across)
+        strides = [[t.stride(0), t.stride(axis), t.stride(across)] for t in (source, target)]
+        return Launch(
+            "convolve_axis",
+            images * tiles * tiles_across,
+            [source, *strides[0], target, *strides[1], size, lines, tiles, tiles_across, radius]
+            + [-1 / (max(lmbda, 1e-12) * math.log(2)), edge_weight],
+            dict(
+                COMPUTE=_compute(double),
+                PADDING=_PADDINGS[padding_mode],
+                ALONG_ROWS=axis == 2,
+                ALONG=block,
+                ACROSS=block_across,
+                CHUNK=32,
+            ),
+            warps=4,
+        )
+
+    _launch(input, along(2, input, between), along(1, between, out))
+    return out
+
+
+def _steps(lmbda: float, radius: int, size: int, padding_mode: str, double: bool) -> tuple[int, float]:
+    """How many steps to sum over on each side, and what all further ones weigh that show the edge value.
+
+    Factors that are 0 in the type of the computation are left out, and zeros beyond the edge.
+    """
+    wanted = min(radius, math.ceil(min((750 if double else 105) * lmbda, 2.0**31)) + 1)
+    if padding_mode == "constant":
+        return min(wanted, size - 1), 0.0
+    if padding_mode == "replicate" and wanted > size:
+        # a^(size + 1) + ... + a^radius
+        start = math.exp(-(size + 1) / lmbda)
+        return size, start * math.expm1(-(radius - size) / lmbda) / math.expm1(-1 / lmbda)
+    return wanted, 0.0

@@ -1,0 +1,120 @@
+"""The lambda kernel along one axis of an image: one launch for each axis.
+
+A tile of the result is a banded matrix of decay factors times the pixels of its windows.
+"""
+
+import triton
+import triton.language as tl
+
+from .stages import add_products
+
+ZEROS = tl.constexpr(0)
+REFLECT = tl.constexpr(1)
+REPLICATE = tl.constexpr(2)
+CIRCULAR = tl.constexpr(3)
+
+
+@triton.jit
+def source(position, size, PADDING: tl.constexpr):
+    """Where the value at `position` of the padded axis comes from."""
+    if PADDING == REFLECT:
+        position = (size - 1) - tl.abs((size - 1) - tl.abs(position))
+    elif PADDING == REPLICATE:
+        position = tl.minimum(tl.maximum(position, 0), size - 1)
+    elif PADDING == CIRCULAR:
+        position = tl.where(position < 0, position + size, position)
+        position = tl.where(position >= size, position - size, position)
+    return position
+
+
+@triton.jit
+def load_lines(pointers, stride, position, size, across, radius, first, last, PADDING: tl.constexpr):
+    """Values at `position` of the padded axis, as far as the windows of first..last show them."""
+    at = source(position, size, PADDING)
+    there = (at >= 0) & (at < size) & (position >= first - radius) & (position <= last + radius)
+    return tl.load(pointers + at.to(tl.int64) * stride, mask=there & across, other=0)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "input_ptr", "image_stride", "along_stride", "across_stride", "out_ptr", "out_image_stride",
+        "out_along_stride", "out_across_stride", "size", "lines", "tiles", "tiles_across", "radius",
+    ]
+)  # fmt: skip
+def convolve_axis_kernel(
+    input_ptr,  # [N, along, across], any strides
+    image_stride,
+    along_stride,
+    across_stride,
+    out_ptr,  # likewise
+    out_image_stride,
+    out_along_stride,
+    out_across_stride,
+    size,  # of the axis along which to convolve
+    lines,  # size of the other axis
+    tiles,  # number of tiles along
+    tiles_across,
+    radius,
+    log2_decay: tl.float64,
+    edge_weight: tl.float64,  # sum of the factors for steps beyond radius, all on the edge value: REPLICATE only
+    COMPUTE: tl.constexpr,  # float32 or float64
+    PADDING: tl.constexpr,
+    ALONG_ROWS: tl.constexpr,  # convolve along the last axis, the one that is contiguous as a rule
+    ALONG: tl.constexpr,
+    ACROSS: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    program = tl.program_id(0)
+    tile, tile_across = program % tiles, program // tiles % tiles_across
+    image = (program // tiles // tiles_across).to(tl.int64)
+    first = tile * ALONG
+    position = first + tl.arange(0, ALONG)
+    line = tile_across * ACROSS + tl.arange(0, ACROSS)
+    in_line = line < lines
+    line_ptr = input_ptr + image * image_stride + line.to(tl.int64) * across_stride  # [ACROSS]
+    last = tl.minimum(first + ALONG, size) - 1
+    decay_ = log2_decay.to(COMPUTE)
+
+    total = tl.zeros([ALONG, ACROSS], COMPUTE)
+    finite = COMPUTE == tl.float32
+    if COMPUTE == tl.float32:
+        begin = first - radius
+        for chunk in tl.range(0, (last + radius - begin) // CHUNK + 1, num_stages=1):
+            at = begin + chunk * CHUNK + tl.arange(0, CHUNK)
+            if ALONG_ROWS:
+                values = load_lines(
+                    line_ptr[:, None], along_stride, at[None, :], size, in_line[:, None], radius, first, last, PADDING
+                )
+                values = tl.trans(values)
+            else:
+                values = load_lines(
+                    line_ptr[None, :], along_stride, at[:, None], size, in_line[None, :], radius, first, last, PADDING
+                )
+            steps = tl.abs(at.to(tl.float32)[None, :] - position.to(tl.float32)[:, None])
+            factors = tl.where(steps <= radius.to(tl.float32), tl.exp2(steps * decay_), 0.0)  # [ALONG, CHUNK]
+            total = add_products(total, factors, values.to(tl.float32), True)
+        # Products spread a NaN or an infinity to where no window shows it.
+        largest = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
+        finite = largest == 0
+    if not finite:
+        total = tl.zeros([ALONG, ACROSS], COMPUTE)
+        for step in range(-radius, radius + 1):
+            at = position + step
+            values = load_lines(
+                line_ptr[None, :], along_stride, at[:, None], size, in_line[None, :], radius, first, last, PADDING
+            )
+            total += values.to(COMPUTE) * tl.exp2(tl.abs(step).to(COMPUTE) * decay_)
+    if PADDING == REPLICATE:
+        edges = tl.load(line_ptr, mask=in_line, other=0).to(COMPUTE)
+        edges += tl.load(line_ptr + (size - 1).to(tl.int64) * along_stride, mask=in_line, other=0).to(COMPUTE)
+        total += tl.where(edge_weight != 0.0, edges * edge_weight.to(COMPUTE), 0.0)[None, :]
+
+    out = total.to(out_ptr.dtype.element_ty)
+    inside = (position < size)[:, None] & in_line[None, :]
+    out_ptr += image * out_image_stride
+    if ALONG_ROWS:
+        out, inside = tl.trans(out), tl.trans(inside)
+        offsets = position[None, :].to(tl.int64) * out_along_stride + line[:, None].to(tl.int64) * out_across_stride
+    else:
+        offsets = position[:, None].to(tl.int64) * out_along_stride + line[None, :].to(tl.int64) * out_across_stride
+    tl.store(out_ptr + offsets, out, mask=inside)

@@ -1,0 +1,55 @@
+"""From the distances to N instances to weights: one launch, one pass over the distances."""
+
+import triton
+import triton.language as tl
+
+from .stages import accumulate, compose
+
+
+@triton.jit(
+    do_not_specialize=[
+        "distance_ptr", "instances", "instance_stride", "row_stride", "column_stride", "foreground_ptr",
+        "foreground_row_stride", "foreground_column_stride", "out_ptr", "height", "width",
+    ]
+)  # fmt: skip
+def weigh_distances_kernel(
+    distance_ptr,  # [N, H, W], any strides
+    instances,  # N
+    instance_stride,
+    row_stride,
+    column_stride,
+    foreground_ptr,  # [H, W] of 0 and 1, any strides; unused without HAS_FOREGROUND
+    foreground_row_stride,
+    foreground_column_stride,
+    out_ptr,  # [H, W], contiguous
+    height,
+    width,
+    step_scale: tl.float64,  # these as for weigh_tiles_kernel
+    fbr: tl.float64,
+    bwf: tl.float64,
+    border_scale: tl.float64,
+    COMPUTE: tl.constexpr,
+    FARTHEST: tl.constexpr,
+    HAS_FOREGROUND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < height.to(tl.int64) * width
+    y, x = pixel // width, pixel % width
+    step_scale = step_scale.to(COMPUTE)
+    fd = tl.zeros([BLOCK], COMPUTE)
+    near = tl.full([BLOCK], float("inf"), COMPUTE)
+    other = tl.full([BLOCK], -float("inf") if FARTHEST else float("inf"), COMPUTE)
+    pointers = distance_ptr + y * row_stride + x * column_stride
+    for _ in range(0, instances):
+        d = tl.load(pointers, mask=inside, other=0).to(COMPUTE)
+        fd, near, other = accumulate(d * step_scale, fd, near, other, FARTHEST)
+        pointers += instance_stride
+    foreground = tl.zeros([BLOCK], tl.int1)
+    if HAS_FOREGROUND:
+        pointers = foreground_ptr + y * foreground_row_stride + x * foreground_column_stride
+        foreground = tl.load(pointers, mask=inside, other=0) != 0
+    weights = compose(
+        fd, near, other, instances > 0, foreground, fbr.to(COMPUTE), bwf.to(COMPUTE), border_scale.to(COMPUTE)
+    )
+    tl.store(out_ptr + pixel, weights.to(out_ptr.dtype.element_ty), mask=inside)
