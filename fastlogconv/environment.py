@@ -67,11 +67,9 @@ def _serving(device: torch.device) -> dict[str, str | None]:
 
 
 def _auto(device: torch.device) -> str:
-    serving = _serving(device)
-    for name, reason in serving.items():
-        if reason is None:
-            return name
-    return "none"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "none"
+    return backends.first(device) or "none"
 
 
 def _lines(info: Info) -> list[str]:

@@ -85,7 +85,7 @@ def weight_map(
             effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
             no effect with "euclidean".
-        backend: "auto", "native" or "reference"; see `fastlogconv.info()`.
+        backend: "auto", "triton", "native" or "reference"; see `fastlogconv.info()`.
 
     Returns:
         Weights of the shape and device of `labels`, contiguous; float32 for integer and bool labels, else the
@@ -218,7 +218,7 @@ def separable_conv2d(
         ks: kernel size in pixels, >= 1; an even one is taken one larger. Each axis is padded by r = ks // 2.
         padding_mode: "constant" (zeros), "reflect" (r < H and r < W), "replicate" or "circular" (r <= H and r
             <= W).
-        backend: "auto", "native" or "reference".
+        backend: "auto", "triton", "native" or "reference".
 
     Returns:
         [N, H, W], contiguous, of the input's dtype (float32 for integers and bool) and device.

@@ -78,7 +78,7 @@ class WeightTransform(_Weights):
         distance: "logconv" or "euclidean"; None: the preset's.
         border: "farthest" or "second_nearest"; None: the preset's.
         ignore_index: the label of pixels to ignore.
-        backend: "auto", "native" or "reference".
+        backend: "auto", "triton", "native" or "reference".
 
     Shape:
         labels [B, H, W] or [H, W], of any integer or floating-point type or bool -> weights of the same
@@ -158,7 +158,7 @@ class SeparableConv2D(nn.Module):
         channels: accepted for compatibility, not needed; any H and W work.
         ks: kernel size in pixels, >= 1; an even one is taken one larger.
         padding_mode: "constant" (zeros), "reflect", "replicate" or "circular".
-        backend: "auto", "native" or "reference".
+        backend: "auto", "triton", "native" or "reference".
 
     Shape:
         input [N, H, W] -> [N, H, W], of the input's dtype (float32 for integers and bool). Differentiable.

@@ -42,7 +42,7 @@ def use_backend(name: str) -> Iterator[None]:
     follows it, and holds for the current thread (more exactly: the current `contextvars` context).
 
     Args:
-        name: "auto", "native" or "reference".
+        name: "auto", "triton", "native" or "reference".
 
     Raises:
         ValueError: for any other name.
@@ -70,6 +70,18 @@ def reasons(device: torch.device, features: tuple[str, ...] = ()) -> dict[str, s
     return {name: why_not(backend, device, features) for name, backend in BACKENDS.items()}
 
 
+def first(device: torch.device, features: tuple[str, ...] = ()) -> str | None:
+    """The backend that "auto" takes; None: none can serve the device with all of `features`.
+
+    Triton's interpreter is never taken: it is for tests, and slow.
+    """
+    for name, backend in BACKENDS.items():
+        interpreter = backend is triton and device.type == "cpu"
+        if not interpreter and why_not(backend, device, features) is None:
+            return name
+    return None
+
+
 def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> ModuleType:
     """The backend that computes on `device` where the caller asked for `name`.
 
@@ -87,11 +99,11 @@ def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> M
         if reason is not None:
             raise RuntimeError(f"backend {name!r} cannot run on {device.type}: {reason}")
         return BACKENDS[name]
-    for backend in BACKENDS.values():
-        if why_not(backend, device, features) is None:
-            if backend is reference:
-                _warn_of_reference(device, features)
-            return backend
+    name = first(device, features)
+    if name == "reference":
+        _warn_of_reference(device, features)
+    if name is not None:
+        return BACKENDS[name]
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items())
     raise ValueError(f"no backend can run on {device.type} ({listed})")
 

@@ -52,7 +52,7 @@ def _missing() -> str | None:
 def why_not(device: torch.device) -> str | None:
     """Why this backend cannot serve `device`; None where it can."""
     if device.type == "cpu" and not _interpreted():
-        return "its kernels run on CUDA devices, on the CPU only in Triton's interpreter (TRITON_INTERPRET=1)"
+        return "its kernels run on CUDA devices and, with TRITON_INTERPRET=1, in Triton's interpreter"
     if device.type not in ("cpu", "cuda"):
         return f"its kernels run on CUDA devices, not on {device.type}"
     if device.type == "cuda":

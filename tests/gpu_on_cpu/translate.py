@@ -1,0 +1,532 @@
+"""One PTX instruction to one C++ statement.
+
+Registers become unsigned integers of their width (predicates: bool). `as<T>(bits)` reads bits as a T and
+`set(register, value)` stores a value's bits; the functions used are those of runtime/*.h.
+"""
+
+from __future__ import annotations
+
+import re
+
+WIDTHS = {
+    "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16, "b32": 32,
+    "u32": 32, "s32": 32, "f32": 32, "tf32": 32, "f16x2": 32, "bf16x2": 32, "b64": 64, "u64": 64, "s64": 64,
+    "f64": 64, "b128": 128,
+}  # fmt: skip
+FLOATS = ("f32", "f64")
+HALVES = ("f16", "bf16")
+COMPARISONS = {
+    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">",
+    "hs": ">=",
+}  # fmt: skip
+SPECIAL = {
+    "%laneid": "lane()", "%warpid": "(thread_index() / 32)", "%clock": "0u", "%clock64": "0ull",
+    "%globaltimer": "0ull", "%smid": "0u", "WARP_SZ": "32u", "%lanemask_lt": "((1u << lane()) - 1)",
+    "%lanemask_eq": "(1u << lane())",
+}  # fmt: skip
+ADDRESS = re.compile(r"\[\s*([^\]\+]+?)\s*(?:\+\s*(-?\w+))?\s*\]$")
+# What has no effect where blocks run one after another and memory is coherent.
+NOTHING = ("membar", "fence", "prefetch", "nanosleep", "griddepcontrol", "discard", "setmaxnreg")
+HALF_OPERATIONS = {
+    "add": "x + y", "sub": "x - y", "mul": "x * y", "fma": "x * y + z", "min": "minimum(x, y)",
+    "max": "maximum(x, y)", "neg": "-x", "abs": "std::fabs(x)",
+}  # fmt: skip
+
+
+class Unsupported(Exception):
+    """PTX that this translation does not know."""
+
+
+def c_name(name: str) -> str:
+    """A PTX name as a C++ name."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name.replace("%", "r_").replace("$", "L_"))
+
+
+def c_type(dtype: str) -> str:
+    """The C++ type of values of a PTX type."""
+    return {"b8": "u8", "b16": "u16", "b32": "u32", "b64": "u64", "b128": "u128", "tf32": "f32"}.get(dtype, dtype)
+
+
+def register_type(dtype: str) -> str:
+    """The C++ type of registers of a PTX type."""
+    return {1: "bool", 8: "u8", 16: "u16", 32: "u32", 64: "u64", 128: "u128"}[WIDTHS[dtype]]
+
+
+def unsigned(dtype: str) -> str:
+    """The unsigned type of the same width: it wraps around without undefined behaviour."""
+    return c_type(dtype.replace("s", "u") if dtype in ("s16", "s32", "s64") else dtype)
+
+
+def _elements(text: str) -> list[str]:
+    return [element.strip() for element in text.strip()[1:-1].split(",")]
+
+
+class Translator:
+    """Translates the instructions of one kernel, whose names it looks up."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+        self.line = 0  # of the PTX, for messages
+
+    def translate(self, opcode: str, operands: list[str]) -> str:
+        """The statement for an instruction without its guard."""
+        parts = opcode.replace("::", ".").split(".")
+        name = parts[0]
+        if name in NOTHING:
+            return ";"
+        dtype = parts[-1]
+        if dtype in HALVES or dtype in ("f16x2", "bf16x2"):
+            if name in HALF_OPERATIONS:
+                return self._halves(name, dtype, operands)
+        if "cc" in parts or name in ("addc", "subc", "madc"):
+            return self._with_carry(name, parts, operands)
+        method = getattr(self, f"_{name}", None)
+        try:
+            if method is not None:
+                return method(parts, operands)
+            return self._arithmetic(parts, operands)
+        except (KeyError, IndexError) as error:
+            raise Unsupported(f"{opcode} {', '.join(operands)}") from error
+
+    # ------------------------------------------------------------------------------------------ operands
+
+    def bits(self, operand: str) -> str:
+        """The raw bits of an operand."""
+        operand = operand.strip()
+        if operand.startswith("!"):
+            return f"(!{self.bits(operand[1:])})"
+        if found := re.match(r"%(tid|ntid|ctaid|nctaid)\.([xyz])$", operand):
+            variable = {"tid": "thread_id", "ntid": "block_size", "ctaid": "block_id", "nctaid": "grid_size"}
+            return f"{variable[found[1]]}.{found[2]}"
+        if operand in SPECIAL:
+            return SPECIAL[operand]
+        if operand in self.function.registers or operand.startswith("%"):
+            return c_name(operand)
+        if re.match(r"0[fF][0-9a-fA-F]{8}$", operand):
+            return f"0x{operand[2:]}u"
+        if re.match(r"0[dD][0-9a-fA-F]{16}$", operand):
+            return f"0x{operand[2:]}ull"
+        if self._is_integer(operand):
+            value = operand.rstrip("U")
+            return f"((u64){value}{'ll' if int(value, 0) < 2**63 else 'ull'})"
+        if found := re.match(r"([\w$]+)\s*\+\s*(-?\d+)$", operand):
+            return f"({self.bits(found[1])} + {found[2]})"
+        if operand in self.function.shared:
+            return f"(u64){self.function.shared[operand]}"
+        if operand in self.function.symbols["dynamic_shared"]:
+            return "dynamic_shared"
+        if operand in self.function.local:
+            return f"(u64){self.function.local[operand]}"
+        if operand in self.function.symbols["data"]:
+            return f"(u64)table_{c_name(operand)}"
+        raise Unsupported(f"operand {operand}")
+
+    @staticmethod
+    def _is_integer(operand: str) -> bool:
+        return re.match(r"-?(0x[0-9a-fA-F]+|\d+)U?$", operand.strip()) is not None
+
+    def read(self, operand: str, dtype: str, flush: bool = False) -> str:
+        """An operand as a value of `dtype`; subnormal numbers as 0 if `flush`."""
+        if dtype == "pred":
+            return self.bits(operand)
+        if dtype in FLOATS and self._is_integer(operand):
+            return f"({dtype})({operand})"
+        value = f"as<{c_type(dtype)}>({self.bits(operand)})"
+        return f"flushed({value})" if flush else value
+
+    def write(self, destination: str, value: str, dtype: str) -> str:
+        """`value` into a register."""
+        destination = destination.strip().strip("{} ")
+        if destination == "_":
+            return f"(void)({value});"
+        if dtype == "pred":
+            return f"{c_name(destination)} = ({value});"
+        return f"set({c_name(destination)}, ({c_type(dtype)})({value}));"
+
+    def _address(self, operand: str) -> str:
+        found = ADDRESS.match(operand)
+        if not found:
+            raise Unsupported(f"address {operand}")
+        return f"((u64)({self.bits(found[1])}) + (s64)({found[2] or 0}))"
+
+    def _pointer(self, operand: str, parts: list[str], size: int, access: str) -> str:
+        """A checked pointer to `size` bytes; `access` is Read, Write or Atomic."""
+        space = next((p for p in parts if p in ("param", "shared", "global", "local", "const")), "generic")
+        if space == "param":
+            found = ADDRESS.match(operand)
+            return f"(parameters + {self.function.parameter_offsets[found[1]]} + ({found[2] or 0}))"
+        if space == "shared":
+            return f"shared_at({self._address(operand)}, {size}, {self.line}, {access})"
+        if space == "local":
+            return f"local_at(local, sizeof local, {self._address(operand)}, {size}, {self.line})"
+        return f"global_at({self._address(operand)}, {size}, {self.line})"
+
+    # ----------------------------------------------------------------------------------- control, barriers
+
+    def _bra(self, parts, a):
+        return f"goto {c_name(a[0])};"
+
+    def _ret(self, parts, a):
+        return "return;"
+
+    _exit = _ret
+
+    def _trap(self, parts, a):
+        return 'die("trap");'
+
+    def _bar(self, parts, a):
+        if "warp" in parts:
+            return f"warp_barrier({self.read(a[0], 'u32')});"
+        if "arrive" in parts:
+            raise Unsupported("bar.arrive")
+        if "red" in parts:
+            kind = next(p for p in ("popc", "and", "or") if p in parts)
+            return self.write(a[0], f"barrier_{kind}({self.bits(a[-1])})", parts[-1] if kind == "popc" else "pred")
+        return f"barrier({self.bits(a[0])}, {self.read(a[1], 'u32') if len(a) > 1 else 0});"
+
+    _barrier = _bar
+
+    def _activemask(self, parts, a):
+        return self.write(a[0], "~0u", "b32")
+
+    # --------------------------------------------------------------------------------------- moves, memory
+
+    def _mov(self, parts, a):
+        dtype = parts[-1]
+        if a[0].startswith("{"):  # unpack
+            registers = _elements(a[0])
+            width = WIDTHS[dtype] // len(registers)
+            part = register_type(f"b{width}")
+            stores = (
+                f"set({c_name(r)}, ({part})(value >> {width * i}));" for i, r in enumerate(registers) if r != "_"
+            )
+            return f"auto value = {self.read(a[1], dtype)}; {' '.join(stores)}"
+        if a[1].startswith("{"):  # pack
+            values = _elements(a[1])
+            width = WIDTHS[dtype] // len(values)
+            part, whole = register_type(f"b{width}"), c_type(dtype)
+            packed = (f"({whole})as<{part}>({self.bits(v)}) << {width * i}" for i, v in enumerate(values))
+            return self.write(a[0], " | ".join(packed), dtype)
+        return self.write(a[0], self.read(a[1], dtype), dtype)
+
+    def _cvta(self, parts, a):
+        sign = "-" if "to" in parts else "+"
+        value = self.read(a[1], parts[-1])
+        if "shared" in parts:
+            return self.write(a[0], f"{value} {sign} (u64)shared.data()", "u64")
+        if "local" in parts:
+            return self.write(a[0], f"{value} {sign} (u64)local", "u64")
+        return self.write(a[0], value, parts[-1])
+
+    def _vector(self, parts) -> int:
+        return next((n for n in (2, 4, 8) if f"v{n}" in parts), 1)
+
+    def _ld(self, parts, a):
+        dtype, count = parts[-1], self._vector(parts)
+        size, kind = WIDTHS[dtype] // 8, c_type(dtype)
+        registers = _elements(a[0]) if a[0].startswith("{") else [a[0]]
+        loads = (
+            self.write(register, f"load<{kind}>(at + {size * i})", dtype) for i, register in enumerate(registers)
+        )
+        return f"const u8* at = {self._pointer(a[1], parts, size * count, 'Read')}; {' '.join(loads)}"
+
+    _ldu = _ld
+
+    def _st(self, parts, a):
+        dtype, count = parts[-1], self._vector(parts)
+        size, kind = WIDTHS[dtype] // 8, c_type(dtype)
+        values = _elements(a[1]) if a[1].startswith("{") else [a[1]]
+        listed = ", ".join(self.read(value, dtype) for value in values)
+        if "shared" in parts:
+            target = f"shared_at({self._address(a[0])}, {size * count}, {self.line}, Write, values)"
+        else:
+            target = self._pointer(a[0], parts, size * count, "Write")
+        return f"{kind} values[] = {{{listed}}}; std::memcpy({target}, values, sizeof values);"
+
+    def _atom(self, parts, a, returns=True):
+        dtype = parts[-1]
+        kind = next(
+            p for p in parts if p in ("add", "min", "max", "exch", "cas", "and", "or", "xor", "inc", "dec")
+        )
+        destination, rest = (a[0], a[1:]) if returns else ("_", a)
+        value = self.read(rest[1], dtype)
+        new = {
+            "add": f"old + {value}",
+            "min": f"old < {value} ? old : {value}",
+            "max": f"old > {value} ? old : {value}",
+            "exch": value,
+            "and": f"old & {value}",
+            "or": f"old | {value}",
+            "xor": f"old ^ {value}",
+            "inc": f"old >= {value} ? 0 : old + 1",
+            "dec": f"old == 0 || old > {value} ? {value} : old - 1",
+            "cas": f"old == {value} ? {self.read(rest[2], dtype) if len(rest) > 2 else 0} : old",
+        }[kind]
+        if dtype in HALVES:
+            new = f"narrow<{dtype}>(widen(old) + widen({value}))"
+        elif "x2" in dtype:
+            raise Unsupported(".".join(parts))
+        pointer = self._pointer(rest[0], parts, WIDTHS[dtype] // 8, "Atomic")
+        change = f"[&]({c_type(dtype)} old) -> {c_type(dtype)} {{ return {new}; }}"
+        return self.write(destination, f"atomic<{c_type(dtype)}>({pointer}, {change})", dtype)
+
+    def _red(self, parts, a):
+        return self._atom(parts, a, returns=False)
+
+    def _cp(self, parts, a):
+        if parts[1] != "async" or "bulk" in parts or "mbarrier" in parts:
+            raise Unsupported(".".join(parts))
+        if "commit_group" in parts:
+            return "copy_commit();"
+        if "wait_all" in parts:
+            return "copy_commit(); copy_wait(0);"
+        if "wait_group" in parts:
+            return f"copy_wait({a[0]});"
+        given = self.bits(a[3]) if len(a) > 3 else a[2]
+        return f"copy_start((u32){self._address(a[0])}, {self._address(a[1])}, {a[2]}, (int)({given}), {self.line});"
+
+    # ----------------------------------------------------------------------------- across the lanes of a warp
+
+    def _shfl(self, parts, a):
+        destination, _, valid = a[0].partition("|")
+        mode = {"up": 0, "down": 1, "bfly": 2, "idx": 3}[parts[2]]
+        mask, value, b, c = (self.read(a[i], "u32") for i in (4, 1, 2, 3))
+        store = f"{c_name(valid.strip())} = there;" if valid.strip() not in ("", "_") else ""
+        shuffled = f"bool there; const u32 value = shuffle({mask}, {value}, {b}, {c}, {mode}, there);"
+        return f"{shuffled} {self.write(destination, 'value', 'b32')} {store}"
+
+    def _vote(self, parts, a):
+        kind = parts[2]
+        value = f"vote_{kind}({self.read(a[2], 'u32')}, {self.bits(a[1])})"
+        return self.write(a[0], value, "b32" if kind == "ballot" else "pred")
+
+    def _redux(self, parts, a):
+        dtype = parts[-1]
+        combine = {
+            "add": "x + y", "min": "x < y ? x : y", "max": "x > y ? x : y", "and": "x & y", "or": "x | y",
+            "xor": "x ^ y",
+        }[parts[2]]  # fmt: skip
+        function = f"[](auto x, auto y) {{ return (decltype(x))({combine}); }}"
+        return self.write(a[0], f"reduce_lanes({self.read(a[2], 'u32')}, {self.read(a[1], dtype)}, {function})", dtype)
+
+    def _elect(self, parts, a):
+        return f"{c_name(a[0].partition('|')[2].strip())} = lane() == 0;"
+
+    def _ldmatrix(self, parts, a):
+        count = int(parts[parts.index("m8n8") + 1][1])
+        transposed = "true" if "trans" in parts else "false"
+        stores = " ".join(f"{c_name(r)} = d[{i}];" for i, r in enumerate(_elements(a[0])))
+        return f"u32 d[4]; load_matrices(d, {count}, {transposed}, (u32){self._address(a[1])}, {self.line}); {stores}"
+
+    def _mma(self, parts, a):
+        shape, types = parts[3], parts[6:]
+        if shape == "m16n8k16" and types in (["f32", "f16", "f16", "f32"], ["f32", "bf16", "bf16", "f32"]):
+            function = f"mma_m16n8k16<{types[1]}>"
+        elif shape == "m16n8k8" and types == ["f32", "tf32", "tf32", "f32"]:
+            function = "mma_m16n8k8_tf32"
+        else:
+            raise Unsupported(".".join(parts))
+        fragments = (", ".join(self.read(r, "u32") for r in _elements(operand)) for operand in a[1:4])
+        declared = " ".join(f"u32 {n}[] = {{{f}}};" for n, f in zip("abc", fragments, strict=True))
+        stores = " ".join(f"{c_name(r)} = d[{i}];" for i, r in enumerate(_elements(a[0])))
+        return f"{declared} u32 d[4]; {function}(d, a, b, c); {stores}"
+
+    # ------------------------------------------------------------------------------ comparison, conversion
+
+    def _setp(self, parts, a):
+        comparison, dtype = parts[1], parts[-1]
+        combine = next((p for p in parts[2:-1] if p in ("and", "or", "xor")), None)
+        x, y = (self.read(a[i], dtype, flush="ftz" in parts) for i in (1, 2))
+        if dtype in HALVES:
+            x, y = f"widen({x})", f"widen({y})"
+        if comparison in COMPARISONS:
+            result = f"({x} {COMPARISONS[comparison]} {y})"
+            if comparison == "ne" and dtype in (*FLOATS, *HALVES):
+                result = f"({result} && {x} == {x} && {y} == {y})"
+        elif comparison == "num":
+            result = f"({x} == {x} && {y} == {y})"
+        elif comparison == "nan":
+            result = f"({x} != {x} || {y} != {y})"
+        else:  # unordered: true with a NaN
+            result = f"(({x} {COMPARISONS[comparison[:-1]]} {y}) || {x} != {x} || {y} != {y})"
+        destination, _, opposite = (part.strip() for part in a[0].partition("|"))
+        operator = {"and": "&&", "or": "||", "xor": "!="}.get(combine)
+        other = f"{operator} (bool){self.bits(a[3])}" if operator else ""
+        code = f"const bool holds = {result} {other}, fails = !{result} {other};"
+        if destination != "_":
+            code += f" {c_name(destination)} = holds;"
+        if opposite not in ("", "_"):
+            code += f" {c_name(opposite)} = fails;"
+        return code
+
+    def _set(self, parts, a):
+        wanted, dtype = parts[-2], parts[-1]
+        x, y = self.read(a[1], dtype), self.read(a[2], dtype)
+        one = "1.0f" if wanted == "f32" else "~0u"
+        return self.write(a[0], f"{x} {COMPARISONS[parts[1]]} {y} ? {one} : 0", wanted)
+
+    def _selp(self, parts, a):
+        dtype = parts[-1]
+        return self.write(a[0], f"{self.bits(a[3])} ? {self.read(a[1], dtype)} : {self.read(a[2], dtype)}", dtype)
+
+    def _cvt(self, parts, a):
+        rounding = next((p for p in parts[1:] if re.match(r"(r[nzmp]i?|rna)$", p)), "")
+        to, source = parts[-2], parts[-1]
+        if source == "f32" and to in ("f16x2", "bf16x2"):
+            half = to[:-2]
+            high, low = (f"narrow<{half}>({self.read(a[i], 'f32')})" for i in (1, 2))
+            return (
+                f"const auto high = {high}, low = {low};"
+                f" set({c_name(a[0])}, (u32)(as<u16>(high) << 16 | as<u16>(low)));"
+            )
+        if to == "tf32":
+            return self.write(a[0], f"({self.read(a[1], 'b32')} + 0x1000u) & ~0x1fffu", "b32")
+        if "x2" in to + source or to not in WIDTHS or source not in WIDTHS:
+            raise Unsupported(".".join(parts))
+        value = self.read(a[1], source, flush="ftz" in parts and source == "f32")
+        saturate = "sat" in parts
+        from_float, to_float = (t in (*FLOATS, *HALVES) for t in (source, to))
+        rounded = {"rzi": "std::trunc", "rni": "std::nearbyint", "rmi": "std::floor", "rpi": "std::ceil"}
+        if from_float and not to_float:
+            return self.write(a[0], f"to_integer<{to}>({rounded[rounding]}(widen({value})))", to)
+        if from_float:
+            wide = f"widen({value})"
+            if rounding in rounded:
+                wide = f"{rounded[rounding]}({wide})"
+            if saturate:
+                wide = f"std::fmin(std::fmax({wide}, 0.0), 1.0)"
+            return self.write(a[0], f"narrow<{to}>({wide})", to)
+        if to_float:
+            return self.write(a[0], f"narrow<{to}>((double){value})" if to in HALVES else f"({to}){value}", to)
+        if saturate:
+            limits = f"std::numeric_limits<{to}>"
+            return self.write(a[0], f"std::clamp<s64>((s64){value}, (s64){limits}::min(), (s64){limits}::max())", to)
+        return self.write(a[0], f"({c_type(to)}){value}", to)
+
+    # ------------------------------------------------------------------------------------------ arithmetic
+
+    def _halves(self, name, dtype, a):
+        half, values = dtype.removesuffix("x2"), a[1:]
+        expression = HALF_OPERATIONS[name]
+        if "x2" not in dtype:
+            given = " ".join(
+                f"const double {n} = widen({self.read(v, dtype)});" for n, v in zip("xyz", values, strict=False)
+            )
+            return f"{given} {self.write(a[0], f'narrow<{half}>({expression})', dtype)}"
+        given = " ".join(f"const u32 {n}2 = {self.read(v, 'u32')};" for n, v in zip("xyz", values, strict=False))
+        parts = []
+        for shift in (16, 0):
+            widened = " ".join(
+                f"const double {n} = widen(as<{half}>((u16)({n}2 >> {shift})));" for n in "xyz"[: len(values)]
+            )
+            parts.append(f"(u32)[&] {{ {widened} return as<u16>(narrow<{half}>({expression})); }}()")
+        return f"{given} {self.write(a[0], f'{parts[0]} << 16 | {parts[1]}', 'u32')}"
+
+    def _with_carry(self, name, parts, a):
+        dtype = unsigned(parts[-1])
+        wide, width = ("u128" if "64" in dtype else "u64"), WIDTHS[parts[-1]]
+        carry_in = "carry" if name.endswith("c") else "0"
+        keep = "carry = " if "cc" in parts else "(void)"
+        if name.startswith("sub"):
+            total = f"({wide}){self.read(a[1], dtype)} - {self.read(a[2], dtype)} - {carry_in}"
+        elif name.startswith("add"):
+            total = f"({wide}){self.read(a[1], dtype)} + {self.read(a[2], dtype)} + {carry_in}"
+        else:
+            product = f"({wide}){self.read(a[1], dtype)} * {self.read(a[2], dtype)}"
+            half = f"({dtype})(({product}) >> {width if 'hi' in parts else 0})"
+            total = f"({wide}){half} + {self.read(a[3], dtype)} + {carry_in}"
+        store = self.write(a[0], f"({dtype})total", parts[-1])
+        return f"const {wide} total = {total}; {keep}(bool)((total >> {width}) & 1); {store}"
+
+    def _multiply(self, parts, a):
+        """mul and mad of integers: the low half, the high half or all of the product."""
+        dtype = parts[-1]
+        signed, width = dtype[0] == "s", WIDTHS[dtype]
+        wide = {16: "s32", 32: "s64", 64: "s128"}[width] if signed else {16: "u32", 32: "u64", 64: "u128"}[width]
+        x, y = self.read(a[1], dtype), self.read(a[2], dtype)
+        if "wide" in parts:
+            added = f" + {self.read(a[3], wide)}" if parts[0] == "mad" else ""
+            return self.write(a[0], f"({wide}){x} * {y}{added}", wide)
+        if "hi" in parts:
+            added = f" + {self.read(a[3], dtype)}" if parts[0] == "mad" else ""
+            return self.write(a[0], f"({dtype})((({wide}){x} * {y}) >> {width}){added}", dtype)
+        u = unsigned(dtype)
+        added = f" + {self.read(a[3], u)}" if parts[0] == "mad" else ""
+        return self.write(a[0], f"{self.read(a[1], u)} * {self.read(a[2], u)}{added}", dtype)
+
+    def _arithmetic(self, parts, a):
+        name, dtype = parts[0], parts[-1]
+        kind, u = c_type(dtype), unsigned(dtype)
+        floating = dtype in FLOATS
+        flush = "ftz" in parts and dtype == "f32"
+        if name in ("mul", "mad") and not floating:
+            return self._multiply(parts, a)
+
+        def read(i, dtype=dtype):
+            return self.read(a[i], dtype, flush=flush and dtype == "f32")
+
+        def result(value, dtype=dtype):
+            if floating and "sat" in parts:
+                value = f"std::clamp<{dtype}>({value}, 0, 1)"
+            return self.write(a[0], f"flushed({value})" if flush else value, dtype)
+
+        if floating:
+            simple = {
+                "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}",
+                "fma": "std::fma({0}, {1}, {2})", "mad": "std::fma({0}, {1}, {2})", "neg": "-{0}",
+                "abs": "std::fabs({0})", "min": "minimum({0}, {1})", "max": "maximum({0}, {1})",
+                "sqrt": "std::sqrt({0})", "rsqrt": "1 / std::sqrt({0})", "rcp": "1 / {0}", "ex2": "std::exp2({0})",
+                "lg2": "std::log2({0})", "sin": "std::sin({0})", "cos": "std::cos({0})", "tanh": "std::tanh({0})",
+                "copysign": "std::copysign({1}, {0})",
+            }  # fmt: skip
+            if "NaN" in parts:
+                simple |= {"min": "minimum_or_nan({0}, {1})", "max": "maximum_or_nan({0}, {1})"}
+            if name == "testp":
+                test = {"nan": "std::isnan", "infinite": "std::isinf", "finite": "std::isfinite"}[parts[1]]
+                return f"{c_name(a[0])} = {test}({read(1)});"
+            return result(simple[name].format(*(read(i) for i in range(1, len(a)))))
+
+        if name in ("and", "or", "xor"):
+            operator = {"and": "&", "or": "|", "xor": "^"}[name]
+            if dtype == "pred":
+                return f"{c_name(a[0])} = ({self.bits(a[1])} {operator} {self.bits(a[2])});"
+            return result(f"{read(1, u)} {operator} {read(2, u)}")
+        if name == "not":
+            return f"{c_name(a[0])} = !{self.bits(a[1])};" if dtype == "pred" else result(f"~{read(1, u)}")
+        if name in ("shl", "shr"):
+            return result(f"shift_{'left' if name == 'shl' else 'right'}<{kind}>({read(1)}, {read(2, 'u32')})")
+        if name == "shf":
+            x, y, n = (read(i, "u32") for i in (1, 2, 3))
+            n = f"({n} & 31)" if "wrap" in parts else f"std::min<u32>({n}, 32)"
+            both = f"((u64){y} << 32 | {x})"
+            return result(f"(u32)({both} >> {n})" if "r" in parts else f"(u32)(({both} << {n}) >> 32)", "b32")
+        if name == "lop3":
+            return result(f"logic3({read(1, 'u32')}, {read(2, 'u32')}, {read(3, 'u32')}, {a[4]})", "b32")
+        if name == "prmt":
+            return result(f"permute_bytes({read(1, 'u32')}, {read(2, 'u32')}, {read(3, 'u32')})", "b32")
+        if name == "bfe":
+            return result(f"extract_bits<{kind}>({read(1)}, {read(2, 'u32')}, {read(3, 'u32')})")
+        if name == "bfi":
+            return result(f"insert_bits<{kind}>({read(1)}, {read(2)}, {read(3, 'u32')}, {read(4, 'u32')})")
+        if name == "popc":
+            return result(f"std::popcount({read(1)})", "u32")
+        if name == "clz":
+            return result(f"std::countl_zero({read(1, u)})", "u32")
+        if name == "brev":
+            return result(f"reverse_bits({read(1)})")
+        if name == "bfind":
+            leading = f"(u32)std::countl_zero({read(1, u)})"
+            found = leading if "shiftamt" in parts else f"{WIDTHS[dtype] - 1} - {leading}"
+            return result(f"{read(1, u)} ? {found} : ~0u", "u32")
+        simple = {
+            "add": f"{read(1, u)} + {read(2, u)}" if len(a) > 2 else "",
+            "sub": f"{read(1, u)} - {read(2, u)}" if len(a) > 2 else "",
+            "div": f"{read(2)} ? ({kind})({read(1)} / {read(2)}) : ({kind})-1" if len(a) > 2 else "",
+            "rem": f"{read(2)} ? ({kind})({read(1)} % {read(2)}) : {read(1)}" if len(a) > 2 else "",
+            "min": f"std::min<{kind}>({read(1)}, {read(2)})" if len(a) > 2 else "",
+            "max": f"std::max<{kind}>({read(1)}, {read(2)})" if len(a) > 2 else "",
+            "neg": f"-{read(1, u)}",
+            "abs": f"{read(1)} < 0 ? -{read(1, u)} : {read(1, u)}",
+            "cnot": f"{read(1, u)} == 0",
+        }
+        return result(simple[name])
