@@ -6,7 +6,7 @@ A tile of the result is a banded matrix of decay factors times the pixels of its
 import triton
 import triton.language as tl
 
-from .stages import add_products
+from .stages import add_products, number
 
 ZEROS = tl.constexpr(0)
 REFLECT = tl.constexpr(1)
@@ -73,7 +73,7 @@ def convolve_axis_kernel(
     in_line = line < lines
     line_ptr = input_ptr + image * image_stride + line.to(tl.int64) * across_stride  # [ACROSS]
     last = tl.minimum(first + ALONG, size) - 1
-    decay_ = log2_decay.to(COMPUTE)
+    decay_ = number(log2_decay, COMPUTE)
 
     total = tl.zeros([ALONG, ACROSS], COMPUTE)
     finite = COMPUTE == tl.float32
@@ -103,11 +103,11 @@ def convolve_axis_kernel(
             values = load_lines(
                 line_ptr[None, :], along_stride, at[:, None], size, in_line[None, :], radius, first, last, PADDING
             )
-            total += values.to(COMPUTE) * tl.exp2(tl.abs(step).to(COMPUTE) * decay_)
+            total += values.to(COMPUTE) * tl.exp2(tl.abs(number(step, COMPUTE)) * decay_)
     if PADDING == REPLICATE:
         edges = tl.load(line_ptr, mask=in_line, other=0).to(COMPUTE)
         edges += tl.load(line_ptr + (size - 1).to(tl.int64) * along_stride, mask=in_line, other=0).to(COMPUTE)
-        total += tl.where(edge_weight != 0.0, edges * edge_weight.to(COMPUTE), 0.0)[None, :]
+        total += tl.where(number(edge_weight, COMPUTE) != 0.0, edges * number(edge_weight, COMPUTE), 0.0)[None, :]
 
     out = total.to(out_ptr.dtype.element_ty)
     inside = (position < size)[:, None] & in_line[None, :]

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .stages import accumulate, compose
+from .stages import accumulate, compose, number
 
 
 @triton.jit(
@@ -36,7 +36,7 @@ def weigh_distances_kernel(
     pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < height.to(tl.int64) * width
     y, x = pixel // width, pixel % width
-    step_scale = step_scale.to(COMPUTE)
+    step_scale = number(step_scale, COMPUTE)
     fd = tl.zeros([BLOCK], COMPUTE)
     near = tl.full([BLOCK], float("inf"), COMPUTE)
     other = tl.full([BLOCK], -float("inf") if FARTHEST else float("inf"), COMPUTE)
@@ -50,6 +50,6 @@ def weigh_distances_kernel(
         pointers = foreground_ptr + y * foreground_row_stride + x * foreground_column_stride
         foreground = tl.load(pointers, mask=inside, other=0) != 0
     weights = compose(
-        fd, near, other, instances > 0, foreground, fbr.to(COMPUTE), bwf.to(COMPUTE), border_scale.to(COMPUTE)
+        fd, near, other, instances > 0, foreground, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
     )
     tl.store(out_ptr + pixel, weights.to(out_ptr.dtype.element_ty), mask=inside)

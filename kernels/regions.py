@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .cells import CELL
-from .stages import accumulate, add_row_logarithms, beyond, compose, log2, log_sum
+from .stages import accumulate, add_row_logarithms, beyond, compose, log2, log_sum, number
 
 # A box within a cell: top | bottom << 5 | left << 10 | right << 15; where there is nothing in the cell:
 EMPTY = tl.constexpr(-1)
@@ -82,7 +82,7 @@ def weigh_regions_kernel(
     tile_y, tile_x = program // tiles_x * TILE_H, program % tiles_x * TILE_W
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
-    log2_decay, log_scale = log2_decay.to(COMPUTE), log_scale.to(COMPUTE)
+    log2_decay, log_scale = number(log2_decay, COMPUTE), number(log_scale, COMPUTE)
     window = radius.to(COMPUTE)
 
     # The cells within the windows of this tile, row by row.
@@ -100,10 +100,9 @@ def weigh_regions_kernel(
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
     other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
     seen = 0
-    for region in range(0, regions):
-        mask_ptr = masks_ptr + region.to(tl.int64) * region_stride
-        cells = (region.to(tl.int64) * cells_y + list_y) * cells_x + list_x
-        box = tl.load(boxes_ptr + cells, mask=list_y <= cell_y1, other=EMPTY)
+    boxes = boxes_ptr + list_y * cells_x + list_x
+    for _ in range(0, regions):
+        box = tl.load(boxes, mask=list_y <= cell_y1, other=EMPTY)
         there = box != EMPTY
         top = tl.min(tl.where(there, list_y * CELL + (box & 31), 1 << 30), 0)
         bottom = tl.max(tl.where(there, list_y * CELL + ((box >> 5) & 31), -1), 0)
@@ -114,25 +113,28 @@ def weigh_regions_kernel(
         if (top <= bottom) & (left <= right):
             seen += 1
             if beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right) == 0:
-                foreground |= tl.load(mask_ptr + pixels, mask=inside, other=0) > 0
+                foreground |= tl.load(masks_ptr + pixels, mask=inside, other=0) > 0
             sums = tl.full([TILE_W, TILE_H], -infinity, COMPUTE)  # log2 S
             for chunk_x in range(left, right + 1, CELL):
                 column = chunk_x + tl.arange(0, CELL)
                 steps = tl.abs(column[:, None] - x[None, :]).to(COMPUTE)
                 factors = tl.where(steps <= window, steps * log2_decay, -infinity)  # [CELL, TILE_W]
+                pointers = masks_ptr + top.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
                 for row in range(top, bottom + 1):
-                    pointers = mask_ptr + row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
                     values = tl.load(pointers, mask=column <= right, other=0).to(COMPUTE)
                     if tl.max(values, 0) > 0:
                         row_sums = log_sum(log2(values)[:, None] + factors)
                         sums = add_row_logarithms(sums, row_sums, row - y, window, log2_decay)
+                    pointers += row_stride
             fd, near, other = accumulate(-log_scale * sums, fd, near, other, FARTHEST)
+        boxes += cells_y * cells_x
+        masks_ptr += region_stride
 
     with_border = seen > 0
     if FARTHEST:
         with_border &= seen == regions
     weights = compose(
-        fd, near, other, with_border, foreground, fbr.to(COMPUTE), bwf.to(COMPUTE), border_scale.to(COMPUTE)
+        fd, near, other, with_border, foreground, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
     )
     out = out_ptr + y[:, None].to(tl.int64) * width + x[None, :]
     inside = (y[:, None] < height) & (x[None, :] < width)

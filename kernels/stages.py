@@ -23,6 +23,13 @@ INSTANCE_SCALED = tl.constexpr(0)
 CHUNK_SCALED = tl.constexpr(1)
 LOGARITHMIC = tl.constexpr(2)
 
+
+@triton.jit
+def number(x, COMPUTE: tl.constexpr):
+    """A kernel's float argument in the type of the computation; in the interpreter it is a plain float."""
+    return tl.full([], x, COMPUTE)
+
+
 # ---------------------------------------------------------------------------------------------- distance
 
 
@@ -62,7 +69,10 @@ def decay(steps, shifted, window, log2_decay, exponent):
 
 @triton.jit
 def add_products_with_exact(total, a, b, PRECISE: tl.constexpr):
-    """total + a @ b on tensor cores, `a` float32 as a sum of two or three bfloat16, `b` bfloat16."""
+    """total + a @ b on tensor cores, `a` float32 as a sum of two or three bfloat16, `b` bfloat16 as it is."""
+    if INTERPRETED:  # it cannot multiply bfloat16
+        return tl.dot(a, b, total, input_precision="ieee")
+    b = b.to(tl.bfloat16)
     high = a.to(tl.bfloat16)
     rest = a - high.to(tl.float32)
     middle = rest.to(tl.bfloat16)
@@ -76,6 +86,8 @@ def add_products_with_exact(total, a, b, PRECISE: tl.constexpr):
 @triton.jit
 def add_products(total, a, b, PRECISE: tl.constexpr):
     """total + a @ b on tensor cores, each float32 as a sum of two bfloat16 (error 2^-17), or three (2^-23)."""
+    if INTERPRETED:
+        return tl.dot(a, b, total, input_precision="ieee")
     a_high, b_high = a.to(tl.bfloat16), b.to(tl.bfloat16)
     a_rest, b_rest = a - a_high.to(tl.float32), b - b_high.to(tl.float32)
     a_middle, b_middle = a_rest.to(tl.bfloat16), b_rest.to(tl.bfloat16)
@@ -114,7 +126,7 @@ def add_chunk(
     for part in tl.static_range(0, CELL // COLUMNS):
         column = part * COLUMNS + tl.arange(0, COLUMNS)
         own = ((words[None, :] >> column[:, None]) & 1) != 0
-        pixels = tl.where(own, 1.0, 0.0).to(tl.bfloat16)  # [COLUMNS, ROWS]
+        pixels = tl.where(own, 1.0, 0.0)  # [COLUMNS, ROWS]
         steps = tl.abs((chunk_x + column).to(tl.float32)[None, :] - x.to(tl.float32)[:, None])
         factors = decay(steps, shifted_x[:, None], window, log2_decay, exponent)  # [TILE_W, COLUMNS]
         row_sums = add_products_with_exact(row_sums, factors, pixels, PRECISE)

@@ -19,6 +19,7 @@ from .stages import (
     compose,
     log2,
     log_sum,
+    number,
     shift_exponent,
 )
 
@@ -98,8 +99,8 @@ def weigh_tiles_kernel(
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
     # Scalars go to the type of the computation once.
-    log2_decay, exponent = log2_decay.to(COMPUTE), exponent.to(COMPUTE)
-    step_scale, log_scale = step_scale.to(COMPUTE), log_scale.to(COMPUTE)
+    log2_decay, exponent = number(log2_decay, COMPUTE), number(exponent, COMPUTE)
+    step_scale, log_scale = number(step_scale, COMPUTE), number(log_scale, COMPUTE)
     window = radius.to(COMPUTE)
 
     # The lists of the cells within reach, row by row.
@@ -140,7 +141,7 @@ def weigh_tiles_kernel(
         top, bottom = tl.maximum(top, tile_y - radius), tl.minimum(bottom, tile_y + TILE_H - 1 + radius)
         left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
         away = beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right)
-        if (top <= bottom) & (left <= right) & (away.to(tl.float64) <= limit):
+        if (top <= bottom) & (left <= right) & (away <= number(limit, tl.float64)):
             seen += 1
             out_y = beyond(y, top, bottom).to(COMPUTE)
             out_x = beyond(x, left, right).to(COMPUTE)
@@ -215,9 +216,9 @@ def weigh_tiles_kernel(
         tl.trans(other),
         with_border,
         keys < nothing,
-        fbr.to(COMPUTE),
-        bwf.to(COMPUTE),
-        border_scale.to(COMPUTE),
+        number(fbr, COMPUTE),
+        number(bwf, COMPUTE),
+        number(border_scale, COMPUTE),
     )
     out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
     tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)

@@ -268,7 +268,12 @@ def weight_map(
     _launch(
         labels,
         Launch(
-            "list_cells", cells, [*image, *size], dict(KEY=key, FIND_LARGEST=farthest), warps=1, registers=REGISTERS
+            "list_cells",
+            cells,
+            [*image, *size],
+            dict(KEY=key, FIND_LARGEST=farthest),
+            warps=2 if key == tl.int32 else 4,
+            registers=REGISTERS,
         ),
         Launch(
             "weigh_tiles",

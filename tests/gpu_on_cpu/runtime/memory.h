@@ -15,10 +15,15 @@ extern "C" __attribute__((used)) inline void forbid_all() { allowed.clear(); }
 extern "C" __attribute__((used)) inline void allow(u64 begin, u64 size) { allowed.push_back({begin, begin + size}); }
 extern "C" __attribute__((used)) inline int race_count() { return races; }
 
-// Who last wrote and read a word of shared memory, and in which epoch (between which barriers).
+// Which warp touched which bytes of a word of shared memory in the epoch (between two barriers) of the last touch.
+struct Touch {
+  s32 thread = -1;  // the last one; SEVERAL where more than one warp touched bytes of their own
+  u32 epoch = ~0u;
+  u8 bytes = 0;
+};
+constexpr s32 SEVERAL = -2;
 struct Trace {
-  s32 writer = -1, reader = -1;
-  u32 written = ~0u, read = ~0u;
+  Touch write, read;
   bool by_atomic = false;
 };
 
@@ -77,28 +82,31 @@ inline u8* global_at(u64 address, u32 size, int line) {
 
 inline void check_race(u64 address, u32 size, int line, Mode mode, const void* values) {
   const s32 self = thread_index();
-  // By another warp, with no barrier since.
-  const auto conflicts = [&](s32 thread, u32 epoch) {
-    return epoch == block->epoch && thread >= 0 && thread / 32 != self / 32;
-  };
   for (u64 word = address / 4; word <= (address + size - 1) / 4; ++word) {
     Trace& trace = shared.traces[word];
-    const bool written = conflicts(trace.writer, trace.written), read = conflicts(trace.reader, trace.read);
+    const u64 first = std::max(address, 4 * word), last = std::min(address + size, 4 * word + 4);
+    const u8 bytes = u8((1u << (last - 4 * word)) - (1u << (first - 4 * word)));
+    // By another warp, with no barrier since.
+    const auto conflicts = [&](const Touch& touch) {
+      return touch.epoch == block->epoch && touch.bytes & bytes &&
+             (touch.thread == SEVERAL || touch.thread / 32 != self / 32);
+    };
+    const bool written = conflicts(trace.write), read = conflicts(trace.read);
     const bool both_atomic = mode == Atomic && trace.by_atomic && !read;
     const bool same_value = values && written && !read && !std::memcmp(shared.data() + address, values, size);
     if (!both_atomic && !same_value && (written || (mode != Read && read)) && races++ < 5) {
       std::fprintf(stderr, "gpu_on_cpu: race in shared memory at 0x%lx, PTX line %d: thread %d %s, thread %d %s\n",
                    long(address), line, self, mode == Read ? "reads" : "writes",
-                   written ? trace.writer : trace.reader, written ? "wrote" : "read");
+                   (written ? trace.write : trace.read).thread, written ? "wrote" : "read");
     }
-    if (mode != Read) {
-      trace.writer = self;
-      trace.written = block->epoch;
-      trace.by_atomic = mode == Atomic;
-    } else if (trace.read != block->epoch || trace.reader / 32 == self / 32) {
-      trace.reader = self;
-      trace.read = block->epoch;
+    Touch& touch = mode == Read ? trace.read : trace.write;
+    if (touch.epoch != block->epoch) {
+      touch = {self, block->epoch, bytes};
+    } else {
+      if (touch.thread / 32 != self / 32 || touch.thread == SEVERAL) touch.thread = SEVERAL;
+      touch.bytes |= bytes;
     }
+    if (mode != Read) trace.by_atomic = mode == Atomic;
   }
 }
 
