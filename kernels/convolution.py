@@ -1,6 +1,6 @@
 """The lambda kernel along one axis of an image: one launch for each axis.
 
-A tile of the result is a banded matrix of decay factors times the pixels of its windows.
+A tile of the result is the pixels of its windows times a banded matrix of decay factors.
 """
 
 import triton
@@ -75,7 +75,7 @@ def convolve_axis_kernel(
     last = tl.minimum(first + ALONG, size) - 1
     decay_ = number(log2_decay, COMPUTE)
 
-    total = tl.zeros([ALONG, ACROSS], COMPUTE)
+    total = tl.zeros([ACROSS, ALONG], COMPUTE)
     finite = COMPUTE == tl.float32
     if COMPUTE == tl.float32:
         begin = first - radius
@@ -84,37 +84,41 @@ def convolve_axis_kernel(
             if ALONG_ROWS:
                 values = load_lines(
                     line_ptr[:, None], along_stride, at[None, :], size, in_line[:, None], radius, first, last, PADDING
-                )
-                values = tl.trans(values)
+                )  # [ACROSS, CHUNK]
             else:
                 values = load_lines(
                     line_ptr[None, :], along_stride, at[:, None], size, in_line[None, :], radius, first, last, PADDING
                 )
-            steps = tl.abs(at.to(tl.float32)[None, :] - position.to(tl.float32)[:, None])
-            factors = tl.where(steps <= radius.to(tl.float32), tl.exp2(steps * decay_), 0.0)  # [ALONG, CHUNK]
-            total = add_products(total, factors, values.to(tl.float32), True)
+                values = tl.trans(values)
+            steps = tl.abs(at.to(tl.float32)[:, None] - position.to(tl.float32)[None, :])
+            factors = tl.where(steps <= radius.to(tl.float32), tl.exp2(steps * decay_), 0.0)  # [CHUNK, ALONG]
+            total = add_products(total, values.to(tl.float32), factors, True)
         # Products spread a NaN or an infinity to where no window shows it.
         largest = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
         finite = largest == 0
     if not finite:
-        total = tl.zeros([ALONG, ACROSS], COMPUTE)
+        total = tl.zeros([ACROSS, ALONG], COMPUTE)
         for step in range(-radius, radius + 1):
             at = position + step
             values = load_lines(
-                line_ptr[None, :], along_stride, at[:, None], size, in_line[None, :], radius, first, last, PADDING
+                line_ptr[:, None], along_stride, at[None, :], size, in_line[:, None], radius, first, last, PADDING
             )
             total += values.to(COMPUTE) * tl.exp2(tl.abs(number(step, COMPUTE)) * decay_)
     if PADDING == REPLICATE:
         edges = tl.load(line_ptr, mask=in_line, other=0).to(COMPUTE)
         edges += tl.load(line_ptr + (size - 1).to(tl.int64) * along_stride, mask=in_line, other=0).to(COMPUTE)
-        total += tl.where(number(edge_weight, COMPUTE) != 0.0, edges * number(edge_weight, COMPUTE), 0.0)[None, :]
+        weight = number(edge_weight, COMPUTE)
+        total += tl.where(weight != 0.0, edges * weight, 0.0)[:, None]
 
     out = total.to(out_ptr.dtype.element_ty)
-    inside = (position < size)[:, None] & in_line[None, :]
     out_ptr += image * out_image_stride
+    along_offset = position.to(tl.int64) * out_along_stride
+    across_offset = line.to(tl.int64) * out_across_stride
     if ALONG_ROWS:
-        out, inside = tl.trans(out), tl.trans(inside)
-        offsets = position[None, :].to(tl.int64) * out_along_stride + line[:, None].to(tl.int64) * out_across_stride
+        offsets = across_offset[:, None] + along_offset[None, :]
+        inside = in_line[:, None] & (position < size)[None, :]
     else:
-        offsets = position[:, None].to(tl.int64) * out_along_stride + line[None, :].to(tl.int64) * out_across_stride
+        out = tl.trans(out)
+        offsets = along_offset[:, None] + across_offset[None, :]
+        inside = (position < size)[:, None] & in_line[None, :]
     tl.store(out_ptr + offsets, out, mask=inside)

@@ -155,9 +155,12 @@ class Settings:
 
 
 def _farthest(fds: float, bws: float, bwf: float, epsilon: float) -> float:
-    """Beyond this distance the terms of the weight are below epsilon."""
+    """Beyond this distance the terms of the weight are below epsilon.
+
+    For all usual bwf the same, so that the border term can be switched off without changing any other bit.
+    """
     foreground = fds * math.sqrt(2 * math.log(1 / epsilon))
-    return max(foreground, bws * math.sqrt(2 * math.log(max(bwf, 1.0) / epsilon)))
+    return max(foreground, bws * math.sqrt(2 * math.log(max(bwf, 50.0) / epsilon)))
 
 
 def _clamp(x: float) -> float:
@@ -182,7 +185,7 @@ def settings_for(
     double = double or lmbda > 0.7 * narrowest
     precise = lmbda > 0.1 * narrowest
     terms = 1 + min(radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0)  # no less than 1 + a + ... + a^radius
-    widest_sum = 2 * terms  # along one axis
+    widest_sum = 2 * terms - 1  # along one axis
     slack = 2 * lmbda * math.log(widest_sum)  # no distance is below -slack
     limit = _farthest(fds, bws, bwf, 2.0**-60 if double else 2.0**-36) + slack
     # What lies beyond `reach` does not even show in the sum of an instance that is `limit` away.

@@ -192,8 +192,8 @@ class Function:
             *self.statements,
             "}",
             f'extern "C" void run_{name}(const u32* grid, const u32* block, u64 shared, const u8* parameters,'
-            " int threads) {",
-            f"launch(grid, block, {self.fixed_shared} + shared, threads, [=] {{ kernel_{name}(parameters); }});",
+            " int threads, u64 step) {",
+            f"launch(grid, block, {self.fixed_shared} + shared, threads, step, [=] {{ kernel_{name}(parameters); }});",
             "}",
         ]
         return "\n".join(lines) + "\n"
@@ -272,7 +272,7 @@ class Module:
 
     def launch(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list, shared: int = 0,
-        threads: int = 1,
+        threads: int = 1, step: int = 1,
     ) -> int:  # fmt: skip
         """Runs a kernel; returns the number of races in shared memory.
 
@@ -282,6 +282,7 @@ class Module:
             arguments: tensors or arrays (the kernel may reach their memory), ints, floats, or bytes.
             shared: bytes of dynamic shared memory.
             threads: blocks that run at a time, each in a CPU thread.
+            step: 1 to run all blocks, n to run every n-th of them.
 
         An access out of bounds or a deadlock ends the process, with the line of the PTX in the message.
         """
@@ -301,6 +302,7 @@ class Module:
             ctypes.c_uint64(shared),
             (ctypes.c_uint8 * len(packed)).from_buffer(packed),
             threads,
+            ctypes.c_uint64(step),
         )
         return self._library.race_count()
 

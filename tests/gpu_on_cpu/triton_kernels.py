@@ -80,8 +80,9 @@ class Emulator:
 
     _modules: dict = {}  # shared by all: translation takes seconds
 
-    def __init__(self, profile: bool = False, threads: int = 2) -> None:
-        self.profile, self.threads = profile, threads
+    def __init__(self, profile: bool = False, threads: int = 2, steps: dict[str, int] | None = None) -> None:
+        """`steps`: for a kernel by name, n to run only every n-th of its programs."""
+        self.profile, self.threads, self.steps = profile, threads, steps or {}
         self.records: list[Record] = []
 
     def run(self, launch: Launch) -> None:
@@ -93,7 +94,13 @@ class Emulator:
             self._modules[key] = module, compiled.metadata.name, compiled.metadata.shared
         module, name, shared = self._modules[key]
         races = module.launch(
-            name, (launch.programs,), (32 * launch.warps,), launch.arguments, shared, threads=self.threads
+            name,
+            (launch.programs,),
+            (32 * launch.warps,),
+            launch.arguments,
+            shared,
+            threads=self.threads,
+            step=self.steps.get(launch.name, 1),
         )
         self.records.append(Record(launch, races, module.profile(name) if self.profile else {}))
 

@@ -4,8 +4,8 @@
 #include "arithmetic.h"
 #include "warp.h"
 
-// Runs all blocks of a grid, `threads` at a time.
-inline void launch(const u32* grid, const u32* block_shape, u64 shared_bytes, int threads,
+// Runs every `step`-th block of a grid, `threads` at a time.
+inline void launch(const u32* grid, const u32* block_shape, u64 shared_bytes, int threads, u64 step,
                    const std::function<void()>& kernel) {
   races = 0;
   std::atomic<u64> next{0};
@@ -20,7 +20,7 @@ inline void launch(const u32* grid, const u32* block_shape, u64 shared_bytes, in
 #ifdef PROFILE
     counter = new Counter;
 #endif
-    for (u64 i; (i = next++) < blocks;) {
+    for (u64 i; (i = step * next++) < blocks;) {
       block_id = {u32(i % grid[0]), u32(i / grid[0] % grid[1]), u32(i / grid[0] / grid[1])};
       shared.poison();
       std::fill_n(copies, 1024, Copies{});

@@ -1,0 +1,245 @@
+"""What Triton compiles for a GPU: run on the CPU against the reference, and its registers counted."""
+
+import contextlib
+import math
+
+import gpu_on_cpu
+import numpy as np
+import pytest
+import torch
+from cases import disk, relative_error, scattered, two_cells, weight_error
+from tolerances import CONVOLUTION, WEIGHT, WEIGHT_MEDIAN
+
+import fastlogconv
+
+pytestmark = pytest.mark.skipif(
+    gpu_on_cpu.why_no_triton() is not None, reason=str(gpu_on_cpu.why_no_triton())
+)
+CAPABILITIES = (80, 90, 100, 120)
+
+
+@pytest.fixture
+def emulator():
+    from gpu_on_cpu.triton_kernels import Emulator
+
+    return Emulator()
+
+
+@contextlib.contextmanager
+def margins(monkeypatch):
+    """New tensors are full of NaN, in the midst of sentinels that nothing may change."""
+    buffers = []
+
+    def empty(*shape, dtype=torch.float32, device=None):
+        shape = torch.Size(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        filling = 77 if dtype.is_floating_point else 0x5A
+        buffer = torch.full((shape.numel() + 256,), filling, dtype=dtype)
+        buffers.append(buffer)
+        inside = buffer[128 : 128 + shape.numel()]
+        inside.fill_(math.nan if dtype.is_floating_point else torch.iinfo(dtype).max)
+        return inside.view(shape)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty", empty)
+        yield
+    for buffer in buffers:
+        filling = 77 if buffer.dtype.is_floating_point else 0x5A
+        assert (buffer[:128] == filling).all() and (buffer[-128:] == filling).all()
+
+
+def nuclei(shape, count, seed=0):
+    """Disks of 4 to 12 px in radius, as in a microscopy image."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, dtype=np.int64)
+    for i in range(1, count + 1):
+        labels[disk(shape, rng.integers(0, shape[0]), rng.integers(0, shape[1]), rng.integers(4, 13))] = i
+    return labels
+
+
+def ring(shape):
+    """A ring almost as large as the image, and a small instance inside and outside of it."""
+    radius = min(shape) // 2 - 8
+    center = (shape[0] // 2, shape[1] // 2)
+    labels = np.zeros(shape, dtype=np.int64)
+    labels[disk(shape, *center, radius) & ~disk(shape, *center, radius - 4)] = 1
+    labels[disk(shape, *center, 7)] = 2
+    labels[:4, :4] = 3
+    return labels
+
+
+def scattered_ids(shape):
+    """Five instances, each of single pixels all over the image."""
+    rng = np.random.default_rng(30)
+    labels = np.zeros(shape, dtype=np.int64)
+    for i in range(1, 6):
+        labels[rng.integers(0, shape[0], 120), rng.integers(0, shape[1], 120)] = i
+    return labels
+
+
+def crowded(shape, density=0.15):
+    """Instances of one to six pixels, with ids up to 2**62."""
+    rng = np.random.default_rng(31)
+    labels = np.zeros(shape, dtype=np.int64)
+    count = int(density * shape[0] * shape[1])
+    ids = rng.choice(2**62, count, replace=False) + 1
+    for i in ids:
+        y, x, n = rng.integers(0, shape[0]), rng.integers(0, shape[1]), rng.integers(1, 7)
+        for k in range(n):
+            labels[min(y + k // 3, shape[0] - 1), min(x + k % 3, shape[1] - 1)] = i
+    return labels
+
+
+# Primes, so that no size is a multiple of anything.
+WEIGHT_CASES = {
+    "nuclei, 512 x 512": (nuclei((512, 512), 125), torch.int32, dict()),
+    "nuclei, int64": (nuclei((257, 263), 40), torch.int64, dict()),
+    "nuclei, farthest": (two_cells((101, 103)), torch.int32, dict(border="farthest")),
+    "one giant ring, fds=25": (ring((509, 503)), torch.int32, dict(fds=25)),
+    "five scattered ids": (scattered_ids((127, 131)), torch.int32, dict()),
+    "five scattered ids, fds=25": (scattered_ids((127, 131)), torch.int32, dict(fds=25)),
+    "crowd, ids to 2**62": (crowded((61, 67)), torch.int64, dict()),
+    "small window": (nuclei((127, 113), 20), torch.int32, dict(ks=8)),
+    "lmbda=0.1": (scattered((67, 101), 14, 9, np.random.default_rng(2)), torch.int32, dict(lmbda=0.1, ks=129)),
+    "lmbda=1e-3": (scattered((37, 41), 6, 5, np.random.default_rng(2)), torch.int32, dict(lmbda=1e-3)),
+    "lmbda=2": (nuclei((127, 113), 20), torch.int32, dict(lmbda=2)),
+    "lmbda=20": (two_cells(), torch.int32, dict(lmbda=20)),
+    "float64": (two_cells(), torch.float64, dict()),
+}
+
+
+def reference_of(labels, settings):
+    """In float64, with ids that float64 can hold."""
+    _, few = np.unique(labels, return_inverse=True)
+    labels = few.reshape(labels.shape) if settings.get("border") != "farthest" else labels
+    return fastlogconv.weight_map(torch.from_numpy(labels).double(), **settings, backend="native")
+
+
+@pytest.mark.parametrize("name", WEIGHT_CASES)
+def test_weights(name, emulator, monkeypatch):
+    labels, dtype, settings = WEIGHT_CASES[name]
+    with emulator.serving(), margins(monkeypatch):
+        weights = fastlogconv.weight_map(torch.from_numpy(labels).to(dtype), **settings, backend="triton")
+    assert len(emulator.records) == 2
+    assert emulator.races == 0
+    assert weight_error(weights, reference_of(labels, settings)) <= WEIGHT[weights.dtype]
+    for record in emulator.records:
+        scratch = sum(
+            tensor.numel() * tensor.element_size()
+            for tensor in record.launch.arguments[4:8]
+            if isinstance(tensor, torch.Tensor)
+        )
+    h, w = labels.shape
+    assert scratch <= 32 * (h + 31) * (w + 31)
+
+
+def test_errors_of_typical_images_are_far_below_the_limit(emulator):
+    errors = []
+    for seed in range(5):
+        labels = nuclei((127, 113), 14, seed)
+        with emulator.serving():
+            weights = fastlogconv.weight_map(torch.from_numpy(labels).int(), backend="triton")
+        errors.append(weight_error(weights, reference_of(labels, {})))
+    assert np.median(errors) <= WEIGHT_MEDIAN
+
+
+def test_same_bits_whatever_the_order_of_programs(emulator):
+    labels = torch.from_numpy(nuclei((127, 113), 20)).int()
+    results = []
+    for emulator.threads in (1, 2):
+        with emulator.serving():
+            results.append(fastlogconv.weight_map(labels, backend="triton"))
+    assert torch.equal(*results)
+
+
+def test_batches_and_views(emulator):
+    images = [nuclei((61, 67), count, seed) for seed, count in enumerate((0, 1, 9))]
+    batch = torch.from_numpy(np.stack(images)).int()
+    view = torch.stack([batch, -batch], -1).transpose(1, 2)[..., 0].transpose(1, 2)
+    assert not view.is_contiguous()
+    with emulator.serving():
+        together = fastlogconv.weight_map(view, backend="triton")
+        for image, weights in zip(batch, together, strict=True):
+            assert torch.equal(fastlogconv.weight_map(image, backend="triton"), weights)
+    assert emulator.races == 0
+
+
+def test_regions(emulator, monkeypatch):
+    labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
+    masks = torch.stack([(labels == i) * (0.2 * i) for i in range(6)]).float()  # the first is empty
+    masks[2] = torch.maximum(masks[2], masks[3])
+    with emulator.serving(), margins(monkeypatch):
+        weights = fastlogconv.region_weight_map(masks, backend="triton")
+    expected = fastlogconv.region_weight_map(masks.double(), backend="reference")
+    assert emulator.races == 0
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+def test_distances(emulator, monkeypatch):
+    rng = np.random.default_rng(33)
+    distance = torch.from_numpy(rng.uniform(-4, 60, (5, 61, 67))).float()
+    distance[distance > 50] = torch.inf
+    foreground = torch.from_numpy(rng.random((61, 67)) < 0.2)
+    with emulator.serving(), margins(monkeypatch):
+        weights = fastlogconv.distance_to_weight(distance, foreground, backend="triton")
+    expected = fastlogconv.distance_to_weight(distance.double(), foreground, backend="reference")
+    assert emulator.races == 0
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("padding_mode", ["constant", "circular"])
+def test_convolution(padding_mode, emulator, monkeypatch):
+    input = torch.randn(2, 257, 131, generator=torch.Generator().manual_seed(34))
+    for lmbda, ks in ((0.35, 73), (5.0, 31)):
+        with emulator.serving(), margins(monkeypatch):
+            result = fastlogconv.separable_conv2d(input, lmbda, ks, padding_mode, backend="triton")
+        expected = fastlogconv.separable_conv2d(input.double(), lmbda, ks, padding_mode, backend="native")
+        assert relative_error(result, expected) <= CONVOLUTION[torch.float32]
+    assert emulator.races == 0
+
+
+def test_convolution_keeps_nan_and_infinity_to_their_windows(emulator):
+    input = torch.ones(1, 40, 60)
+    input[0, 5, 9], input[0, 30, 40] = torch.nan, torch.inf
+    with emulator.serving():
+        result = fastlogconv.separable_conv2d(input, 0.35, 9, backend="triton")
+    expected = fastlogconv.separable_conv2d(input.double(), 0.35, 9, backend="native")
+    assert torch.equal(result.isnan(), expected.isnan()) and torch.equal(result.isinf(), expected.isinf())
+
+
+# ------------------------------------------------------------------------------------------------ resources
+
+
+def launches():
+    """Every kernel, with the settings that users leave as they are."""
+    from gpu_on_cpu.triton_kernels import collected
+
+    labels = torch.zeros(1, 512, 512, dtype=torch.int32)
+    with collected() as gathered:
+        fastlogconv.weight_map(labels, backend="triton")
+        fastlogconv.weight_map(labels.long(), border="farthest", backend="triton")
+        fastlogconv.weight_map(labels, fds=25, backend="triton")
+        fastlogconv.separable_conv2d(labels.float(), 0.35, backend="triton")
+        fastlogconv.distance_to_weight(labels.float(), backend="triton")
+        fastlogconv.region_weight_map(labels.float(), backend="triton")
+    return gathered
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_no_spills_and_enough_occupancy(capability):
+    from gpu_on_cpu.triton_kernels import resources
+
+    for launch in launches():
+        used = resources(launch, capability)
+        assert used.spills == 0, (launch.name, launch.constants, used)
+        if launch.name in ("list_cells", "weigh_tiles"):
+            assert used.occupancy >= 0.25, (launch.name, used)
+
+
+@pytest.mark.parametrize("settings", [dict(lmbda=0.1), dict(lmbda=2), dict(lmbda=20)], ids=str)
+def test_no_spills_with_other_settings(settings):
+    from gpu_on_cpu.triton_kernels import collected, resources
+
+    with collected() as gathered:
+        fastlogconv.weight_map(torch.zeros(256, 256, dtype=torch.int64), **settings, backend="triton")
+    for capability in (80, 90):
+        assert resources(gathered[1], capability).spills == 0
