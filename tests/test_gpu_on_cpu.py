@@ -52,8 +52,13 @@ FAULTS = {
     "global": ("add.s64 %rd5, %rd2, %rd3;", "add.s64 %rd5, %rd2, %rd3; add.s64 %rd5, %rd5, 4;"),
     "shared": ("xor.b32 %r8, %r5, 128;", "add.s32 %r8, %r5, 256;"),
     "misaligned": ("add.s64 %rd4, %rd1, %rd3;", "add.s64 %rd4, %rd1, %rd3; add.s64 %rd4, %rd4, 2;"),
-    "deadlock": ("bar.sync 0;", "@%p1 ret; setp.eq.s32 %p2, %r2, 0; @!%p2 bar.sync 0; @%p2 bar.warp.sync 1023;"),
-    "wrong result": ("0f3F800000", "0f3F800010"),
+    "deadlock": (
+        "bar.sync 0;",
+        "@%p1 ret; setp.eq.s32 %p2, %r2, 0; @!%p2 bar.sync 0; @%p2 bar.warp.sync 1023;",
+    ),
+    "wrong result": ("0f3F800000", "0f3F801000"),
+    "uninitialised": ("st.shared.f32 [%r7], %f1;", ""),
+    "nothing written": ("@!%p1 st.global.f32 [%rd5], %f2;", ""),
 }
 EXPECTED_MESSAGES = {
     "global": "out-of-bounds access of global memory",
@@ -95,11 +100,11 @@ def test_profile():
     module, _, races = run(KERNEL, np.arange(256, dtype=np.float32), profile=True)
     profile = module.profile("neighbour")
     assert races == 0
-    assert profile["warp_instructions"] == 8 * 23  # by 8 warps
-    assert profile["sectors"] == 2 * 256 * 4 // 32  # each value read once and written once
-    assert profile["wavefronts"] == 2 * 8
-    assert profile["by_class"]["barrier"] == 8
-    assert profile["lane_use"] == 1
+    assert profile.warp_instructions == 8 * 23  # by 8 warps
+    assert profile.sectors == 2 * 256 * 4 // 32  # each value read once and written once
+    assert profile.wavefronts == 2 * 8
+    assert profile.by_class["barrier"] == 8
+    assert profile.lane_use == 1
 
 
 def test_a_missing_barrier_is_a_race(capfd):
@@ -109,21 +114,36 @@ def test_a_missing_barrier_is_a_race(capfd):
     assert "race in shared memory" in capfd.readouterr().err
 
 
-def test_bytes_of_one_word_are_no_race():
-    """Two warps may write neighbouring bytes."""
-    bytewise = KERNEL.replace("shl.b32 %r5, %r2, 2;", "mov.b32 %r5, %r2;").replace(
-        "st.shared.f32 [%r7], %f1;", "st.shared.u8 [%r7], %r2;"
+def test_neighbouring_bytes_of_a_word_are_no_race():
+    by_bytes = KERNEL.replace("st.shared.f32 [%r7], %f1;", "st.shared.u8 [%r7], %r2;")
+    index = (
+        "and.b32 %r5, %r2, 31; shr.u32 %r8, %r2, 5; mad.lo.s32 %r5, %r5, 2, %r8;"  # the two warps alternate
     )
-    bytewise = bytewise.replace("xor.b32 %r8, %r5, 128;", "and.b32 %r8, %r5, 60;")
-    assert run(bytewise, np.arange(64, dtype=np.float32))[2] == 0
-    overlapping = bytewise.replace("mov.b32 %r5, %r2;", "shr.u32 %r5, %r2, 1;")
-    assert run(overlapping, np.arange(64, dtype=np.float32))[2] > 0
-
-
-def test_a_wrong_result_shows():
+    alternating = by_bytes.replace("shl.b32 %r5, %r2, 2;", index).replace(
+        "xor.b32 %r8, %r5, 128;", "and.b32 %r8, %r5, 60;"
+    )
     x = np.arange(64, dtype=np.float32)
-    _, y, _ = run(KERNEL.replace(*FAULTS["wrong result"]), x)
-    assert (y != expected(x)).any()
+    assert run(alternating, x)[2] == 0
+    assert (
+        run(alternating.replace("mad.lo.s32 %r5, %r5, 2, %r8;", ""), x)[2] > 0
+    )  # both write the same 32 bytes
+
+
+@pytest.mark.parametrize("fault", ["wrong result", "uninitialised", "nothing written"])
+def test_wrong_results_show(fault):
+    x = np.arange(64, dtype=np.float32)
+    _, y, _ = run(KERNEL.replace(*FAULTS[fault]), x)
+    assert not (y == expected(x)).any()
+
+
+def test_asynchronous_copies_take_place_when_they_are_waited_for():
+    copying = KERNEL.replace(
+        "st.shared.f32 [%r7], %f1;", "cp.async.ca.shared.global [%r7], [%rd4], 4; cp.async.wait_all;"
+    )
+    x = np.arange(64, dtype=np.float32)
+    swapped = np.concatenate([x[32:], x[:32]])
+    np.testing.assert_array_equal(run(copying, x)[1], swapped)
+    assert not (run(copying.replace("cp.async.wait_all;", ""), x)[1] == swapped).any()
 
 
 @pytest.mark.parametrize("fault", EXPECTED_MESSAGES)

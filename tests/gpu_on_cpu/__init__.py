@@ -1,17 +1,21 @@
 """Runs what the GPU compilers produce on the CPU: PTX, translated to C++, one fiber for each GPU thread.
 
-- `ptx.Module(text)` translates a PTX module, builds it with g++ and launches its kernels on tensors in memory.
-  Every access is checked: a pointer may reach the tensors that were passed and nothing else, and two warps that
-  touch one word of shared memory without a barrier between them are counted as a race. Shared memory begins
-  poisoned, and an asynchronous copy takes place only when it is waited for.
-- `triton_kernels.Emulator` does that for launches of the package's Triton backend, compiled for sm_80 just as a
-  GPU would get them; with `profile=True` it counts warp instructions and 32-byte sectors of global memory.
+- `ptx.Module(text)` translates a PTX module, builds it with g++ and launches its kernels on tensors in
+  memory. Every access is checked: a pointer may reach the tensors that were passed and nothing else, and two
+  warps that touch one word of shared memory without a barrier between them are counted as a race. Shared
+  memory begins poisoned, and an asynchronous copy takes place only when it is waited for. With
+  `profile=True` it counts warp instructions and 32-byte sectors of global memory.
 - `resources.measure` reads registers, spills, shared memory and occupancy from a compiled kernel.
+- `triton_kernels.Emulator` runs the launches of the package's Triton backend, compiled for sm_80 just as a
+  GPU would get them.
 
-What such counts may claim: a lower bound on the time, and that one version executes fewer instructions or moves
-fewer bytes than another. Never a time. Approximate functions (ex2, lg2, rcp) are the C library's, so results
-agree with a GPU's within a tolerance; races between blocks are not seen; a divergent warp is counted as if its
-lanes met again at the end of each basic block.
+A module that `bench.gpu_counts` can take for a backend has `why_not()`, `resources_by_kernel(labels,
+capability)` and `run(operator, *arguments, **settings)`; see triton_kernels.py.
+
+What such counts may claim: a lower bound on the time, and that one version executes fewer instructions or
+moves fewer bytes than another. Never a time. Approximate functions (ex2, lg2, rcp) are the C library's, so
+results agree with a GPU's within a tolerance; races between blocks are not seen; a divergent warp is counted
+as if its lanes met again at the end of each basic block.
 """
 
 import importlib.util

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,7 +17,10 @@ from pathlib import Path
 from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
 
 RUNTIME = Path(__file__).parent / "runtime"
-FLAGS = "-std=c++20 -O2 -march=native -ffp-contract=off -mtls-dialect=gnu2 -w -fPIC -shared -pthread".split()
+FLAGS = (
+    "-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-mtls-dialect=gnu2", "-w", "-fPIC", "-shared",
+    "-pthread",
+)  # fmt: skip
 
 
 def build_folder() -> Path:
@@ -50,7 +54,11 @@ def instruction_class(opcode: str) -> str:
         return "special_function"
     if name in ("shfl", "vote", "redux", "mma", "ldmatrix", "cvt", "mov"):
         return name
-    for names, kind in ((("bar", "barrier"), "barrier"), (("bra", "ret", "exit"), "branch"), (("cp",), "copy")):
+    for names, kind in (
+        (("bar", "barrier"), "barrier"),
+        (("bra", "ret", "exit"), "branch"),
+        (("cp",), "copy"),
+    ):
         if name in names:
             return kind
     if dtype == "f64":
@@ -59,8 +67,36 @@ def instruction_class(opcode: str) -> str:
     return "float" if floating else "integer"
 
 
+@dataclasses.dataclass
+class Profile:
+    """What was executed."""
+
+    by_class: Counter  # instructions of whole warps, by `instruction_class`
+    lanes: int  # the same by single threads
+    sectors: int  # of 32 bytes, of global memory
+    wavefronts: int  # of shared memory
+
+    @property
+    def warp_instructions(self) -> int:
+        return self.by_class.total()
+
+    @property
+    def lane_use(self) -> float:
+        """From 0 to 1: 1 where no warp diverges."""
+        return self.lanes / (32 * self.warp_instructions)
+
+
+@dataclasses.dataclass
+class Record:
+    """One launch that was run, and what came of it."""
+
+    kernel: str
+    races: int
+    profile: Profile | None  # None: it was not counted
+
+
 class Function:
-    """One kernel: its parameters, its statements in C++, and the classes of its instructions by basic block."""
+    """One kernel: parameters, statements in C++, and the classes of its instructions by basic block."""
 
     def __init__(self, name: str, parameters: str, body: str, line: int, symbols: dict) -> None:
         self.name, self.symbols = name, symbols
@@ -170,7 +206,7 @@ class Function:
             self._begin_block()
 
     def _declare_registers(self, dtype: str, names: str) -> None:
-        """Scoped registers are declared where they stand, the others at the top, so that gotos may pass them."""
+        """Scoped registers are declared where they stand, others at the top, so that gotos may pass them."""
         depth = self.statements.count("{") - self.statements.count("}")
         for name in names.split(","):
             numbered = re.match(r"(%?[\w$]+)<(\d+)>", name.strip())
@@ -191,9 +227,10 @@ class Function:
             "COUNT_BLOCK(0);",
             *self.statements,
             "}",
-            f'extern "C" void run_{name}(const u32* grid, const u32* block, u64 shared, const u8* parameters,'
-            " int threads, u64 step) {",
-            f"launch(grid, block, {self.fixed_shared} + shared, threads, step, [=] {{ kernel_{name}(parameters); }});",
+            f'extern "C" void run_{name}(const u32* grid, const u32* block, u64 shared,'
+            " const u8* parameters, int threads, u64 step) {",
+            f"launch(grid, block, {self.fixed_shared} + shared, threads, step,"
+            f" [=] {{ kernel_{name}(parameters); }});",
             "}",
         ]
         return "\n".join(lines) + "\n"
@@ -227,7 +264,8 @@ class Module:
             self.symbols["dynamic_shared"].add(found[1])
         outside = re.sub(r"(?<![=\s])\s*\{[^{}]*(\{[^{}]*\}[^{}]*)*\}", "", text)
         for found in re.finditer(
-            r"^\s*(?:\.visible\s+|\.weak\s+)?\.shared\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d+)\])?\s*;",
+            r"^\s*(?:\.visible\s+|\.weak\s+)?\.shared\s+(?:\.align\s+(\d+)\s+)?"
+            r"\.(\w+)\s+([\w$]+)(?:\[(\d+)\])?\s*;",
             outside,
             re.M,
         ):
@@ -321,27 +359,15 @@ class Module:
             return struct.pack("<f" if size == 4 else "<d", argument)
         return (int(argument) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
-    def profile(self, name: str) -> dict:
-        """What the launches since the last call have executed.
-
-        Returns:
-            "warp_instructions", "by_class" (class to number), "sectors" (of 32 bytes, of global memory),
-            "wavefronts" (of shared memory) and "lane_use" (from 0 to 1).
-        """
-        assert self.profiled, "Module(text, profile=True) counts"
+    def profile(self, name: str) -> Profile:
+        """What the launches of a kernel since the last call executed; `Module(text, profile=True)` counts."""
+        assert self.profiled
         self._library.take_profile.restype = ctypes.c_char_p
         measured = json.loads(self._library.take_profile())
-        by_class, lanes = Counter(), 0
-        blocks = self.functions[name].blocks
+        by_class: Counter = Counter()
+        lanes = 0
         for block, warps, threads in measured["blocks"]:
-            for kind, count in blocks[block].items():
+            for kind, count in self.functions[name].blocks[block].items():
                 by_class[kind] += count * warps
                 lanes += count * threads
-        total = sum(by_class.values())
-        return {
-            "warp_instructions": total,
-            "by_class": dict(by_class.most_common()),
-            "sectors": measured["sectors"],
-            "wavefronts": measured["wavefronts"],
-            "lane_use": lanes / (32 * total) if total else 0.0,
-        }
+        return Profile(by_class, lanes, measured["sectors"], measured["wavefronts"])

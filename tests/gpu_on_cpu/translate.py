@@ -44,7 +44,9 @@ def c_name(name: str) -> str:
 
 def c_type(dtype: str) -> str:
     """The C++ type of values of a PTX type."""
-    return {"b8": "u8", "b16": "u16", "b32": "u32", "b64": "u64", "b128": "u128", "tf32": "f32"}.get(dtype, dtype)
+    return {"b8": "u8", "b16": "u16", "b32": "u32", "b64": "u64", "b128": "u128", "tf32": "f32"}.get(
+        dtype, dtype
+    )
 
 
 def register_type(dtype: str) -> str:
@@ -75,9 +77,8 @@ class Translator:
         if name in NOTHING:
             return ";"
         dtype = parts[-1]
-        if dtype in HALVES or dtype in ("f16x2", "bf16x2"):
-            if name in HALF_OPERATIONS:
-                return self._halves(name, dtype, operands)
+        if name in HALF_OPERATIONS and dtype.removesuffix("x2") in HALVES:
+            return self._halves(name, dtype, operands)
         if "cc" in parts or name in ("addc", "subc", "madc"):
             return self._with_carry(name, parts, operands)
         method = getattr(self, f"_{name}", None)
@@ -181,7 +182,9 @@ class Translator:
             raise Unsupported("bar.arrive")
         if "red" in parts:
             kind = next(p for p in ("popc", "and", "or") if p in parts)
-            return self.write(a[0], f"barrier_{kind}({self.bits(a[-1])})", parts[-1] if kind == "popc" else "pred")
+            return self.write(
+                a[0], f"barrier_{kind}({self.bits(a[-1])})", parts[-1] if kind == "popc" else "pred"
+            )
         return f"barrier({self.bits(a[0])}, {self.read(a[1], 'u32') if len(a) > 1 else 0});"
 
     _barrier = _bar
@@ -198,7 +201,9 @@ class Translator:
             width = WIDTHS[dtype] // len(registers)
             part = register_type(f"b{width}")
             stores = (
-                f"set({c_name(r)}, ({part})(value >> {width * i}));" for i, r in enumerate(registers) if r != "_"
+                f"set({c_name(r)}, ({part})(value >> {width * i}));"
+                for i, r in enumerate(registers)
+                if r != "_"
             )
             return f"auto value = {self.read(a[1], dtype)}; {' '.join(stores)}"
         if a[1].startswith("{"):  # pack
@@ -226,7 +231,8 @@ class Translator:
         size, kind = WIDTHS[dtype] // 8, c_type(dtype)
         registers = _elements(a[0]) if a[0].startswith("{") else [a[0]]
         loads = (
-            self.write(register, f"load<{kind}>(at + {size * i})", dtype) for i, register in enumerate(registers)
+            self.write(register, f"load<{kind}>(at + {size * i})", dtype)
+            for i, register in enumerate(registers)
         )
         return f"const u8* at = {self._pointer(a[1], parts, size * count, 'Read')}; {' '.join(loads)}"
 
@@ -283,7 +289,8 @@ class Translator:
         if "wait_group" in parts:
             return f"copy_wait({a[0]});"
         given = self.bits(a[3]) if len(a) > 3 else a[2]
-        return f"copy_start((u32){self._address(a[0])}, {self._address(a[1])}, {a[2]}, (int)({given}), {self.line});"
+        target, source = self._address(a[0]), self._address(a[1])
+        return f"copy_start((u32){target}, {source}, {a[2]}, (int)({given}), {self.line});"
 
     # ----------------------------------------------------------------------------- across the lanes of a warp
 
@@ -307,7 +314,9 @@ class Translator:
             "xor": "x ^ y",
         }[parts[2]]  # fmt: skip
         function = f"[](auto x, auto y) {{ return (decltype(x))({combine}); }}"
-        return self.write(a[0], f"reduce_lanes({self.read(a[2], 'u32')}, {self.read(a[1], dtype)}, {function})", dtype)
+        return self.write(
+            a[0], f"reduce_lanes({self.read(a[2], 'u32')}, {self.read(a[1], dtype)}, {function})", dtype
+        )
 
     def _elect(self, parts, a):
         return f"{c_name(a[0].partition('|')[2].strip())} = lane() == 0;"
@@ -316,7 +325,8 @@ class Translator:
         count = int(parts[parts.index("m8n8") + 1][1])
         transposed = "true" if "trans" in parts else "false"
         stores = " ".join(f"{c_name(r)} = d[{i}];" for i, r in enumerate(_elements(a[0])))
-        return f"u32 d[4]; load_matrices(d, {count}, {transposed}, (u32){self._address(a[1])}, {self.line}); {stores}"
+        given = f"{count}, {transposed}, (u32){self._address(a[1])}, {self.line}"
+        return f"u32 d[4]; load_matrices(d, {given}); {stores}"
 
     def _mma(self, parts, a):
         shape, types = parts[3], parts[6:]
@@ -367,7 +377,9 @@ class Translator:
 
     def _selp(self, parts, a):
         dtype = parts[-1]
-        return self.write(a[0], f"{self.bits(a[3])} ? {self.read(a[1], dtype)} : {self.read(a[2], dtype)}", dtype)
+        return self.write(
+            a[0], f"{self.bits(a[3])} ? {self.read(a[1], dtype)} : {self.read(a[2], dtype)}", dtype
+        )
 
     def _cvt(self, parts, a):
         rounding = next((p for p in parts[1:] if re.match(r"(r[nzmp]i?|rna)$", p)), "")
@@ -397,10 +409,14 @@ class Translator:
                 wide = f"std::fmin(std::fmax({wide}, 0.0), 1.0)"
             return self.write(a[0], f"narrow<{to}>({wide})", to)
         if to_float:
-            return self.write(a[0], f"narrow<{to}>((double){value})" if to in HALVES else f"({to}){value}", to)
+            return self.write(
+                a[0], f"narrow<{to}>((double){value})" if to in HALVES else f"({to}){value}", to
+            )
         if saturate:
             limits = f"std::numeric_limits<{to}>"
-            return self.write(a[0], f"std::clamp<s64>((s64){value}, (s64){limits}::min(), (s64){limits}::max())", to)
+            return self.write(
+                a[0], f"std::clamp<s64>((s64){value}, (s64){limits}::min(), (s64){limits}::max())", to
+            )
         return self.write(a[0], f"({c_type(to)}){value}", to)
 
     # ------------------------------------------------------------------------------------------ arithmetic
@@ -410,10 +426,13 @@ class Translator:
         expression = HALF_OPERATIONS[name]
         if "x2" not in dtype:
             given = " ".join(
-                f"const double {n} = widen({self.read(v, dtype)});" for n, v in zip("xyz", values, strict=False)
+                f"const double {n} = widen({self.read(v, dtype)});"
+                for n, v in zip("xyz", values, strict=False)
             )
             return f"{given} {self.write(a[0], f'narrow<{half}>({expression})', dtype)}"
-        given = " ".join(f"const u32 {n}2 = {self.read(v, 'u32')};" for n, v in zip("xyz", values, strict=False))
+        given = " ".join(
+            f"const u32 {n}2 = {self.read(v, 'u32')};" for n, v in zip("xyz", values, strict=False)
+        )
         parts = []
         for shift in (16, 0):
             widened = " ".join(
@@ -442,7 +461,9 @@ class Translator:
         """mul and mad of integers: the low half, the high half or all of the product."""
         dtype = parts[-1]
         signed, width = dtype[0] == "s", WIDTHS[dtype]
-        wide = {16: "s32", 32: "s64", 64: "s128"}[width] if signed else {16: "u32", 32: "u64", 64: "u128"}[width]
+        wide = (
+            {16: "s32", 32: "s64", 64: "s128"}[width] if signed else {16: "u32", 32: "u64", 64: "u128"}[width]
+        )
         x, y = self.read(a[1], dtype), self.read(a[2], dtype)
         if "wide" in parts:
             added = f" + {self.read(a[3], wide)}" if parts[0] == "mad" else ""
@@ -475,8 +496,9 @@ class Translator:
                 "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}",
                 "fma": "std::fma({0}, {1}, {2})", "mad": "std::fma({0}, {1}, {2})", "neg": "-{0}",
                 "abs": "std::fabs({0})", "min": "minimum({0}, {1})", "max": "maximum({0}, {1})",
-                "sqrt": "std::sqrt({0})", "rsqrt": "1 / std::sqrt({0})", "rcp": "1 / {0}", "ex2": "std::exp2({0})",
-                "lg2": "std::log2({0})", "sin": "std::sin({0})", "cos": "std::cos({0})", "tanh": "std::tanh({0})",
+                "sqrt": "std::sqrt({0})", "rsqrt": "1 / std::sqrt({0})", "rcp": "1 / {0}",
+                "ex2": "std::exp2({0})", "lg2": "std::log2({0})", "sin": "std::sin({0})",
+                "cos": "std::cos({0})", "tanh": "std::tanh({0})",
                 "copysign": "std::copysign({1}, {0})",
             }  # fmt: skip
             if "NaN" in parts:
@@ -494,7 +516,9 @@ class Translator:
         if name == "not":
             return f"{c_name(a[0])} = !{self.bits(a[1])};" if dtype == "pred" else result(f"~{read(1, u)}")
         if name in ("shl", "shr"):
-            return result(f"shift_{'left' if name == 'shl' else 'right'}<{kind}>({read(1)}, {read(2, 'u32')})")
+            return result(
+                f"shift_{'left' if name == 'shl' else 'right'}<{kind}>({read(1)}, {read(2, 'u32')})"
+            )
         if name == "shf":
             x, y, n = (read(i, "u32") for i in (1, 2, 3))
             n = f"({n} & 31)" if "wrap" in parts else f"std::min<u32>({n}, 32)"

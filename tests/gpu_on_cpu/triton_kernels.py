@@ -1,20 +1,22 @@
-"""Launches of the package's Triton backend: compiled as for a GPU, run on the CPU, or measured for any GPU."""
+"""Launches of the package's Triton backend: compiled as for a GPU, and run on the CPU or measured."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+import fastlogconv
 from fastlogconv import backends
 from fastlogconv.backends.triton import Launch
 
-from .ptx import Module
+from . import why_no_triton
+from .ptx import Module, Record
 from .resources import Resources, measure
 
 _POINTERS = {
@@ -61,48 +63,43 @@ def compile_launch(launch: Launch, capability: int):
 
 
 def resources(launch: Launch, capability: int) -> Resources:
-    """Registers, spills, shared memory and occupancy of a launch on a GPU."""
+    """What a launch takes of a GPU."""
     compiled = compile_launch(launch, capability)
-    return measure(compiled.asm["cubin"], 32 * launch.warps, compiled.metadata.shared)
+    metadata = compiled.metadata
+    return measure(compiled.asm["cubin"], metadata.name, capability, 32 * launch.warps, metadata.shared)
 
 
-@dataclasses.dataclass
-class Record:
-    """One launch that was run, and what came of it."""
-
-    launch: Launch
-    races: int
-    profile: dict
+_modules: dict = {}  # translated and built once
 
 
 class Emulator:
     """Runs launches on CPU tensors and keeps a record of each."""
 
-    _modules: dict = {}  # shared by all: translation takes seconds
-
-    def __init__(self, profile: bool = False, threads: int = 2, steps: dict[str, int] | None = None) -> None:
-        """`steps`: for a kernel by name, n to run only every n-th of its programs."""
-        self.profile, self.threads, self.steps = profile, threads, steps or {}
+    def __init__(self, profile: bool = False, threads: int = 2) -> None:
+        self.profile, self.threads = profile, threads
+        self.launches: list[Launch] = []
         self.records: list[Record] = []
 
     def run(self, launch: Launch) -> None:
+        """Runs one launch as it stands compiled for sm_80."""
         constants = tuple((name, str(value)) for name, value in launch.constants.items())
-        key = (launch.name, tuple(_types(launch).values()), constants, launch.warps, launch.registers, self.profile)
-        if key not in self._modules:
+        key = (
+            launch.name,
+            tuple(_types(launch).values()),
+            constants,
+            launch.warps,
+            launch.registers,
+            self.profile,
+        )
+        if key not in _modules:
             compiled = compile_launch(launch, 80)
             module = Module(compiled.asm["ptx"], profile=self.profile)
-            self._modules[key] = module, compiled.metadata.name, compiled.metadata.shared
-        module, name, shared = self._modules[key]
-        races = module.launch(
-            name,
-            (launch.programs,),
-            (32 * launch.warps,),
-            launch.arguments,
-            shared,
-            threads=self.threads,
-            step=self.steps.get(launch.name, 1),
-        )
-        self.records.append(Record(launch, races, module.profile(name) if self.profile else {}))
+            _modules[key] = module, compiled.metadata.name, compiled.metadata.shared
+        module, name, shared = _modules[key]
+        grid, block = (launch.programs,), (32 * launch.warps,)
+        races = module.launch(name, grid, block, launch.arguments, shared, self.threads)
+        self.launches.append(launch)
+        self.records.append(Record(launch.name, races, module.profile(name) if self.profile else None))
 
     @property
     def races(self) -> int:
@@ -128,3 +125,28 @@ def collected() -> Iterator[list[Launch]]:
     emulator.run = launches.append
     with emulator.serving():
         yield launches
+
+
+# ---------------------------------------------------------------------------------- for bench.gpu_counts
+
+
+def why_not() -> str | None:
+    """Why nothing can be counted here; None where it can."""
+    return why_no_triton()
+
+
+def resources_by_kernel(labels: Tensor, capability: int) -> dict[str, Resources]:
+    """What each kernel takes of a GPU, with the settings that users leave as they are."""
+    with collected() as launches:
+        fastlogconv.weight_map(labels, backend="triton")
+        fastlogconv.separable_conv2d(labels.float(), 0.35, backend="triton")
+        fastlogconv.distance_to_weight(labels.float(), backend="triton")
+        fastlogconv.region_weight_map(labels.float(), backend="triton")
+    return {launch.name: resources(launch, capability) for launch in launches}
+
+
+def run(operator: Callable[..., Tensor], *arguments, **settings) -> tuple[Tensor, list[Record]]:
+    """What operator(*arguments, **settings) returns by this backend, and a record of each of its launches."""
+    emulator = Emulator(profile=True)
+    with emulator.serving():
+        return operator(*arguments, **settings, backend="triton"), emulator.records

@@ -3,8 +3,12 @@
 
 #include "types.h"
 
-inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.f, x) : x; }
-inline double flushed(double x) { return x; }
+inline float flushed(float x) {
+  return std::fabs(x) < 0x1p-126f ? std::copysign(0.f, x) : x;
+}
+inline double flushed(double x) {
+  return x;
+}
 
 template <class T>
 T minimum(T a, T b) {

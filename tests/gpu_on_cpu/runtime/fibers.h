@@ -37,8 +37,8 @@ struct Fiber {
   const char* waits_at;
 };
 
-// Lanes of a warp that meet for an operation of theirs. Values are kept for two meetings: a lane may arrive at
-// the next one before another has read from the last.
+// Lanes of a warp that meet for an operation of theirs. Values are kept for two meetings: a lane may arrive
+// at the next one before another has read from the last.
 struct Meeting {
   u32 mask, arrived = 0, count = 0;
   const char* operation = nullptr;
@@ -64,8 +64,12 @@ struct Block {
 // Of this CPU thread. A plain pointer, as are the others: their use costs no check whether they were made.
 inline constinit thread_local Block* block = nullptr;
 
-inline int thread_index() { return block->running; }
-inline u32 lane() { return u32(block->running) & 31; }
+inline int thread_index() {
+  return block->running;
+}
+inline u32 lane() {
+  return u32(block->running) & 31;
+}
 
 [[noreturn]] inline void die(const char* message) {
   std::fprintf(stderr, "gpu_on_cpu: %s in block (%u, %u, %u)\n", message, block_id.x, block_id.y, block_id.z);
@@ -117,7 +121,8 @@ inline const Meeting& meet(u32 mask, u64 value, const char* operation, u32& slot
     warp.meetings.push_back({mask});
   }
   Meeting& meeting = warp.meetings[k];
-  if (meeting.arrived && meeting.operation != operation) die("lanes of one mask meet in different operations");
+  if (meeting.arrived && meeting.operation != operation)
+    die("lanes of one mask meet in different operations");
   meeting.operation = operation;
   slot = meeting.count & 1;
   meeting.values[slot][lane()] = value;
@@ -151,7 +156,8 @@ inline bool pass_barrier() {
 inline void prepare_fiber(Fiber& fiber, u32 index) {
   fiber.state = State::READY;
   fiber.waits_at = "";
-  fiber.id = {index % block_size.x, index / block_size.x % block_size.y, index / (block_size.x * block_size.y)};
+  fiber.id = {index % block_size.x, index / block_size.x % block_size.y,
+              index / (block_size.x * block_size.y)};
   void** const top = reinterpret_cast<void**>(fiber.stack + STACK_BYTES) - 2;
   *top = reinterpret_cast<void*>(fiber_main);
   fiber.stack_pointer = top - 6;  // the registers that switch_stack restores

@@ -5,17 +5,25 @@
 
 enum Mode { Read, Write, Atomic };
 
+// Memory that a kernel may reach. Its sectors are counted as if it began at one, as memory of a GPU does.
 struct Range {
-  u64 begin, end;
+  u64 begin, end, counted_as;
 };
 inline std::vector<Range> allowed;
 inline std::atomic<int> races{0};
 
-extern "C" __attribute__((used)) inline void forbid_all() { allowed.clear(); }
-extern "C" __attribute__((used)) inline void allow(u64 begin, u64 size) { allowed.push_back({begin, begin + size}); }
-extern "C" __attribute__((used)) inline int race_count() { return races; }
+extern "C" __attribute__((used)) inline void forbid_all() {
+  allowed.clear();
+}
+extern "C" __attribute__((used)) inline void allow(u64 begin, u64 size) {
+  allowed.push_back({begin, begin + size, u64(allowed.size() + 1) << 44});
+}
+extern "C" __attribute__((used)) inline int race_count() {
+  return races;
+}
 
-// Which warp touched which bytes of a word of shared memory in the epoch (between two barriers) of the last touch.
+// Which warp touched which bytes of a word of shared memory in the epoch (between two barriers) of the last
+// touch.
 struct Touch {
   s32 thread = -1;  // the last one; SEVERAL where more than one warp touched bytes of their own
   u32 epoch = ~0u;
@@ -49,8 +57,8 @@ struct Shared {
 inline constinit thread_local Shared shared{};
 
 [[noreturn]] inline void fault(const char* what, u64 address, u32 size, int line) {
-  std::fprintf(stderr, "gpu_on_cpu: %s at 0x%lx, %u bytes, PTX line %d, thread %d of block (%u, %u, %u)\n", what,
-               long(address), size, line, thread_index(), block_id.x, block_id.y, block_id.z);
+  std::fprintf(stderr, "gpu_on_cpu: %s at 0x%lx, %u bytes, PTX line %d, thread %d of block (%u, %u, %u)\n",
+               what, long(address), size, line, thread_index(), block_id.x, block_id.y, block_id.z);
   std::fflush(stderr);
   _exit(3);
 }
@@ -68,7 +76,7 @@ inline u8* global_at(u64 address, u32 size, int line) {
   if (address >= in_shared && address + size <= in_shared + shared.size)
     return reinterpret_cast<u8*>(address);
   if (address % size) fault("misaligned access of global memory", address, size, line);
-  static constinit thread_local Range last{1, 0};
+  static constinit thread_local Range last{1, 0, 0};
   if (address < last.begin || address + size > last.end) {
     const auto found = std::find_if(allowed.begin(), allowed.end(), [&](const Range& range) {
       return address >= range.begin && address + size <= range.end;
@@ -76,7 +84,7 @@ inline u8* global_at(u64 address, u32 size, int line) {
     if (found == allowed.end()) fault("out-of-bounds access of global memory", address, size, line);
     last = *found;
   }
-  COUNT_ACCESS(false, address, size, line);
+  COUNT_ACCESS(false, address - last.begin + last.counted_as, size, line);
   return reinterpret_cast<u8*>(address);
 }
 
@@ -95,7 +103,8 @@ inline void check_race(u64 address, u32 size, int line, Mode mode, const void* v
     const bool both_atomic = mode == Atomic && trace.by_atomic && !read;
     const bool same_value = values && written && !read && !std::memcmp(shared.data() + address, values, size);
     if (!both_atomic && !same_value && (written || (mode != Read && read)) && races++ < 5) {
-      std::fprintf(stderr, "gpu_on_cpu: race in shared memory at 0x%lx, PTX line %d: thread %d %s, thread %d %s\n",
+      std::fprintf(stderr,
+                   "gpu_on_cpu: race in shared memory at 0x%lx, PTX line %d: thread %d %s, thread %d %s\n",
                    long(address), line, self, mode == Read ? "reads" : "writes",
                    (written ? trace.write : trace.read).thread, written ? "wrote" : "read");
     }

@@ -1,4 +1,5 @@
-// Counts, where built with -DPROFILE: how often each warp ran each basic block, and what its memory accesses take.
+// Counts, where built with -DPROFILE: how often each warp ran each basic block, and what its memory accesses
+// take.
 #pragma once
 
 #include <map>
@@ -117,6 +118,8 @@ extern "C" __attribute__((used)) inline const char* take_profile() {
 
 #define COUNT_BLOCK(index)
 #define COUNT_ACCESS(is_shared, address, size, line)
-extern "C" __attribute__((used)) inline const char* take_profile() { return "{}"; }
+extern "C" __attribute__((used)) inline const char* take_profile() {
+  return "{}";
+}
 
 #endif

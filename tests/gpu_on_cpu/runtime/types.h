@@ -1,12 +1,12 @@
 // The types of PTX, and reading bits as one of them.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -40,7 +40,8 @@ T as(Bits bits) {
   return value;
 }
 
-// A value into a register: integers by their value, sign extended where they are signed, all else by its bits.
+// A value into a register: integers by their value, sign extended where they are signed, all else by its
+// bits.
 template <class Register, class T>
 void set(Register& target, T value) {
   if constexpr (std::is_same_v<Register, bool>) {
@@ -52,10 +53,18 @@ void set(Register& target, T value) {
   }
 }
 
-inline float widen(f16 value) { return float(value); }
-inline float widen(bf16 value) { return as<float>(u32(value.bits) << 16); }
-inline float widen(float value) { return value; }
-inline double widen(double value) { return value; }
+inline float widen(f16 value) {
+  return float(value);
+}
+inline float widen(bf16 value) {
+  return as<float>(u32(value.bits) << 16);
+}
+inline float widen(float value) {
+  return value;
+}
+inline double widen(double value) {
+  return value;
+}
 
 template <class T>
 T narrow(double value) {

@@ -11,8 +11,12 @@ inline u32 barrier_popc(bool vote) {
   wait_for_block(vote);
   return block->last_votes;
 }
-inline bool barrier_and(bool vote) { return barrier_popc(vote) == block->last_voters; }
-inline bool barrier_or(bool vote) { return barrier_popc(vote) != 0; }
+inline bool barrier_and(bool vote) {
+  return barrier_popc(vote) == block->last_voters;
+}
+inline bool barrier_or(bool vote) {
+  return barrier_popc(vote) != 0;
+}
 inline void warp_barrier(u32 mask) {
   u32 slot;
   meet(mask, 0, "bar.warp.sync", slot);
@@ -24,10 +28,17 @@ inline u32 shuffle(u32 mask, u32 value, u32 b, u32 c, int mode, bool& there) {
   b &= 31;
   int source;
   switch (mode) {
-    case 0: source = self - int(b), there = source >= highest; break;  // up: the clamp is the lower end
-    case 1: source = self + int(b), there = source <= highest; break;
-    case 2: source = self ^ int(b), there = source <= highest; break;
-    default: source = lowest | (int(b) & ~segment), there = source <= highest;
+    case 0:
+      source = self - int(b), there = source >= highest;
+      break;  // up: the clamp is the lower end
+    case 1:
+      source = self + int(b), there = source <= highest;
+      break;
+    case 2:
+      source = self ^ int(b), there = source <= highest;
+      break;
+    default:
+      source = lowest | (int(b) & ~segment), there = source <= highest;
   }
   u32 slot;
   const Meeting& meeting = meet(mask, value, "shfl.sync", slot);
@@ -43,8 +54,12 @@ inline u32 vote_ballot(u32 mask, bool vote) {
   }
   return result;
 }
-inline bool vote_any(u32 mask, bool vote) { return vote_ballot(mask, vote) != 0; }
-inline bool vote_all(u32 mask, bool vote) { return vote_ballot(mask, !vote) == 0; }
+inline bool vote_any(u32 mask, bool vote) {
+  return vote_ballot(mask, vote) != 0;
+}
+inline bool vote_all(u32 mask, bool vote) {
+  return vote_ballot(mask, !vote) == 0;
+}
 
 template <class T, class F>
 T reduce_lanes(u32 mask, T value, const F& combine) {
@@ -67,7 +82,7 @@ struct Fragment {
 };
 struct Fragments {
   Fragment of[2][32][32];  // alternating, by warp, by lane
-  u8 turn[1024] = {};      // by thread
+  u8 turn[1024] = {};  // by thread
 };
 inline constinit thread_local Fragments* fragments = nullptr;
 
@@ -81,8 +96,8 @@ inline const Fragment* exchange(const Fragment& own, const char* operation) {
   return all.of[turn][self / 32];
 }
 
-// d = a b + c with a [16, K], b [K, 8], c and d [16, 8], laid out over the lanes as PTX defines it. Sums are formed
-// in double precision: a GPU's rounding differs.
+// d = a b + c with a [16, K], b [K, 8], c and d [16, 8], laid out over the lanes as PTX defines it. Sums are
+// formed in double precision: a GPU's rounding differs.
 template <class Element>
 void mma_m16n8k16(u32* d, const u32* a, const u32* b, const u32* c) {
   Fragment own{};
@@ -121,8 +136,8 @@ inline void mma_m16n8k8_tf32(u32* d, const u32* a, const u32* b, const u32* c) {
   }
 }
 
-// ldmatrix: `count` matrices of 8 x 8 16-bit elements; the lanes 8 i .. 8 i + 7 bring the addresses of the rows of
-// matrix i.
+// ldmatrix: `count` matrices of 8 x 8 16-bit elements; the lanes 8 i .. 8 i + 7 bring the addresses of the
+// rows of matrix i.
 inline void load_matrices(u32* d, int count, bool transposed, u32 address, int line) {
   Fragment own{};
   own.registers[0] = address;
