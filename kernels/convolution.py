@@ -83,11 +83,27 @@ def convolve_axis_kernel(
             at = begin + chunk * CHUNK + tl.arange(0, CHUNK)
             if ALONG_ROWS:
                 values = load_lines(
-                    line_ptr[:, None], along_stride, at[None, :], size, in_line[:, None], radius, first, last, PADDING
+                    line_ptr[:, None],
+                    along_stride,
+                    at[None, :],
+                    size,
+                    in_line[:, None],
+                    radius,
+                    first,
+                    last,
+                    PADDING,
                 )  # [ACROSS, CHUNK]
             else:
                 values = load_lines(
-                    line_ptr[None, :], along_stride, at[:, None], size, in_line[None, :], radius, first, last, PADDING
+                    line_ptr[None, :],
+                    along_stride,
+                    at[:, None],
+                    size,
+                    in_line[None, :],
+                    radius,
+                    first,
+                    last,
+                    PADDING,
                 )
                 values = tl.trans(values)
             steps = tl.abs(at.to(tl.float32)[:, None] - position.to(tl.float32)[None, :])
@@ -101,7 +117,15 @@ def convolve_axis_kernel(
         for step in range(-radius, radius + 1):
             at = position + step
             values = load_lines(
-                line_ptr[:, None], along_stride, at[None, :], size, in_line[:, None], radius, first, last, PADDING
+                line_ptr[:, None],
+                along_stride,
+                at[None, :],
+                size,
+                in_line[:, None],
+                radius,
+                first,
+                last,
+                PADDING,
             )
             total += values.to(COMPUTE) * tl.exp2(tl.abs(number(step, COMPUTE)) * decay_)
     if PADDING == REPLICATE:

@@ -50,6 +50,13 @@ def weigh_distances_kernel(
         pointers = foreground_ptr + y * foreground_row_stride + x * foreground_column_stride
         foreground = tl.load(pointers, mask=inside, other=0) != 0
     weights = compose(
-        fd, near, other, instances > 0, foreground, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
+        fd,
+        near,
+        other,
+        instances > 0,
+        foreground,
+        number(fbr, COMPUTE),
+        number(bwf, COMPUTE),
+        number(border_scale, COMPUTE),
     )
     tl.store(out_ptr + pixel, weights.to(out_ptr.dtype.element_ty), mask=inside)

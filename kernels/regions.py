@@ -93,7 +93,9 @@ def weigh_regions_kernel(
     list_ = tl.arange(0, LISTS)
     list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
 
-    pixels = y[None, :].to(tl.int64) * row_stride + x[:, None].to(tl.int64) * column_stride  # [TILE_W, TILE_H]
+    pixels = (
+        y[None, :].to(tl.int64) * row_stride + x[:, None].to(tl.int64) * column_stride
+    )  # [TILE_W, TILE_H]
     inside = (y[None, :] < height) & (x[:, None] < width)
     foreground = tl.zeros([TILE_W, TILE_H], tl.int1)
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
@@ -117,13 +119,13 @@ def weigh_regions_kernel(
             sums = tl.full([TILE_W, TILE_H], -infinity, COMPUTE)  # log2 S
             for chunk_x in range(left, right + 1, CELL):
                 column = chunk_x + tl.arange(0, CELL)
-                steps = tl.abs(column[:, None] - x[None, :]).to(COMPUTE)
-                factors = tl.where(steps <= window, steps * log2_decay, -infinity)  # [CELL, TILE_W]
+                steps = tl.abs(column[None, :] - x[:, None]).to(COMPUTE)
+                factors = tl.where(steps <= window, steps * log2_decay, -infinity)  # [TILE_W, CELL]
                 pointers = masks_ptr + top.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
                 for row in range(top, bottom + 1):
                     values = tl.load(pointers, mask=column <= right, other=0).to(COMPUTE)
                     if tl.max(values, 0) > 0:
-                        row_sums = log_sum(log2(values)[:, None] + factors)
+                        row_sums = log_sum(log2(values)[None, :] + factors)
                         sums = add_row_logarithms(sums, row_sums, row - y, window, log2_decay)
                     pointers += row_stride
             fd, near, other = accumulate(-log_scale * sums, fd, near, other, FARTHEST)
@@ -134,7 +136,14 @@ def weigh_regions_kernel(
     if FARTHEST:
         with_border &= seen == regions
     weights = compose(
-        fd, near, other, with_border, foreground, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
+        fd,
+        near,
+        other,
+        with_border,
+        foreground,
+        number(fbr, COMPUTE),
+        number(bwf, COMPUTE),
+        number(border_scale, COMPUTE),
     )
     out = out_ptr + y[:, None].to(tl.int64) * width + x[None, :]
     inside = (y[:, None] < height) & (x[None, :] < width)

@@ -51,89 +51,58 @@ def log2(x):
 
 
 @triton.jit
-def shift_exponent(out, log2_decay, exponent):
-    """The exponent of a^-out 2^exponent."""
-    return exponent - out * log2_decay
+def shift(out, log2_decay, exponent, SUMS: tl.constexpr):
+    """The exponent that the factors towards a chunk carry, `out` steps away along their axis."""
+    if SUMS == CHUNK_SCALED:
+        return exponent - out * log2_decay
+    else:
+        return tl.zeros_like(out) + exponent
 
 
 @triton.jit
-def decay(steps, shifted, window, log2_decay, exponent):
-    """a^steps 2^shifted within the window, else 0.
-
-    Exponents are added up first: a^steps alone may be too small for a float. Steps shorter than the way to the
-    box lead to no pixel of the instance; what they give is kept finite, for it is multiplied by 0.
-    """
-    factor = tl.exp2(tl.minimum(steps * log2_decay + shifted, exponent))
-    return tl.where(steps <= window, factor, 0.0)
+def decay(steps, window, log2_decay, exponent):
+    """a^steps 2^exponent within the window, else 0. Exponents are added up: a^steps may be too small for a float."""
+    return tl.where(steps <= window, tl.exp2(steps * log2_decay + exponent), 0.0)
 
 
 @triton.jit
-def add_products_with_exact(total, a, b, PRECISE: tl.constexpr):
-    """total + a @ b on tensor cores, `a` float32 as a sum of two or three bfloat16, `b` bfloat16 as it is."""
-    if INTERPRETED:  # it cannot multiply bfloat16
-        return tl.dot(a, b, total, input_precision="ieee")
-    b = b.to(tl.bfloat16)
-    high = a.to(tl.bfloat16)
-    rest = a - high.to(tl.float32)
+def pieces(x):
+    """float32 x as a sum of three bfloat16: two of them err by 2^-17 x, all of them by 2^-24 x."""
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
     middle = rest.to(tl.bfloat16)
-    total = tl.dot(high, b, total)
-    total = tl.dot(middle, b, total)
+    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def add_products_with_bits(total, a_high, a_middle, a_low, bits, PRECISE: tl.constexpr):
+    """total + a @ bits on tensor cores, `a` in pieces, `bits` of 0 and 1."""
+    if INTERPRETED:  # it cannot multiply bfloat16
+        a = a_high.to(tl.float32) + a_middle.to(tl.float32) + a_low.to(tl.float32)
+        return tl.dot(a, bits.to(tl.float32), total, input_precision="ieee")
+    bits = bits.to(tl.bfloat16)
+    total = tl.dot(a_high, bits, total)
+    total = tl.dot(a_middle, bits, total)
     if PRECISE:
-        total = tl.dot((rest - middle.to(tl.float32)).to(tl.bfloat16), b, total)
+        total = tl.dot(a_low, bits, total)
     return total
 
 
 @triton.jit
 def add_products(total, a, b, PRECISE: tl.constexpr):
-    """total + a @ b on tensor cores, each float32 as a sum of two bfloat16 (error 2^-17), or three (2^-23)."""
+    """total + a @ b of float32 on tensor cores, with an error of 2^-16, or 2^-23 if PRECISE."""
     if INTERPRETED:
         return tl.dot(a, b, total, input_precision="ieee")
-    a_high, b_high = a.to(tl.bfloat16), b.to(tl.bfloat16)
-    a_rest, b_rest = a - a_high.to(tl.float32), b - b_high.to(tl.float32)
-    a_middle, b_middle = a_rest.to(tl.bfloat16), b_rest.to(tl.bfloat16)
+    a_high, a_middle, a_low = pieces(a)
+    b_high, b_middle, b_low = pieces(b)
     total = tl.dot(a_high, b_high, total)
     total = tl.dot(a_middle, b_high, total)
     total = tl.dot(a_high, b_middle, total)
     if PRECISE:
-        a_low = (a_rest - a_middle.to(tl.float32)).to(tl.bfloat16)
-        b_low = (b_rest - b_middle.to(tl.float32)).to(tl.bfloat16)
         total = tl.dot(a_middle, b_middle, total)
         total = tl.dot(a_low, b_high, total)
         total = tl.dot(a_high, b_low, total)
     return total
-
-
-@triton.jit
-def add_chunk(
-    sums,  # [TILE_W, TILE_H], scaled
-    words,  # [ROWS]: bit c of word r is the pixel (chunk_y + r, chunk_x + c)
-    chunk_y,
-    chunk_x,
-    y,  # [TILE_H]
-    x,  # [TILE_W]
-    shifted_y,  # [TILE_H], shift_exponent of the way to the box along y
-    shifted_x,  # [TILE_W]
-    window,
-    log2_decay,
-    exponent,
-    PRECISE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    CELL: tl.constexpr,
-):
-    """sums + what a chunk of 0/1 pixels adds: factors along x times pixels times factors along y."""
-    row_sums = tl.zeros([x.shape[0], ROWS], tl.float32)
-    for part in tl.static_range(0, CELL // COLUMNS):
-        column = part * COLUMNS + tl.arange(0, COLUMNS)
-        own = ((words[None, :] >> column[:, None]) & 1) != 0
-        pixels = tl.where(own, 1.0, 0.0)  # [COLUMNS, ROWS]
-        steps = tl.abs((chunk_x + column).to(tl.float32)[None, :] - x.to(tl.float32)[:, None])
-        factors = decay(steps, shifted_x[:, None], window, log2_decay, exponent)  # [TILE_W, COLUMNS]
-        row_sums = add_products_with_exact(row_sums, factors, pixels, PRECISE)
-    row_y = (chunk_y + tl.arange(0, ROWS)).to(tl.float32)
-    steps = tl.abs(row_y[:, None] - y.to(tl.float32)[None, :])
-    factors = decay(steps, shifted_y[None, :], window, log2_decay, exponent)  # [ROWS, TILE_H]
-    return add_products(sums, row_sums, factors, PRECISE)
 
 
 @triton.jit
@@ -146,10 +115,10 @@ def add_logarithms(a, b):
 
 @triton.jit
 def log_sum(terms):
-    """log2 of the sums of 2^terms along axis 0."""
-    largest = tl.max(terms, 0)
-    shift = tl.where(largest > -float("inf"), largest, 0.0)
-    return shift + log2(tl.sum(tl.exp2(terms - shift[None, :]), 0))
+    """log2 of the sums of 2^terms along axis 1."""
+    largest = tl.max(terms, 1)
+    largest = tl.where(largest > -float("inf"), largest, 0.0)
+    return largest + log2(tl.sum(tl.exp2(terms - largest[:, None]), 1))
 
 
 @triton.jit

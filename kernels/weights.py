@@ -12,15 +12,18 @@ from .stages import (
     INSTANCE_SCALED,
     LOGARITHMIC,
     accumulate,
-    add_chunk,
     add_logarithms,
+    add_products,
+    add_products_with_bits,
     add_row_logarithms,
     beyond,
     compose,
+    decay,
     log2,
     log_sum,
     number,
-    shift_exponent,
+    pieces,
+    shift,
 )
 
 
@@ -43,17 +46,37 @@ def population(x):
 
 
 @triton.jit
-def load_words(words_ptr, cell, row_sets, first_words, row):
-    """The words of row 0..31 of entries, 0 where they have none: uint32."""
+def load_words(words_ptr, cell, entries, listed, row):
+    """Words of rows 0..31 of `entries` in cells, 0 where there is none: uint64."""
+    first_words, row_sets = entries.to(tl.int32) >> 20, (entries >> 32).to(tl.int32)
     word = first_words + population(row_sets & ((1 << row) - 1))
-    present = ((row_sets >> row) & 1) != 0
-    return tl.load(words_ptr + cell * ROOM + word, mask=present, other=0).to(tl.uint32, bitcast=True)
+    present = listed & (((row_sets >> row) & 1) != 0)
+    words = tl.load(words_ptr + cell * ROOM + word, mask=present, other=0)
+    return words.to(tl.uint32, bitcast=True).to(tl.uint64)
+
+
+@triton.jit
+def load_chunk(words_ptr, first_cell, cells_x, cell_y0, cell_x0, cell_x1, entries, y, last_y, x):
+    """Rows `y` of an instance from column x on, as words: uint32. Each is put together from those of two cells.
+
+    `entries` are those of the cells within reach, 0 where the instance is not in a cell.
+    """
+    LISTS: tl.constexpr = entries.shape[0]
+    cell_y, cell_x = y // CELL, x // CELL
+    visible = y <= last_y
+    list_ = tl.where(visible, (cell_y - cell_y0) * (cell_x1 - cell_x0 + 1) + cell_x - cell_x0, 0)
+    cell = first_cell + cell_y * cells_x + cell_x
+    words = load_words(words_ptr, cell, tl.gather(entries, list_, 0), visible, y % CELL)
+    next_entries = tl.gather(entries, tl.minimum(list_ + 1, LISTS - 1), 0)
+    words |= load_words(words_ptr, cell + 1, next_entries, visible & (cell_x < cell_x1), y % CELL) << 32
+    return (words >> (x % CELL)).to(tl.uint32)
 
 
 @triton.jit(
     do_not_specialize=[
         "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "words_ptr", "largest_ptr",
         "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "reach",
+        "limit",
     ]
 )  # fmt: skip
 def weigh_tiles_kernel(
@@ -74,7 +97,7 @@ def weigh_tiles_kernel(
     tiles_x,
     radius,  # of the window
     reach,  # what is farther away along an axis adds nothing; at most radius
-    limit: tl.float64,  # an instance farther away than this many steps adds nothing
+    limit,  # an instance farther away than this many steps adds nothing
     log2_decay: tl.float64,  # of one step
     exponent: tl.float64,  # both factors of a scaled sum carry 2^exponent
     step_scale: tl.float64,  # the distance of one step
@@ -89,7 +112,6 @@ def weigh_tiles_kernel(
     FARTHEST: tl.constexpr,
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
     ROWS: tl.constexpr,  # of a chunk
-    COLUMNS: tl.constexpr,  # of a chunk that are multiplied at a time
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ):
@@ -120,20 +142,20 @@ def weigh_tiles_kernel(
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
     other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
+    tile_columns, tile_rows = tl.arange(0, TILE_W).to(COMPUTE), tl.arange(0, TILE_H).to(COMPUTE)
+    columns_to_tile = tl.arange(0, CELL).to(COMPUTE)[None, :] - tile_columns[:, None]  # [TILE_W, CELL]
+    rows_to_tile = tl.arange(0, ROWS).to(COMPUTE)[:, None] - tile_rows[None, :]  # [ROWS, TILE_H]
     seen = 0
     key = tl.min(head, 0)
     while key < nothing:
         hit = head == key  # [LISTS]
-        box, row_sets = place.to(tl.int32), tl.where(hit, (place >> 32).to(tl.int32), 0)
-        first_words = box >> 20
+        box, entries = place.to(tl.int32), tl.where(hit, place, 0)
         top = tl.min(tl.where(hit, list_y * CELL + (box & 31), 1 << 30), 0)
         bottom = tl.max(tl.where(hit, list_y * CELL + ((box >> 5) & 31), -1), 0)
         left = tl.min(tl.where(hit, list_x * CELL + ((box >> 10) & 31), 1 << 30), 0)
         right = tl.max(tl.where(hit, list_x * CELL + ((box >> 15) & 31), -1), 0)
         cursor += hit.to(tl.int32)
-        next_head, next_place = load_entries(
-            entries_ptr, cell * ROOM + cursor, hit & (cursor < count), KEY
-        )
+        next_head, next_place = load_entries(entries_ptr, cell * ROOM + cursor, hit & (cursor < count), KEY)
         head, place = tl.where(hit, next_head, head), tl.where(hit, next_place, place)
         key = tl.min(head, 0)
 
@@ -141,68 +163,47 @@ def weigh_tiles_kernel(
         top, bottom = tl.maximum(top, tile_y - radius), tl.minimum(bottom, tile_y + TILE_H - 1 + radius)
         left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
         away = beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right)
-        if (top <= bottom) & (left <= right) & (away <= number(limit, tl.float64)):
+        if (top <= bottom) & (left <= right) & (away <= limit):
             seen += 1
-            out_y = beyond(y, top, bottom).to(COMPUTE)
-            out_x = beyond(x, left, right).to(COMPUTE)
-            shifted_y = shift_exponent(out_y, log2_decay, exponent)
-            shifted_x = shift_exponent(out_x, log2_decay, exponent)
             sums = tl.full([TILE_W, TILE_H], 0.0 if SUMS == INSTANCE_SCALED else -infinity, COMPUTE)
-            chunks_x = (right - left) // CELL + 1
-            chunks = chunks_x * ((bottom - top) // ROWS + 1)
-            for chunk in tl.range(0, chunks, num_stages=1):
-                chunk_y, chunk_x = top + chunk // chunks_x * ROWS, left + chunk % chunks_x * CELL
-                # Its words, each put together from those of two neighbouring cells.
-                row_y = chunk_y + tl.arange(0, ROWS)
-                cell_row, cell_column, shift = row_y // CELL, chunk_x // CELL, chunk_x % CELL
-                visible = row_y <= bottom
-                index = tl.where(visible, (cell_row - cell_y0) * columns + cell_column - cell_x0, 0)
-                row_set = tl.where(visible, tl.gather(row_sets, index, 0), 0)
-                at = first_cell + cell_row * cells_x + cell_column
-                words = load_words(
-                    words_ptr, at, row_set, tl.gather(first_words, index, 0), row_y % CELL
-                ).to(tl.uint64)
-                index = tl.minimum(index + 1, LISTS - 1)
-                has_next = visible & (cell_column < cell_x1)
-                row_set = tl.where(has_next, tl.gather(row_sets, index, 0), 0)
-                words |= (
-                    load_words(
-                        words_ptr, at + 1, row_set, tl.gather(first_words, index, 0), row_y % CELL
-                    ).to(tl.uint64)
-                    << 32
-                )
-                words = (words >> shift).to(tl.uint32)  # [ROWS]
-                if SUMS == LOGARITHMIC:
-                    steps = tl.abs(chunk_x + tl.arange(0, CELL)[:, None] - x[None, :]).to(COMPUTE)
-                    terms = tl.where(steps <= window, steps * log2_decay, -infinity)
-                    for row in range(0, ROWS):
-                        word = tl.max(tl.where(row_y == chunk_y + row, words, 0), 0)
-                        if word != 0:
-                            own = ((word >> tl.arange(0, CELL)) & 1) != 0
-                            row_sums = log_sum(tl.where(own[:, None], terms, -infinity))  # [TILE_W]
-                            sums = add_row_logarithms(sums, row_sums, chunk_y + row - y, window, log2_decay)
-                elif SUMS == INSTANCE_SCALED:
-                    sums = add_chunk(
-                        sums, words, chunk_y, chunk_x, y, x, shifted_y, shifted_x, window, log2_decay, exponent,
-                        PRECISE, ROWS, COLUMNS, CELL,
-                    )  # fmt: skip
-                else:  # CHUNK_SCALED
-                    chunk_out_y = beyond(y, chunk_y, tl.minimum(chunk_y + ROWS - 1, bottom)).to(COMPUTE)
-                    chunk_out_x = beyond(x, chunk_x, tl.minimum(chunk_x + CELL - 1, right)).to(COMPUTE)
-                    chunk_sums = add_chunk(
-                        tl.zeros([TILE_W, TILE_H], COMPUTE), words, chunk_y, chunk_x, y, x,
-                        shift_exponent(chunk_out_y, log2_decay, exponent),
-                        shift_exponent(chunk_out_x, log2_decay, exponent),
-                        window, log2_decay, exponent, PRECISE, ROWS, COLUMNS, CELL,
-                    )  # fmt: skip
-                    steps = chunk_out_x[:, None] + chunk_out_y[None, :]
-                    sums = add_logarithms(sums, log2(chunk_sums) - 2 * exponent + steps * log2_decay)
+            for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
+                steps_x = tl.abs((chunk_x - tile_x).to(COMPUTE) + columns_to_tile)  # [TILE_W, CELL]
+                out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
+                shift_x = shift(out_x, log2_decay, exponent, SUMS)
+                factors = decay(steps_x, window, log2_decay, shift_x[:, None])
+                high, middle, low = pieces(factors)
+                for chunk_y in tl.range(top, bottom + 1, ROWS, num_stages=1):
+                    row_y = chunk_y + tl.arange(0, ROWS)
+                    words = load_chunk(
+                        words_ptr, first_cell, cells_x, cell_y0, cell_x0, cell_x1, entries, row_y, bottom, chunk_x
+                    )
+                    bits = (words[None, :] >> tl.arange(0, CELL)[:, None]) & 1  # [CELL, ROWS]
+                    if SUMS == LOGARITHMIC:
+                        terms = tl.where(steps_x <= window, steps_x * log2_decay, -infinity)
+                        for row in range(0, ROWS):
+                            word = tl.max(tl.where(row_y == chunk_y + row, words, 0), 0)
+                            if word != 0:
+                                own = ((word >> tl.arange(0, CELL)) & 1) != 0
+                                row_sums = log_sum(tl.where(own[None, :], terms, -infinity))  # [TILE_W]
+                                sums = add_row_logarithms(
+                                    sums, row_sums, chunk_y + row - y, window, log2_decay
+                                )
+                    else:
+                        steps_y = tl.abs((chunk_y - tile_y).to(COMPUTE) + rows_to_tile)  # [ROWS, TILE_H]
+                        out_y = beyond(y, chunk_y, chunk_y + ROWS - 1).to(COMPUTE)
+                        shift_y = shift(out_y, log2_decay, exponent, SUMS)
+                        row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
+                        row_sums = add_products_with_bits(row_sums, high, middle, low, bits, PRECISE)
+                        factors_y = decay(steps_y, window, log2_decay, shift_y[None, :])
+                        if SUMS == INSTANCE_SCALED:
+                            sums = add_products(sums, row_sums, factors_y, PRECISE)
+                        else:
+                            chunk_sums = tl.zeros([TILE_W, TILE_H], COMPUTE)
+                            chunk_sums = log2(add_products(chunk_sums, row_sums, factors_y, PRECISE))
+                            sums = add_logarithms(sums, chunk_sums - shift_x[:, None] - shift_y[None, :])
             if SUMS == INSTANCE_SCALED:
-                steps = (out_x * step_scale + 2 * exponent * log_scale)[:, None] + (out_y * step_scale)[None, :]
-                d = steps - log_scale * log2(sums)
-            else:
-                d = -log_scale * sums
-            fd, near, other = accumulate(d, fd, near, other, FARTHEST)
+                sums = log2(sums) - 2 * exponent
+            fd, near, other = accumulate(-log_scale * sums, fd, near, other, FARTHEST)
 
     offsets = y[:, None].to(tl.int64) * row_stride + x[None, :].to(tl.int64) * column_stride
     inside = (y[:, None] < height) & (x[None, :] < width)

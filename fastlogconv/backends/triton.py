@@ -28,8 +28,8 @@ _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
 # Sizes that were found best by counting (see bench/NOTES.md): a program weighs TILE_H x TILE_W pixels, reads an
 # instance in chunks of ROWS x CELL pixels and multiplies COLUMNS of their columns at a time.
-TILE_H, TILE_W, TILE_WARPS = 16, 32, 2
-ROWS, COLUMNS = 16, 16
+TILE_H, TILE_W, TILE_WARPS = 32, 16, 2
+ROWS = 16
 REGISTERS = 128  # a quarter of the warps that an SM can hold
 MOST_LISTS = 4096  # cells within reach of a tile: beyond, the reference computes
 
@@ -146,7 +146,7 @@ class Settings:
     precise: bool
     radius: int
     reach: int
-    limit: float
+    limit: int
     log2_decay: float
     exponent: float
     step_scale: float
@@ -184,7 +184,9 @@ def settings_for(
     narrowest = min(fds, bws)
     double = double or lmbda > 0.7 * narrowest
     precise = lmbda > 0.1 * narrowest
-    terms = 1 + min(radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0)  # no less than 1 + a + ... + a^radius
+    terms = 1 + min(
+        radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0
+    )  # no less than 1 + a + ... + a^radius
     widest_sum = 2 * terms - 1  # along one axis
     slack = 2 * lmbda * math.log(widest_sum)  # no distance is below -slack
     limit = _farthest(fds, bws, bwf, 2.0**-60 if double else 2.0**-36) + slack
@@ -217,7 +219,7 @@ def settings_for(
         precise=precise and sums != LOGARITHMIC,
         radius=radius,
         reach=reach,
-        limit=min(limit, 1e30),
+        limit=math.ceil(min(limit, 1e9)),
         log2_decay=-bits_per_step,
         exponent=float(exponent),
         step_scale=step_scale,
@@ -291,12 +293,11 @@ def weight_map(
                 FARTHEST=farthest,
                 LISTS=lists,
                 ROWS=ROWS,
-                COLUMNS=COLUMNS,
                 TILE_H=TILE_H,
                 TILE_W=TILE_W,
             ),
-            warps=TILE_WARPS,
-            registers=None if s.precise or s.sums == LOGARITHMIC or lists > 32 else REGISTERS,
+            warps=2 * TILE_WARPS if s.double else TILE_WARPS,
+            registers=REGISTERS if s.sums == INSTANCE_SCALED and not s.precise and lists == 32 else 168,
         ),
     )
     return out
@@ -322,7 +323,9 @@ def region_weight_map(
     tiles_x = _blocks(width, TILE_W)
     boxes = torch.empty(max(regions, 1) * cells_y * cells_x, dtype=torch.int32, device=masks.device)
     size = [height, width, cells_y, cells_x]
-    measure = Launch("box_regions", regions * cells_y * cells_x, [masks, *masks.stride(), boxes, *size], {}, warps=1)
+    measure = Launch(
+        "box_regions", regions * cells_y * cells_x, [masks, *masks.stride(), boxes, *size], {}, warps=1
+    )
     weigh = Launch(
         "weigh_regions",
         _blocks(height, TILE_H) * tiles_x,
@@ -358,7 +361,9 @@ def distance_to_weight(
         return out
     step_scale, border_scale = _scales(bws, fds)
     covered = foreground is not None
-    foreground = foreground.view(torch.uint8) if covered else torch.empty(0, 0, dtype=torch.uint8, device=out.device)
+    foreground = (
+        foreground.view(torch.uint8) if covered else torch.empty(0, 0, dtype=torch.uint8, device=out.device)
+    )
     block = 256
     _launch(
         distance,
