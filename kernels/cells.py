@@ -10,12 +10,18 @@ import triton
 import triton.language as tl
 
 CELL = tl.constexpr(32)  # pixels on a side: a row is one 32-bit word
-ROOM = tl.constexpr(1024)  # entries, and row words, that a cell can hold
 
 
 @triton.jit
 def bitwise_or(a, b):
     return a | b
+
+
+@triton.jit
+def room_of_cell(cell_y, cell_x, height, width):
+    """Where the room of a cell begins in that of its image: it takes as many entries, and words, as pixels."""
+    above = (cell_y * CELL).to(tl.int64) * width
+    return above + cell_x * CELL * tl.minimum(height - cell_y * CELL, CELL)
 
 
 @triton.jit
@@ -43,8 +49,8 @@ def list_cells_kernel(
     row_stride,
     column_stride,
     counts_ptr,  # [B, cells_y, cells_x]: entries of the cell
-    entries_ptr,  # [B, cells_y, cells_x, ROOM, 2]: key, place; keys ascend
-    words_ptr,  # [B, cells_y, cells_x, ROOM]: bit x of a word is the pixel of column x
+    entries_ptr,  # [B, H * W, 2]: key, place; keys ascend; see room_of_cell
+    words_ptr,  # [B, H * W]: bit x of a word is the pixel of column x
     largest_ptr,  # [B]: the largest id, to be zero before; unused without FIND_LARGEST
     height,
     width,
@@ -55,7 +61,7 @@ def list_cells_kernel(
 ):
     cell = tl.program_id(0)
     cell_x, cell_y, image = cell % cells_x, cell // cells_x % cells_y, cell // cells_x // cells_y
-    entry = cell.to(tl.int64) * ROOM
+    room = image.to(tl.int64) * height * width + room_of_cell(cell_y, cell_x, height, width)
     i, two = tl.arange(0, CELL), tl.arange(0, 2)
     y = (cell_y * CELL + i).to(tl.int64)
     x = (cell_x * CELL + i).to(tl.int64)
@@ -79,11 +85,11 @@ def list_cells_kernel(
         left = tl.min(tl.where(has_column, i, CELL), 0)
         right = tl.max(tl.where(has_column, i, 0), 0)
         word = word_count + tl.cumsum(has_word.to(tl.int32), 0) - 1
-        tl.store(words_ptr + entry + word, words, mask=has_word)
+        tl.store(words_ptr + room + word, words, mask=has_word)
         box = top | (bottom << 5) | (left << 10) | (right << 15) | (word_count << 20)
         row_set = tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or)
         place = (row_set.to(tl.int64) << 32) | box
-        tl.store(entries_ptr + (entry + count) * 2 + two, tl.where(two == 0, key.to(tl.int64), place))
+        tl.store(entries_ptr + (room + count) * 2 + two, tl.where(two == 0, key.to(tl.int64), place))
         word_count += tl.sum(has_word.to(tl.int32), 0)
         count += 1
         largest = key + 1

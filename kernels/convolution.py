@@ -6,7 +6,7 @@ A tile of the result is the pixels of its windows times a banded matrix of decay
 import triton
 import triton.language as tl
 
-from .stages import add_products, number
+from .stages import add_products, number, split
 
 ZEROS = tl.constexpr(0)
 REFLECT = tl.constexpr(1)
@@ -108,7 +108,7 @@ def convolve_axis_kernel(
                 values = tl.trans(values)
             steps = tl.abs(at.to(tl.float32)[:, None] - position.to(tl.float32)[None, :])
             factors = tl.where(steps <= radius.to(tl.float32), tl.exp2(steps * decay_), 0.0)  # [CHUNK, ALONG]
-            total = add_products(total, values.to(tl.float32), factors, True)
+            total = add_products(total, *split(values.to(tl.float32)), factors)
         # Products spread a NaN or an infinity to where no window shows it.
         largest = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
         finite = largest == 0

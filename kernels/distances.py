@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .stages import accumulate, compose, number
+from .stages import accumulate, background_weights, farthest_of_all, number
 
 
 @triton.jit(
@@ -45,18 +45,14 @@ def weigh_distances_kernel(
         d = tl.load(pointers, mask=inside, other=0).to(COMPUTE)
         fd, near, other = accumulate(d * step_scale, fd, near, other, FARTHEST)
         pointers += instance_stride
+    if FARTHEST:
+        other = farthest_of_all(other, instances, instances)
     foreground = tl.zeros([BLOCK], tl.int1)
     if HAS_FOREGROUND:
         pointers = foreground_ptr + y * foreground_row_stride + x * foreground_column_stride
         foreground = tl.load(pointers, mask=inside, other=0) != 0
-    weights = compose(
-        fd,
-        near,
-        other,
-        instances > 0,
-        foreground,
-        number(fbr, COMPUTE),
-        number(bwf, COMPUTE),
-        number(border_scale, COMPUTE),
+    background = background_weights(
+        fd, near, other, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
     )
+    weights = tl.where(foreground, 1.0, background)
     tl.store(out_ptr + pixel, weights.to(out_ptr.dtype.element_ty), mask=inside)

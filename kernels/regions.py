@@ -8,7 +8,16 @@ import triton
 import triton.language as tl
 
 from .cells import CELL
-from .stages import accumulate, add_row_logarithms, beyond, compose, log2, log_sum, number
+from .stages import (
+    accumulate,
+    add_row_logarithms,
+    background_weights,
+    beyond,
+    farthest_of_all,
+    log2,
+    log_sum,
+    number,
+)
 
 # A box within a cell: top | bottom << 5 | left << 10 | right << 15; where there is nothing in the cell:
 EMPTY = tl.constexpr(-1)
@@ -132,19 +141,12 @@ def weigh_regions_kernel(
         boxes += cells_y * cells_x
         masks_ptr += region_stride
 
-    with_border = seen > 0
     if FARTHEST:
-        with_border &= seen == regions
-    weights = compose(
-        fd,
-        near,
-        other,
-        with_border,
-        foreground,
-        number(fbr, COMPUTE),
-        number(bwf, COMPUTE),
-        number(border_scale, COMPUTE),
+        other = farthest_of_all(other, seen, regions)
+    background = background_weights(
+        fd, near, other, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
     )
+    weights = tl.where(foreground, 1.0, background)
     out = out_ptr + y[:, None].to(tl.int64) * width + x[None, :]
     inside = (y[:, None] < height) & (x[None, :] < width)
     tl.store(out, tl.trans(weights).to(out_ptr.dtype.element_ty), mask=inside)

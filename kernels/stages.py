@@ -66,43 +66,26 @@ def decay(steps, window, log2_decay, exponent):
 
 
 @triton.jit
-def pieces(x):
-    """float32 x as a sum of three bfloat16: two of them err by 2^-17 x, all of them by 2^-24 x."""
-    high = x.to(tl.bfloat16)
-    rest = x - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
+def split(x):
+    """float32 x as a sum of two that tensor cores take as TF32; the second loses what is below 2^-21 x."""
+    high = (x.to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
+    return high, x - high
 
 
 @triton.jit
-def add_products_with_bits(total, a_high, a_middle, a_low, bits, PRECISE: tl.constexpr):
-    """total + a @ bits on tensor cores, `a` in pieces, `bits` of 0 and 1."""
-    if INTERPRETED:  # it cannot multiply bfloat16
-        a = a_high.to(tl.float32) + a_middle.to(tl.float32) + a_low.to(tl.float32)
-        return tl.dot(a, bits.to(tl.float32), total, input_precision="ieee")
-    bits = bits.to(tl.bfloat16)
-    total = tl.dot(a_high, bits, total)
-    total = tl.dot(a_middle, bits, total)
-    if PRECISE:
-        total = tl.dot(a_low, bits, total)
-    return total
+def add_products(total, a_high, a_low, b):
+    """total + a @ b of float32, `a` as `split` returned it, on tensor cores: with an error of 2^-20."""
+    b_high, b_low = split(b)
+    total = tl.dot(a_high, b_high, total, input_precision="tf32")
+    total = tl.dot(a_low, b_high, total, input_precision="tf32")
+    return tl.dot(a_high, b_low, total, input_precision="tf32")
 
 
 @triton.jit
-def add_products(total, a, b, PRECISE: tl.constexpr):
-    """total + a @ b of float32 on tensor cores, with an error of 2^-16, or 2^-23 if PRECISE."""
-    if INTERPRETED:
-        return tl.dot(a, b, total, input_precision="ieee")
-    a_high, a_middle, a_low = pieces(a)
-    b_high, b_middle, b_low = pieces(b)
-    total = tl.dot(a_high, b_high, total)
-    total = tl.dot(a_middle, b_high, total)
-    total = tl.dot(a_high, b_middle, total)
-    if PRECISE:
-        total = tl.dot(a_middle, b_middle, total)
-        total = tl.dot(a_low, b_high, total)
-        total = tl.dot(a_high, b_low, total)
-    return total
+def add_products_with_bits(total, a_high, a_low, bits):
+    """total + a @ bits, where `bits` are 0.0 and 1.0."""
+    total = tl.dot(a_high, bits, total, input_precision="tf32")
+    return tl.dot(a_low, bits, total, input_precision="tf32")
 
 
 @triton.jit
@@ -147,8 +130,13 @@ def accumulate(d, fd, near, other, FARTHEST: tl.constexpr):
 
 
 @triton.jit
-def compose(fd, near, other, with_border, foreground, fbr, bwf, border_scale):
-    """The weight; the border term, where `with_border`, is bwf 2^-((near + other)^2 border_scale)."""
-    both = tl.where(with_border, near + other, float("inf"))
-    background = fbr + (1.0 - fbr) * fd + bwf * tl.exp2(-both * both * border_scale)
-    return tl.where(foreground, 1.0, background)
+def farthest_of_all(other, seen, instances):
+    """The farthest distance: infinite where only some of the instances were seen, or there are none."""
+    return tl.where((seen == instances) & (instances > 0), other, float("inf"))
+
+
+@triton.jit
+def background_weights(fd, near, other, fbr, bwf, border_scale):
+    """The weight off the foreground, with a border term of bwf 2^-((near + other)^2 border_scale)."""
+    both = near + other
+    return fbr + (1.0 - fbr) * fd + bwf * tl.exp2(-both * both * border_scale)

@@ -7,7 +7,7 @@ instance is read in chunks of ROWS x 32 pixels, laid from the corner of its boun
 import triton
 import triton.language as tl
 
-from .cells import CELL, ROOM, last_key, load_keys
+from .cells import CELL, last_key, load_keys, room_of_cell
 from .stages import (
     INSTANCE_SCALED,
     LOGARITHMIC,
@@ -16,23 +16,23 @@ from .stages import (
     add_products,
     add_products_with_bits,
     add_row_logarithms,
+    background_weights,
     beyond,
-    compose,
     decay,
+    farthest_of_all,
     log2,
     log_sum,
     number,
-    pieces,
     shift,
+    split,
 )
 
 
 @triton.jit
-def load_entries(entries_ptr, entry, present, KEY: tl.constexpr):
-    """(keys, places) of entries; where there is none, the key is the last one."""
-    pointers = entries_ptr + entry[:, None] * 2 + tl.arange(0, 2)[None, :]
-    keys, places = tl.split(tl.load(pointers, mask=present[:, None], other=0))
-    return tl.where(present, keys.to(KEY), last_key(KEY)), places
+def load_heads(cursor, remaining, KEY: tl.constexpr):
+    """The keys at the cursors, the last one at those whose list has ended."""
+    keys = tl.load(cursor, mask=remaining > 0, other=0).to(KEY)
+    return tl.where(remaining > 0, keys, last_key(KEY))
 
 
 @triton.jit
@@ -46,17 +46,17 @@ def population(x):
 
 
 @triton.jit
-def load_words(words_ptr, cell, entries, listed, row):
+def load_words(words_ptr, room, entries, listed, row):
     """Words of rows 0..31 of `entries` in cells, 0 where there is none: uint64."""
     first_words, row_sets = entries.to(tl.int32) >> 20, (entries >> 32).to(tl.int32)
     word = first_words + population(row_sets & ((1 << row) - 1))
     present = listed & (((row_sets >> row) & 1) != 0)
-    words = tl.load(words_ptr + cell * ROOM + word, mask=present, other=0)
+    words = tl.load(words_ptr + room + word, mask=present, other=0)
     return words.to(tl.uint32, bitcast=True).to(tl.uint64)
 
 
 @triton.jit
-def load_chunk(words_ptr, first_cell, cells_x, cell_y0, cell_x0, cell_x1, entries, y, last_y, x):
+def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, last_y, x):
     """Rows `y` of an instance from column x on, as words: uint32. Each is put together from those of two cells.
 
     `entries` are those of the cells within reach, 0 where the instance is not in a cell.
@@ -65,10 +65,11 @@ def load_chunk(words_ptr, first_cell, cells_x, cell_y0, cell_x0, cell_x1, entrie
     cell_y, cell_x = y // CELL, x // CELL
     visible = y <= last_y
     list_ = tl.where(visible, (cell_y - cell_y0) * (cell_x1 - cell_x0 + 1) + cell_x - cell_x0, 0)
-    cell = first_cell + cell_y * cells_x + cell_x
-    words = load_words(words_ptr, cell, tl.gather(entries, list_, 0), visible, y % CELL)
+    room = room_of_cell(cell_y, cell_x, height, width)
+    words = load_words(words_ptr, room, tl.gather(entries, list_, 0), visible, y % CELL)
     next_entries = tl.gather(entries, tl.minimum(list_ + 1, LISTS - 1), 0)
-    words |= load_words(words_ptr, cell + 1, next_entries, visible & (cell_x < cell_x1), y % CELL) << 32
+    room = room_of_cell(cell_y, cell_x + 1, height, width)
+    words |= load_words(words_ptr, room, next_entries, visible & (cell_x < cell_x1), y % CELL) << 32
     return (words >> (x % CELL)).to(tl.uint32)
 
 
@@ -108,7 +109,6 @@ def weigh_tiles_kernel(
     KEY: tl.constexpr,  # int32 or int64
     COMPUTE: tl.constexpr,  # float32 or float64
     SUMS: tl.constexpr,  # how sums are held, see stages.py
-    PRECISE: tl.constexpr,  # scaled sums by three pieces in place of two
     FARTHEST: tl.constexpr,
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
     ROWS: tl.constexpr,  # of a chunk
@@ -132,12 +132,13 @@ def weigh_tiles_kernel(
     columns = cell_x1 - cell_x0 + 1
     list_ = tl.arange(0, LISTS)
     list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
-    first_cell = image * cells_y * cells_x
-    cell = first_cell + list_y * cells_x + list_x  # [LISTS]
-    count = tl.load(counts_ptr + cell, mask=list_y <= cell_y1, other=0)
-    cursor = tl.zeros([LISTS], tl.int32)
+    cell = (image * cells_y + list_y) * cells_x + list_x  # [LISTS]
+    remaining = tl.load(counts_ptr + cell, mask=list_y <= cell_y1, other=0)
+    first_room = image * height * width
+    cursor = entries_ptr + (first_room + room_of_cell(list_y, list_x, height, width)) * 2
+    words_ptr += first_room
     nothing = last_key(KEY)
-    head, place = load_entries(entries_ptr, cell * ROOM, count > 0, KEY)
+    head = load_heads(cursor, remaining, KEY)
 
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
@@ -149,14 +150,15 @@ def weigh_tiles_kernel(
     key = tl.min(head, 0)
     while key < nothing:
         hit = head == key  # [LISTS]
-        box, entries = place.to(tl.int32), tl.where(hit, place, 0)
+        entries = tl.load(cursor + 1, mask=hit, other=0)  # their places
+        box = entries.to(tl.int32)
         top = tl.min(tl.where(hit, list_y * CELL + (box & 31), 1 << 30), 0)
         bottom = tl.max(tl.where(hit, list_y * CELL + ((box >> 5) & 31), -1), 0)
         left = tl.min(tl.where(hit, list_x * CELL + ((box >> 10) & 31), 1 << 30), 0)
         right = tl.max(tl.where(hit, list_x * CELL + ((box >> 15) & 31), -1), 0)
-        cursor += hit.to(tl.int32)
-        next_head, next_place = load_entries(entries_ptr, cell * ROOM + cursor, hit & (cursor < count), KEY)
-        head, place = tl.where(hit, next_head, head), tl.where(hit, next_place, place)
+        cursor += 2 * hit.to(tl.int32)
+        remaining -= hit.to(tl.int32)
+        head = tl.where(hit, load_heads(cursor, tl.where(hit, remaining, 0), KEY), head)
         key = tl.min(head, 0)
 
         # What the windows of this tile can show of it.
@@ -164,20 +166,21 @@ def weigh_tiles_kernel(
         left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
         away = beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right)
         if (top <= bottom) & (left <= right) & (away <= limit):
-            seen += 1
+            if FARTHEST:
+                seen += 1
             sums = tl.full([TILE_W, TILE_H], 0.0 if SUMS == INSTANCE_SCALED else -infinity, COMPUTE)
             for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
                 steps_x = tl.abs((chunk_x - tile_x).to(COMPUTE) + columns_to_tile)  # [TILE_W, CELL]
-                out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
-                shift_x = shift(out_x, log2_decay, exponent, SUMS)
-                factors = decay(steps_x, window, log2_decay, shift_x[:, None])
-                high, middle, low = pieces(factors)
+                if SUMS != LOGARITHMIC:
+                    out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
+                    shift_x = shift(out_x, log2_decay, exponent, SUMS)
+                    high, low = split(decay(steps_x, window, log2_decay, shift_x[:, None]))
                 for chunk_y in tl.range(top, bottom + 1, ROWS, num_stages=1):
                     row_y = chunk_y + tl.arange(0, ROWS)
                     words = load_chunk(
-                        words_ptr, first_cell, cells_x, cell_y0, cell_x0, cell_x1, entries, row_y, bottom, chunk_x
+                        words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, row_y, bottom, chunk_x
                     )
-                    bits = (words[None, :] >> tl.arange(0, CELL)[:, None]) & 1  # [CELL, ROWS]
+                    bits = ((words[None, :] >> tl.arange(0, CELL)[:, None]) & 1).to(COMPUTE)  # [CELL, ROWS]
                     if SUMS == LOGARITHMIC:
                         terms = tl.where(steps_x <= window, steps_x * log2_decay, -infinity)
                         for row in range(0, ROWS):
@@ -193,13 +196,13 @@ def weigh_tiles_kernel(
                         out_y = beyond(y, chunk_y, chunk_y + ROWS - 1).to(COMPUTE)
                         shift_y = shift(out_y, log2_decay, exponent, SUMS)
                         row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
-                        row_sums = add_products_with_bits(row_sums, high, middle, low, bits, PRECISE)
+                        row_sums = add_products_with_bits(row_sums, high, low, bits)
                         factors_y = decay(steps_y, window, log2_decay, shift_y[None, :])
                         if SUMS == INSTANCE_SCALED:
-                            sums = add_products(sums, row_sums, factors_y, PRECISE)
+                            sums = add_products(sums, *split(row_sums), factors_y)
                         else:
                             chunk_sums = tl.zeros([TILE_W, TILE_H], COMPUTE)
-                            chunk_sums = log2(add_products(chunk_sums, row_sums, factors_y, PRECISE))
+                            chunk_sums = log2(add_products(chunk_sums, *split(row_sums), factors_y))
                             sums = add_logarithms(sums, chunk_sums - shift_x[:, None] - shift_y[None, :])
             if SUMS == INSTANCE_SCALED:
                 sums = log2(sums) - 2 * exponent
@@ -208,18 +211,11 @@ def weigh_tiles_kernel(
     offsets = y[:, None].to(tl.int64) * row_stride + x[None, :].to(tl.int64) * column_stride
     inside = (y[:, None] < height) & (x[None, :] < width)
     keys = load_keys(labels_ptr + image * batch_stride + offsets, inside, KEY)
-    with_border = seen > 0
     if FARTHEST:  # of all ids from 1 to the largest
-        with_border &= seen == tl.load(largest_ptr + image)
-    weights = compose(
-        tl.trans(fd),
-        tl.trans(near),
-        tl.trans(other),
-        with_border,
-        keys < nothing,
-        number(fbr, COMPUTE),
-        number(bwf, COMPUTE),
-        number(border_scale, COMPUTE),
+        other = farthest_of_all(other, seen, tl.load(largest_ptr + image))
+    background = background_weights(
+        fd, near, other, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
     )
+    weights = tl.where(keys < nothing, 1.0, tl.trans(background))
     out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
     tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)

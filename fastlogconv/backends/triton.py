@@ -21,8 +21,8 @@ from torch import Tensor
 from . import reference
 from .reference import result_dtype
 
-# As in the kernels: pixels on a side of a cell, its room for entries, the ways to hold a sum, the paddings.
-CELL, ROOM = 32, 1024
+# As in the kernels: pixels on a side of a cell, the ways to hold a sum, the paddings.
+CELL = 32
 INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
@@ -143,7 +143,6 @@ class Settings:
 
     double: bool
     sums: int
-    precise: bool
     radius: int
     reach: int
     limit: int
@@ -183,7 +182,6 @@ def settings_for(
     # A sum errs by 1e-5 of itself in two pieces, 1e-7 in three or in float32; a distance, by lmbda times that.
     narrowest = min(fds, bws)
     double = double or lmbda > 0.7 * narrowest
-    precise = lmbda > 0.1 * narrowest
     terms = 1 + min(
         radius, 1 / math.expm1(1 / lmbda) if lmbda > 0.01 else 0
     )  # no less than 1 + a + ... + a^radius
@@ -216,7 +214,6 @@ def settings_for(
     return Settings(
         double=double,
         sums=sums,
-        precise=precise and sums != LOGARITHMIC,
         radius=radius,
         reach=reach,
         limit=math.ceil(min(limit, 1e9)),
@@ -264,8 +261,8 @@ def weight_map(
     new = functools.partial(torch.empty, device=labels.device)
     lists_of_cells = [
         new(cells, dtype=torch.int32),
-        new((cells, ROOM, 2), dtype=torch.int64),
-        new((cells, ROOM), dtype=torch.int32),
+        new((labels.numel(), 2), dtype=torch.int64),
+        new(labels.numel(), dtype=torch.int32),
         torch.zeros(images if farthest else 1, dtype=torch.int64, device=labels.device),
     ]
     image = [labels, *labels.stride(), *lists_of_cells]
@@ -289,7 +286,6 @@ def weight_map(
                 KEY=key,
                 COMPUTE=_compute(s.double),
                 SUMS=s.sums,
-                PRECISE=s.precise,
                 FARTHEST=farthest,
                 LISTS=lists,
                 ROWS=ROWS,
@@ -297,7 +293,7 @@ def weight_map(
                 TILE_W=TILE_W,
             ),
             warps=2 * TILE_WARPS if s.double else TILE_WARPS,
-            registers=REGISTERS if s.sums == INSTANCE_SCALED and not s.precise and lists == 32 else 168,
+            registers=255 if s.double else REGISTERS if s.sums == INSTANCE_SCALED and lists == 32 else 168,
         ),
     )
     return out
