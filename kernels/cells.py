@@ -1,9 +1,9 @@
 """The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
 
-A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An entry
-is the key (id - 1) and the place: top | bottom << 5 | left << 10 | right << 15 of its bounding box, | first
-word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of column x. The
-words of a cell lie one after another; there are at most as many as pixels.
+A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An
+entry is the key (id - 1) and the place: top | bottom << 5 | left << 10 | right << 15 of its bounding box,
+| first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of column
+x. The words of a cell lie one after another; there are at most as many as pixels.
 """
 
 import triton
@@ -19,7 +19,7 @@ def bitwise_or(a, b):
 
 @triton.jit
 def room_of_cell(cell_y, cell_x, height, width):
-    """Where the room of a cell begins in that of its image: it takes as many entries, and words, as pixels."""
+    """Where the room of a cell begins in its image's: it has as many entries, and words, as pixels."""
     above = (cell_y * CELL).to(tl.int64) * width
     return above + cell_x * CELL * tl.minimum(height - cell_y * CELL, CELL)
 
@@ -97,5 +97,4 @@ def list_cells_kernel(
         key = tl.min(tl.min(keys, 1), 0)
     tl.store(counts_ptr + cell, count)
     if FIND_LARGEST:
-        if count > 0:
-            tl.atomic_max(largest_ptr + image, largest.to(tl.int64))
+        tl.atomic_max(largest_ptr + image, largest.to(tl.int64))

@@ -56,7 +56,7 @@ def convolve_axis_kernel(
     tiles_across,
     radius,
     log2_decay: tl.float64,
-    edge_weight: tl.float64,  # sum of the factors for steps beyond radius, all on the edge value: REPLICATE only
+    edge_weight: tl.float64,  # REPLICATE only: sum of the factors beyond radius, all on the edge value
     COMPUTE: tl.constexpr,  # float32 or float64
     PADDING: tl.constexpr,
     ALONG_ROWS: tl.constexpr,  # convolve along the last axis, the one that is contiguous as a rule

@@ -1,7 +1,7 @@
 """From one mask per region, overlapping and soft as it may be, to weights: two launches.
 
-The first notes the bounding box of each region in each cell of 32 x 32 pixels, so that the second reads no more
-of the masks than lies within the window. Sums are held as logarithms, for a mask may hold any values.
+The first notes the bounding box of each region in each cell of 32 x 32 pixels, so that the second reads no
+more of the masks than lies within the window. Sums are held as logarithms, for a mask may hold any values.
 """
 
 import triton
@@ -25,8 +25,8 @@ EMPTY = tl.constexpr(-1)
 
 @triton.jit(
     do_not_specialize=[
-        "masks_ptr", "region_stride", "row_stride", "column_stride", "boxes_ptr", "height", "width", "cells_y",
-        "cells_x",
+        "masks_ptr", "region_stride", "row_stride", "column_stride", "boxes_ptr", "height", "width",
+        "cells_y", "cells_x",
     ]
 )  # fmt: skip
 def box_regions_kernel(
@@ -57,8 +57,8 @@ def box_regions_kernel(
 
 @triton.jit(
     do_not_specialize=[
-        "masks_ptr", "regions", "region_stride", "row_stride", "column_stride", "boxes_ptr", "out_ptr", "height",
-        "width", "cells_y", "cells_x", "tiles_x", "radius",
+        "masks_ptr", "regions", "region_stride", "row_stride", "column_stride", "boxes_ptr", "out_ptr",
+        "height", "width", "cells_y", "cells_x", "tiles_x", "radius",
     ]
 )  # fmt: skip
 def weigh_regions_kernel(

@@ -1,15 +1,16 @@
 """The three stages that the kernels share: distance to an instance, accumulation over instances, the weight.
 
-With a = exp(-1 / lmbda), S_i(p) is the sum of a^|q - p| over the pixels q of instance i in the window around p,
-rows first, then columns. It spans far more than a float32, so it is held in one of three ways:
+With a = exp(-1 / lmbda), S_i(p) is the sum of a^|q - p| over the pixels q of instance i in the window around
+p, rows first, then columns. It spans far more than a float32, so it is held in one of three ways:
 
-- INSTANCE_SCALED: as S_i(p) a^-out(p), with out(p) the steps from p to the bounding box of the instance. Sums
-  over rows and columns are matrix products. For instances so small, or settings so mild, that this suffices.
-- CHUNK_SCALED: so for each chunk of the instance, the chunks added up by their logarithms.
+- INSTANCE_SCALED: times a power of 2, the same for all pixels. Sums over rows and columns are matrix
+  products. For settings that need no more than the range of a float32.
+- CHUNK_SCALED: so for each chunk of the instance, but with a power of 2 that grows with the way from the
+  pixel to the chunk; the chunks are added up by their logarithms.
 - LOGARITHMIC: as log2 S_i(p) from the beginning. For any settings, and the only one in float64.
 
-Tiles are [column, row]: so an instance's rows, one word each, lie side by side in a warp. Distances are in units
-of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
+Tiles are [column, row]: so an instance's rows, one word each, lie side by side in a warp. Distances are in
+units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
 """
 
 import os
@@ -41,7 +42,7 @@ def beyond(position, first, last):
 
 @triton.jit
 def log2(x):
-    """log2 of x >= 0. Of float32 by the hardware's instruction, within 2^-22; subnormal numbers count as 0."""
+    """log2 of x >= 0: of float32 by the hardware's instruction, for which subnormal numbers are 0."""
     if x.dtype == tl.float32 and not INTERPRETED:
         return tl.inline_asm_elementwise(
             "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
@@ -61,7 +62,8 @@ def shift(out, log2_decay, exponent, SUMS: tl.constexpr):
 
 @triton.jit
 def decay(steps, window, log2_decay, exponent):
-    """a^steps 2^exponent within the window, else 0. Exponents are added up: a^steps may be too small for a float."""
+    """a^steps 2^exponent within the window, else 0."""
+    # The exponents are added up, for a^steps alone may be too small for a float.
     return tl.where(steps <= window, tl.exp2(steps * log2_decay + exponent), 0.0)
 
 

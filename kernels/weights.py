@@ -1,7 +1,7 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
 It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending id. An
-instance is read in chunks of ROWS x 32 pixels, laid from the corner of its bounding box, so that most take few.
+instance is read in chunks of ROWS x 32 pixels, from the corner of its bounding box on, so that most take few.
 """
 
 import triton
@@ -57,9 +57,10 @@ def load_words(words_ptr, room, entries, listed, row):
 
 @triton.jit
 def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, last_y, x):
-    """Rows `y` of an instance from column x on, as words: uint32. Each is put together from those of two cells.
+    """Rows `y` of an instance from column x on, as words: uint32.
 
-    `entries` are those of the cells within reach, 0 where the instance is not in a cell.
+    Each is put together from the words of two cells. `entries` are those of the cells within reach, 0 where
+    the instance is not in a cell.
     """
     LISTS: tl.constexpr = entries.shape[0]
     cell_y, cell_x = y // CELL, x // CELL
@@ -70,7 +71,7 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
     next_entries = tl.gather(entries, tl.minimum(list_ + 1, LISTS - 1), 0)
     room = room_of_cell(cell_y, cell_x + 1, height, width)
     words |= load_words(words_ptr, room, next_entries, visible & (cell_x < cell_x1), y % CELL) << 32
-    return (words >> (x % CELL)).to(tl.uint32)
+    return (words >> (x - cell_x * CELL)).to(tl.uint32)
 
 
 @triton.jit(

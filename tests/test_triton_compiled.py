@@ -130,7 +130,7 @@ def test_weights(name, emulator, monkeypatch):
         tensor.nbytes for tensor in emulator.launches[0].arguments[4:8] if isinstance(tensor, torch.Tensor)
     )
     h, w = labels.shape
-    assert scratch <= 32 * (h + 31) * (w + 31)
+    assert scratch <= 32 * h * w
 
 
 def test_errors_of_typical_images_are_far_below_the_limit(emulator):
@@ -210,37 +210,35 @@ def test_convolution_keeps_nan_and_infinity_to_their_windows(emulator):
 # ------------------------------------------------------------------------------------------------ resources
 
 
-def launches():
-    """Every kernel, with the settings that users leave as they are."""
+def launches(capability, monkeypatch):
+    """Every kernel with the settings that users leave as they are; then those of other settings and labels."""
     from gpu_on_cpu.triton_kernels import collected
 
+    monkeypatch.setattr(fastlogconv.backends.triton, "_capability", lambda device: capability)
     labels = torch.zeros(1, 512, 512, dtype=torch.int32)
-    with collected() as gathered:
+    with collected() as usual:
         fastlogconv.weight_map(labels, backend="triton")
-        fastlogconv.weight_map(labels.long(), border="farthest", backend="triton")
-        fastlogconv.weight_map(labels, fds=25, backend="triton")
         fastlogconv.separable_conv2d(labels.float(), 0.35, backend="triton")
         fastlogconv.distance_to_weight(labels.float(), backend="triton")
         fastlogconv.region_weight_map(labels.float(), backend="triton")
-    return gathered
+    with collected() as others:
+        fastlogconv.weight_map(labels.long(), border="farthest", backend="triton")
+        for settings in (dict(fds=25), dict(lmbda=0.1)):
+            fastlogconv.weight_map(labels, **settings, backend="triton")
+        fastlogconv.weight_map(labels.double(), backend="triton")
+    weigh = [launch for launch in others if launch.name == "weigh_tiles"]
+    return usual, [others[0], *weigh]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_no_spills_and_enough_occupancy(capability):
+def test_no_spills_and_enough_occupancy(capability, monkeypatch):
     from gpu_on_cpu.triton_kernels import resources
 
-    for launch in launches():
+    usual, others = launches(capability, monkeypatch)
+    for launch in usual:
         used = resources(launch, capability)
         assert used.spills == 0, (launch.name, launch.constants, used)
-        if launch.name in ("list_cells", "weigh_tiles"):
-            assert used.occupancy >= 0.25, (launch.name, used)
-
-
-@pytest.mark.parametrize("settings", [dict(lmbda=0.1), dict(lmbda=2), dict(lmbda=20)], ids=str)
-def test_no_spills_with_other_settings(settings):
-    from gpu_on_cpu.triton_kernels import collected, resources
-
-    with collected() as gathered:
-        fastlogconv.weight_map(torch.zeros(256, 256, dtype=torch.int64), **settings, backend="triton")
-    for capability in (80, 90):
-        assert resources(gathered[1], capability).spills == 0
+        assert used.occupancy >= 0.25, (launch.name, used)
+    for launch in others if capability in (80, 90) else others[:2]:
+        used = resources(launch, capability)
+        assert used.spills == 0, (launch.name, launch.constants, used)

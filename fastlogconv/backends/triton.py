@@ -1,8 +1,10 @@
 """The Triton kernels of `fastlogconv.kernels`: how they are launched, on the current stream of the device.
 
-CUDA tensors only, and CPU tensors where Triton's interpreter is switched on (TRITON_INTERPRET=1). Nothing here
-waits for the GPU or looks at the data, so every function can be captured in a CUDA graph; values that the other
-backends refuse (a label of 0.5, a negative mask, a distance of NaN) give weights without meaning.
+CUDA tensors only, and CPU tensors where Triton's interpreter is switched on (TRITON_INTERPRET=1). Nothing
+here waits for the GPU or looks at the data, so every function can be captured in a CUDA graph; values that
+the other backends refuse (a label of 0.5, a negative mask, a distance of NaN) give weights without meaning.
+
+The one exception is a window or a reach beyond about 1000 pixels (MOST_LISTS): there the reference computes.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ CELL = 32
 INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
-# Sizes that were found best by counting (see bench/NOTES.md): a program weighs TILE_H x TILE_W pixels, reads an
-# instance in chunks of ROWS x CELL pixels and multiplies COLUMNS of their columns at a time.
+# Sizes that were found best by counting (see bench/NOTES.md): a program weighs TILE_H x TILE_W pixels and
+# reads an instance in chunks of ROWS x CELL pixels.
 TILE_H, TILE_W, TILE_WARPS = 32, 16, 2
 ROWS = 16
-REGISTERS = 128  # a quarter of the warps that an SM can hold
+REGISTERS, MORE_REGISTERS = 128, 168  # 16 and 12 warps on an SM
 MOST_LISTS = 4096  # cells within reach of a tile: beyond, the reference computes
 
 _SHORT_KEYS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.float16, torch.bfloat16)
@@ -130,6 +132,11 @@ def _compute(double: bool):
     return tl.float64 if double else tl.float32
 
 
+def _capability(device: torch.device) -> int:
+    """10 times the compute capability; tests put something else here."""
+    return 10 * torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 80
+
+
 def _blocks(size: int, block: int) -> int:
     return -(-size // block)
 
@@ -179,7 +186,7 @@ def settings_for(
     radius = min(ks // 2, max(height, width) - 1)
     lmbda = max(lmbda, 1e-12)
     bits_per_step = 1 / (lmbda * math.log(2))
-    # A sum errs by 1e-5 of itself in two pieces, 1e-7 in three or in float32; a distance, by lmbda times that.
+    # A sum errs by about 1e-6 of itself in float32; a distance, by lmbda times that.
     narrowest = min(fds, bws)
     double = double or lmbda > 0.7 * narrowest
     terms = 1 + min(
@@ -198,7 +205,7 @@ def settings_for(
     matters = _farthest(fds, bws, bwf, 5e-7) + slack
 
     def exponent_for(steps: float, steps_along: float) -> int | None:
-        """The exponent for terms down to a^steps that are down to a^steps_along on one axis; None: too small."""
+        """The exponent for terms down to a^steps, and a^steps_along on one axis; None: none suffices."""
         bits, bits_along = (min(s, matters) * bits_per_step for s in (steps, steps_along))
         exponent = max(math.ceil((bits - 125) / 2), math.ceil(bits_along - 125), 0)
         return exponent if 2 * exponent <= room else None
@@ -232,6 +239,13 @@ def _lists(height: int, width: int, reach: int) -> int:
     return max(32, 1 << (rows * columns - 1).bit_length())
 
 
+def _registers(s: Settings, lists: int, long_keys: bool) -> int:
+    """The most registers that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
+    if s.double:
+        return 255
+    return MORE_REGISTERS if s.sums != INSTANCE_SCALED or lists > 32 or long_keys else REGISTERS
+
+
 # -------------------------------------------------------------------------------------------------- weights
 
 
@@ -259,11 +273,12 @@ def weight_map(
     tiles_y, tiles_x = _blocks(height, TILE_H), _blocks(width, TILE_W)
     cells = images * cells_y * cells_x
     new = functools.partial(torch.empty, device=labels.device)
+    counts = new(cells, dtype=torch.int32)
     lists_of_cells = [
-        new(cells, dtype=torch.int32),
+        counts,
         new((labels.numel(), 2), dtype=torch.int64),
         new(labels.numel(), dtype=torch.int32),
-        torch.zeros(images if farthest else 1, dtype=torch.int64, device=labels.device),
+        torch.zeros(images, dtype=torch.int64, device=labels.device) if farthest else counts,
     ]
     image = [labels, *labels.stride(), *lists_of_cells]
     size = [height, width, cells_y, cells_x]
@@ -274,7 +289,7 @@ def weight_map(
             cells,
             [*image, *size],
             dict(KEY=key, FIND_LARGEST=farthest),
-            warps=2 if key == tl.int32 else 4,
+            warps=4,
             registers=REGISTERS,
         ),
         Launch(
@@ -293,7 +308,7 @@ def weight_map(
                 TILE_W=TILE_W,
             ),
             warps=2 * TILE_WARPS if s.double else TILE_WARPS,
-            registers=255 if s.double else REGISTERS if s.sums == INSTANCE_SCALED and lists == 32 else 168,
+            registers=_registers(s, lists, key == tl.int64 and _capability(labels.device) < 90),
         ),
     )
     return out
@@ -334,7 +349,8 @@ def region_weight_map(
             TILE_H=TILE_H,
             TILE_W=TILE_W,
         ),
-        warps=TILE_WARPS,
+        warps=2 * TILE_WARPS,
+        registers=MORE_REGISTERS if s.double else REGISTERS,
     )
     _launch(masks, *([measure] if regions else []), weigh)
     return out
@@ -385,7 +401,7 @@ def distance_to_weight(
 
 def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
-    images, height, width = input.shape
+    images = len(input)
     out = torch.empty(input.shape, dtype=result_dtype(input), device=input.device)
     if out.numel() == 0:
         return out
@@ -414,7 +430,8 @@ def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str)
                 ACROSS=block_across,
                 CHUNK=32,
             ),
-            warps=4,
+            warps=8,
+            registers=REGISTERS,
         )
 
     _launch(input, along(2, input, between), along(1, between, out))
