@@ -14,7 +14,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.run", description="Benchmarks fastlogconv on the CPU."
+        prog="python -m bench.run", description="Benchmarks fastlogconv on the CPU or on a GPU."
     )
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="a label image for the case dsb: .tif or .npy"
@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-seconds", type=float, default=20, metavar="S", help="skip calls estimated longer (default: 20)"
     )
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out: a process per line")
+    parser.add_argument("--gpu", action="store_true", help="on the current CUDA device; prints a table")
     parser.add_argument("--list", action="store_true", help="print the names of cases and competitors")
     return parser
 
@@ -64,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         if any(check.competitor.ours for check in made.wrong):
             raise SystemExit("fastlogconv's own results are wrong: nothing is timed")
         return made
+
+    if options.gpu:
+        return _run_on_gpu(options, parser)
 
     if options.figures:
         about = report.machine(options.threads)
@@ -105,6 +109,29 @@ def main(argv: list[str] | None = None) -> int:
     for path in report.write(rows, made.checks.values(), about, options.out):
         print(path)
     return int(any(row.status == suite.WRONG and row.competitor.ours for row in rows))
+
+
+def _run_on_gpu(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    import torch
+
+    from . import cases, gpu
+
+    if not torch.cuda.is_available():
+        parser.error("--gpu: PyTorch finds no CUDA device")
+    known = cases.all_cases(options.mask)
+    names = options.cases or [
+        *(["dsb"] if options.mask else []),
+        "tissue-512",
+        "tissue-2048",
+        "batch-16x512",
+        "conv-125",
+    ]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"no case {', '.join(unknown)}: --list tells the names")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    device = torch.device("cuda", torch.cuda.current_device())
+    return int(not gpu.measure([known[name] for name in names], device))
 
 
 if __name__ == "__main__":
