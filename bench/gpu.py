@@ -1,7 +1,7 @@
 """Times on a CUDA device: `python -m bench.run --gpu`.
 
-Medians by `triton.testing.do_bench`, which empties the L2 cache before each call. Every result is held against its
-float64 oracle first. The other libraries are imported when it is their turn.
+Medians by `triton.testing.do_bench`, which empties the L2 cache before each call. Every result is held
+against its float64 oracle first. The other libraries are imported when it is their turn.
 """
 
 from __future__ import annotations
@@ -136,9 +136,8 @@ def measure(
         workload = case.workload()
         input = workload.input.to(device)
         expected = verify.Expected(workload, verify.some(workload))
-        say(
-            f"\n{case.name}, {tuple(input.shape)}: {case.about}\n\n| | result | median | error |\n|---|---|---:|---:|"
-        )
+        say(f"\n{case.name}, {tuple(input.shape)}: {case.about}\n")
+        say("| | result | median | error |\n|---|---|---:|---:|")
         for competitor in competitors(device):
             if competitor.computes != case.computes:
                 continue
