@@ -1,9 +1,10 @@
 """The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
 
 A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An
-entry is the key (id - 1) and the place: top | bottom << 5 | left << 10 | right << 15 of its bounding box,
-| first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of column
-x. The words of a cell lie one after another; there are at most as many as pixels.
+instance's key is its id - 1. Its entry is its place and the key of the next one: so one load of 16 bytes tells
+all that is to be known when it is met. The place: top | bottom << 5 | left << 10 | right << 15 of its bounding
+box, | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of
+column x. The words of a cell lie one after another; there are at most as many as pixels.
 """
 
 import triton
@@ -26,7 +27,7 @@ def room_of_cell(cell_y, cell_x, height, width):
 
 @triton.jit
 def last_key(KEY: tl.constexpr):
-    """Greater than every key: no instance."""
+    """Greater than every key: no instance, the end of a list."""
     return tl.full([], 0x7FFFFFFF if KEY == tl.int32 else 0x7FFFFFFFFFFFFFFF, KEY)
 
 
@@ -39,7 +40,7 @@ def load_keys(pointers, inside, KEY: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "words_ptr",
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "first_keys_ptr", "words_ptr",
         "largest_ptr", "height", "width", "cells_y", "cells_x",
     ]
 )  # fmt: skip
@@ -48,8 +49,8 @@ def list_cells_kernel(
     batch_stride,
     row_stride,
     column_stride,
-    counts_ptr,  # [B, cells_y, cells_x]: entries of the cell
-    entries_ptr,  # [B, H * W, 2]: key, place; keys ascend; see room_of_cell
+    first_keys_ptr,  # [B, cells_y, cells_x]
+    entries_ptr,  # [B, H * W, 2]: place, next key; see room_of_cell
     words_ptr,  # [B, H * W]: bit x of a word is the pixel of column x
     largest_ptr,  # [B]: the largest id, to be zero before; unused without FIND_LARGEST
     height,
@@ -74,6 +75,7 @@ def list_cells_kernel(
     word_count = 0
     largest = nothing - nothing
     key = tl.min(tl.min(keys, 1), 0)
+    tl.store(first_keys_ptr + cell, key.to(tl.int64))
     while key < nothing:
         own = keys == key
         words = tl.sum(tl.where(own, (1 << i)[None, :], 0), 1)  # [CELL], by row
@@ -89,12 +91,11 @@ def list_cells_kernel(
         box = top | (bottom << 5) | (left << 10) | (right << 15) | (word_count << 20)
         row_set = tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or)
         place = (row_set.to(tl.int64) << 32) | box
-        tl.store(entries_ptr + (room + count) * 2 + two, tl.where(two == 0, key.to(tl.int64), place))
         word_count += tl.sum(has_word.to(tl.int32), 0)
-        count += 1
         largest = key + 1
         keys = tl.where(own, nothing, keys)
         key = tl.min(tl.min(keys, 1), 0)
-    tl.store(counts_ptr + cell, count)
+        tl.store(entries_ptr + (room + count) * 2 + two, tl.where(two == 0, place, key.to(tl.int64)))
+        count += 1
     if FIND_LARGEST:
         tl.atomic_max(largest_ptr + image, largest.to(tl.int64))

@@ -29,13 +29,6 @@ from .stages import (
 
 
 @triton.jit
-def load_heads(cursor, remaining, KEY: tl.constexpr):
-    """The keys at the cursors, the last one at those whose list has ended."""
-    keys = tl.load(cursor, mask=remaining > 0, other=0).to(KEY)
-    return tl.where(remaining > 0, keys, last_key(KEY))
-
-
-@triton.jit
 def population(x):
     """The number of bits set in each int32."""
     x = x.to(tl.uint32, bitcast=True)
@@ -76,7 +69,7 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "counts_ptr", "words_ptr", "largest_ptr",
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "first_keys_ptr", "words_ptr", "largest_ptr",
         "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "reach",
         "limit",
     ]
@@ -86,7 +79,7 @@ def weigh_tiles_kernel(
     batch_stride,
     row_stride,
     column_stride,
-    counts_ptr,  # these four as list_cells_kernel left them
+    first_keys_ptr,  # these four as list_cells_kernel left them
     entries_ptr,
     words_ptr,
     largest_ptr,
@@ -134,12 +127,14 @@ def weigh_tiles_kernel(
     list_ = tl.arange(0, LISTS)
     list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
     cell = (image * cells_y + list_y) * cells_x + list_x  # [LISTS]
-    remaining = tl.load(counts_ptr + cell, mask=list_y <= cell_y1, other=0)
     first_room = image * height * width
     cursor = entries_ptr + (first_room + room_of_cell(list_y, list_x, height, width)) * 2
     words_ptr += first_room
+    cursor = cursor[:, None] + tl.arange(0, 2)[None, :]  # [LISTS, 2]
     nothing = last_key(KEY)
-    head = load_heads(cursor, remaining, KEY)
+    listed = list_y <= cell_y1
+    head = tl.load(first_keys_ptr + cell, mask=listed, other=0).to(KEY)
+    head = tl.where(listed, head, nothing)
 
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
@@ -151,15 +146,14 @@ def weigh_tiles_kernel(
     key = tl.min(head, 0)
     while key < nothing:
         hit = head == key  # [LISTS]
-        entries = tl.load(cursor + 1, mask=hit, other=0)  # their places
+        entries, next_head = tl.split(tl.load(cursor, mask=hit[:, None], other=0))
         box = entries.to(tl.int32)
         top = tl.min(tl.where(hit, list_y * CELL + (box & 31), 1 << 30), 0)
         bottom = tl.max(tl.where(hit, list_y * CELL + ((box >> 5) & 31), -1), 0)
         left = tl.min(tl.where(hit, list_x * CELL + ((box >> 10) & 31), 1 << 30), 0)
         right = tl.max(tl.where(hit, list_x * CELL + ((box >> 15) & 31), -1), 0)
-        cursor += 2 * hit.to(tl.int32)
-        remaining -= hit.to(tl.int32)
-        head = tl.where(hit, load_heads(cursor, tl.where(hit, remaining, 0), KEY), head)
+        cursor += 2 * hit.to(tl.int32)[:, None]
+        head = tl.where(hit, next_head.to(KEY), head)
         key = tl.min(head, 0)
 
         # What the windows of this tile can show of it.

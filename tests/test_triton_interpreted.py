@@ -149,7 +149,7 @@ def test_gradient_of_the_convolution():
 def test_operators_under_pytorchs_machinery():
     labels = torch.from_numpy(two_cells())[None]
     settings = ("second_nearest", 10.0, 10.0, 10.0, 0.1)
-    opcheck(ops.weight_map, (labels, *settings, 0.35, 31, "triton"))
+    opcheck(ops.weight_map, (labels, None, None, "logconv", *settings, 0.35, 31, "triton"))
     opcheck(ops.separable_conv2d, (labels.float().requires_grad_(), 0.35, 31, "constant", "triton"))
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")
     expected = fastlogconv.weight_map(labels, backend="triton")

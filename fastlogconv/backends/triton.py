@@ -23,6 +23,8 @@ from torch import Tensor
 from . import reference
 from .reference import result_dtype
 
+LACKS = frozenset({"euclidean", "classes", "ignore"})
+
 # As in the kernels: pixels on a side of a cell, the ways to hold a sum, the paddings.
 CELL = 32
 INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)
@@ -48,7 +50,11 @@ def _missing() -> str | None:
         found = importlib.util.find_spec("triton") is not None
     except ValueError:  # a stand-in without a spec in sys.modules
         found = False
-    return None if found else "the package triton is not installed"
+    if not found:
+        return "the package triton is not installed"
+    if importlib.util.find_spec("fastlogconv.kernels") is None:  # a source tree that is not installed
+        return "its kernels are not installed: pip install fastlogconv, or pip install -e . in the sources"
+    return None
 
 
 def why_not(device: torch.device) -> str | None:
@@ -250,7 +256,18 @@ def _registers(s: Settings, lists: int, long_keys: bool) -> int:
 
 
 def weight_map(
-    labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    labels: Tensor,
+    classes: None,
+    ignore: None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W]."""
     images, height, width = labels.shape
@@ -261,8 +278,9 @@ def weight_map(
     lists = _lists(height, width, s.reach)
     if lists > MOST_LISTS:
         return reference.weight_map(
-            labels, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
-        )
+            labels, classes, ignore,
+            distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
+        )  # fmt: skip
     import triton.language as tl
 
     key = tl.int32 if labels.dtype in _SHORT_KEYS or labels.dtype == torch.bool else tl.int64
@@ -273,12 +291,12 @@ def weight_map(
     tiles_y, tiles_x = _blocks(height, TILE_H), _blocks(width, TILE_W)
     cells = images * cells_y * cells_x
     new = functools.partial(torch.empty, device=labels.device)
-    counts = new(cells, dtype=torch.int32)
+    first_keys = new(cells, dtype=torch.int64)
     lists_of_cells = [
-        counts,
+        first_keys,
         new((labels.numel(), 2), dtype=torch.int64),
         new(labels.numel(), dtype=torch.int32),
-        torch.zeros(images, dtype=torch.int64, device=labels.device) if farthest else counts,
+        torch.zeros(images, dtype=torch.int64, device=labels.device) if farthest else first_keys,
     ]
     image = [labels, *labels.stride(), *lists_of_cells]
     size = [height, width, cells_y, cells_x]
@@ -315,7 +333,17 @@ def weight_map(
 
 
 def region_weight_map(
-    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    masks: Tensor,
+    ignore: None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     regions, height, width = masks.shape
@@ -326,8 +354,9 @@ def region_weight_map(
     lists = _lists(height, width, s.radius)
     if lists > MOST_LISTS:
         return reference.region_weight_map(
-            masks, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks
-        )
+            masks, ignore,
+            distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
+        )  # fmt: skip
     if not masks.is_floating_point():
         masks = masks.view(torch.uint8) if masks.dtype == torch.bool else masks.to(torch.float64)
     cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
