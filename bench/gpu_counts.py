@@ -146,11 +146,13 @@ def _json_lines(kernels: dict[int, dict], counted: Count) -> list[dict]:
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_counts", description=__doc__)
-    parser.add_argument(
-        "--mask", type=Path, metavar="FILE", help="a label image; default: 512 x 512 of tissue"
-    )
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="a label image; default: tissue")
+    parser.add_argument("--size", type=int, default=512, metavar="N", help="of the tissue (default: 512)")
     parser.add_argument("--backend", choices=BACKENDS, default="triton", help="default: triton")
     parser.add_argument("--border", choices=("second_nearest", "farthest"), default="second_nearest")
+    parser.add_argument(
+        "--targets", type=int, nargs="+", choices=TARGETS, default=TARGETS, metavar="CC", help="default: all"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line in place of tables")
     return parser
 
@@ -166,9 +168,10 @@ def main(argv: list[str] | None = None) -> int:
     if reason is not None:
         print(f"cannot count the kernels of {options.backend} here: {reason}", file=sys.stderr)
         return 1
-    case = "tissue-512" if options.mask is None else "dsb"
-    labels = cases.all_cases(options.mask)[case].make().int()
-    kernels = {target: module.resources_by_kernel(labels, target) for target in TARGETS}
+    case = cases.tissue_case(options.size) if options.mask is None else cases.all_cases(options.mask)["dsb"]
+    labels = case.make().int()
+    targets = sorted({COUNTED_TARGET, *options.targets})
+    kernels = {target: module.resources_by_kernel(labels, target) for target in targets}
     counted = count(module, fastlogconv.weight_map, labels, border=options.border)
     if options.json:
         for line in _json_lines(kernels, counted):

@@ -1,10 +1,10 @@
 """The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
 
 A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An
-instance's key is its id - 1. Its entry is its place and the key of the next one: so one load of 16 bytes tells
-all that is to be known when it is met. The place: top | bottom << 5 | left << 10 | right << 15 of its bounding
-box, | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of
-column x. The words of a cell lie one after another; there are at most as many as pixels.
+instance's key is its id - 1. Its entry is its place and the key of the next one, so that one load of 16 bytes
+tells all that is to be known when it is met. The place: top | bottom << 5 | left << 10 | right << 15 of its
+bounding box, | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the
+pixel of column x. The words of a cell lie one after another; there are at most as many as pixels.
 """
 
 import triton

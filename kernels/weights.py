@@ -69,9 +69,9 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "first_keys_ptr", "words_ptr", "largest_ptr",
-        "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "reach",
-        "limit",
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "first_keys_ptr", "words_ptr",
+        "largest_ptr", "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius",
+        "reach", "limit",
     ]
 )  # fmt: skip
 def weigh_tiles_kernel(

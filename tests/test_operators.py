@@ -163,10 +163,11 @@ def test_compiled_code_follows_use_backend(monkeypatch):
         )
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")
     compiled(cells())
-    for name in backends.BACKENDS:
+    able = [name for name, reason in backends.reasons(torch.device("cpu")).items() if reason is None]
+    for name in able:
         with fastlogconv.use_backend(name):
             compiled(cells())
-    assert served[1:] == list(backends.BACKENDS)
+    assert served[1:] == able
 
 
 def test_lazily_negated_input(backend, device):
