@@ -1,7 +1,4 @@
-"""The Triton kernels in Triton's interpreter, on tiny inputs: the whole way from the public functions on.
-
-It has to be switched on before Triton is imported, so the tests run once more in a process of their own.
-"""
+"""Runs triton_interpreted.py in a process where Triton's interpreter is switched on."""
 
 import importlib.util
 import os
@@ -9,27 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from cases import relative_error, scattered, two_cells, weight_error
-from tolerances import CONVOLUTION, WEIGHT
-from torch.library import opcheck
 
-import fastlogconv
-from fastlogconv import backends, ops
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="the package triton is not installed"
-)
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_in_the_interpreter runs it")
+CASES = Path(__file__).with_name("triton_interpreted.py")
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is that process")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the package triton is not installed")
 def test_in_the_interpreter():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", str(Path(__file__))],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", str(CASES)],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
@@ -37,120 +22,3 @@ def test_in_the_interpreter():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
-
-
-def labels_of_four():
-    return torch.from_numpy(scattered((23, 37), 4, 6, np.random.default_rng(40)))
-
-
-@interpreted
-def test_it_is_chosen_only_by_name():
-    assert backends.triton.why_not(torch.device("cpu")) is None
-    assert backends.first(torch.device("cpu")) != "triton"
-    assert backends.triton.describe()["interpreter"] == "on"
-
-
-@interpreted
-@pytest.mark.parametrize(
-    "dtype", [torch.bool, torch.int16, torch.int64, torch.uint64, torch.float16, torch.float64]
-)
-def test_weights_of_every_kind_of_labels(dtype):
-    labels = labels_of_four()[None].to(dtype)
-    weights = fastlogconv.weight_map(labels, backend="triton")
-    expected = fastlogconv.weight_map(labels.double(), backend="reference")
-    assert weights.dtype == (dtype if dtype.is_floating_point else torch.float32)
-    assert weight_error(weights, expected) <= WEIGHT[weights.dtype]
-
-
-@interpreted
-@pytest.mark.parametrize(
-    "settings",
-    [
-        dict(border="farthest", fds=25, ks=31),
-        dict(fds=25),
-        dict(lmbda=0.1),
-        dict(lmbda=20),
-        dict(ks=1),
-        dict(bwf=0),
-    ],
-    ids=str,
-)
-def test_weights_with_other_settings(settings):
-    labels = labels_of_four()
-    weights = fastlogconv.weight_map(labels, **settings, backend="triton")
-    expected = fastlogconv.weight_map(labels.double(), **settings, backend="reference")
-    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@interpreted
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 2), (0, 5), (5, 0)], ids=str)
-def test_weights_of_odd_shapes(shape, border):
-    labels = torch.arange(shape[0] * shape[1]).reshape(shape) % 3
-    for image in (labels, torch.zeros_like(labels), torch.ones_like(labels)):
-        weights = fastlogconv.weight_map(image, border=border, backend="triton")
-        expected = fastlogconv.weight_map(image.double(), border=border, backend="reference")
-        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@interpreted
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-def test_regions(border, dtype):
-    labels = labels_of_four()
-    masks = torch.stack([labels == 1, labels > 1, labels > 2]).to(dtype)
-    if dtype.is_floating_point:
-        masks[1] *= 0.3
-    for chosen in (masks, masks[:0], masks * 0):
-        weights = fastlogconv.region_weight_map(chosen, border=border, backend="triton")
-        expected = fastlogconv.region_weight_map(chosen.double(), border=border, backend="reference")
-        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@interpreted
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-def test_distances(border):
-    distance = torch.rand(3, 9, 11, generator=torch.Generator().manual_seed(41)) * 30
-    distance[1, 2:5] = torch.inf
-    foreground = distance[0] < 3
-    for chosen in (distance, distance[:0]):
-        weights = fastlogconv.distance_to_weight(chosen, foreground, border=border, backend="triton")
-        expected = fastlogconv.distance_to_weight(
-            chosen.double(), foreground, border=border, backend="reference"
-        )
-        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@interpreted
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("padding_mode", ["constant", "reflect", "replicate", "circular"])
-def test_convolution(padding_mode, dtype):
-    input = torch.randn(2, 19, 37, dtype=dtype, generator=torch.Generator().manual_seed(42))
-    for lmbda, ks in ((0.35, 21), (4.0, 6)):
-        result = fastlogconv.separable_conv2d(input, lmbda, ks, padding_mode, backend="triton")
-        expected = fastlogconv.separable_conv2d(input.double(), lmbda, ks, padding_mode, backend="reference")
-        assert relative_error(result, expected) <= CONVOLUTION[dtype]
-
-
-@interpreted
-def test_gradient_of_the_convolution():
-    generator = torch.Generator().manual_seed(43)
-    input, upstream = torch.randn(2, 1, 6, 7, dtype=torch.float64, generator=generator)
-    for padding_mode in ("constant", "reflect"):
-        grads = []
-        for backend in ("triton", "reference"):
-            leaf = input.clone().requires_grad_()
-            fastlogconv.separable_conv2d(leaf, 2.0, 5, padding_mode, backend=backend).backward(upstream)
-            grads.append(leaf.grad)
-        torch.testing.assert_close(*grads)
-
-
-@interpreted
-def test_operators_under_pytorchs_machinery():
-    labels = torch.from_numpy(two_cells())[None]
-    settings = ("second_nearest", 10.0, 10.0, 10.0, 0.1)
-    opcheck(ops.weight_map, (labels, None, None, "logconv", *settings, 0.35, 31, "triton"))
-    opcheck(ops.separable_conv2d, (labels.float().requires_grad_(), 0.35, 31, "constant", "triton"))
-    compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")
-    expected = fastlogconv.weight_map(labels, backend="triton")
-    assert torch.equal(compiled(labels, backend="triton"), expected)
