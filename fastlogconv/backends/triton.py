@@ -80,7 +80,11 @@ def describe() -> dict[str, str]:
         return {"kernels": reason}
     import triton
 
-    return {"triton": triton.__version__, "interpreter": "on" if _interpreted() else "off"}
+    return {
+        "triton": triton.__version__,
+        "interpreter": "on" if _interpreted() else "off",
+        "beyond 1000 px": "a window or reach so large is left to the reference",
+    }
 
 
 # ------------------------------------------------------------------------------------------------- launches
@@ -247,7 +251,7 @@ def _lists(height: int, width: int, reach: int) -> int:
 
 def _registers(s: Settings, lists: int, long_keys: bool) -> int:
     """The most registers that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
-    if s.double:
+    if s.double or lists > 64:
         return 255
     return MORE_REGISTERS if s.sums != INSTANCE_SCALED or lists > 32 or long_keys else REGISTERS
 
