@@ -44,7 +44,7 @@ def load_words(words_ptr, room, entries, listed, row):
     first_words, row_sets = entries.to(tl.int32) >> 20, (entries >> 32).to(tl.int32)
     word = first_words + population(row_sets & ((1 << row) - 1))
     present = listed & (((row_sets >> row) & 1) != 0)
-    words = tl.load(words_ptr + room + word, mask=present, other=0)
+    words = tl.load(words_ptr + room + word, mask=present != 0, other=0)
     return words.to(tl.uint32, bitcast=True).to(tl.uint64)
 
 
