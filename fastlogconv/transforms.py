@@ -115,7 +115,7 @@ class WeightTransform(_Weights):
         self.ignore_index = None if ignore_index is None else functional.check_ignore_index(ignore_index)
 
     def forward(self, labels: Tensor, classes: Tensor | None = None, ignore: Tensor | None = None) -> Tensor:
-        if type(labels) is not Tensor and _is_fastai_image(labels):
+        if type(labels) is not Tensor and is_fastai_image(labels):
             return labels
         return functional.weight_map(
             labels, classes=classes, ignore=ignore, ignore_index=self.ignore_index, **self._settings()
@@ -212,7 +212,7 @@ def _check_channels(channels) -> int | None:
     return int(channels)
 
 
-def _is_fastai_image(value) -> bool:
+def is_fastai_image(value) -> bool:
     """Whether it is fastai's TensorImage or TensorMask, told by name to do without fastai."""
     return any(
         base.__name__ in ("TensorImage", "TensorMask") and base.__module__.split(".")[0] == "fastai"

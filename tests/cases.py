@@ -177,3 +177,8 @@ def surrounded(tensor, filling):
     view = buffer[(*[slice(1, 2 * n, 2) for n in lead], slice(5, 5 + 2 * h, 2), slice(4, 4 + 3 * w, 3))]
     view.copy_(tensor)
     return view
+
+
+def tensor_type(name, module, base=torch.Tensor):
+    """A stand-in for a tensor type of fastai."""
+    return type(name, (base,), {"__module__": module})

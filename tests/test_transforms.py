@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from cases import BORDERS, scattered, two_cells
+from cases import BORDERS, scattered, tensor_type, two_cells
 
 from fastlogconv import (
     SeparableConv2D,
@@ -164,11 +164,6 @@ def test_encodes(backend, device):
 
 
 # --------------------------------------------------------------------------------------------------- fastai
-
-
-def tensor_type(name, module, base=torch.Tensor):
-    """A stand-in for a tensor type of fastai."""
-    return type(name, (base,), {"__module__": module})
 
 
 TENSOR_BASE = tensor_type("TensorBase", "fastai.torch_core")

@@ -1,0 +1,36 @@
+"""Weights in the pipelines of other libraries: one module each, which imports the library that it is for.
+
+Every `WeightMap` takes the settings of `WeightTransform` by keyword, with the defaults of `weight_map`: the
+published U-Net border. It belongs behind whatever moves pixels, such as flips, crops and rotations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..transforms import WeightTransform
+
+_PUBLISHED = dict(border="second_nearest", bwf=10)
+
+
+def weight_transform(settings: dict) -> WeightTransform:
+    """The `WeightTransform` of these settings, with the defaults of `weight_map`."""
+    return WeightTransform(**_PUBLISHED | settings)
+
+
+def weights_like(transform: WeightTransform, labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """The weights of labels [H, W] or [B, H, W], a tensor for a tensor, else a NumPy array."""
+    if isinstance(labels, Tensor):
+        return transform(labels)
+    labels = np.asarray(labels)
+    in_order = np.require(labels, labels.dtype.newbyteorder("="), ["C", "W"])  # as torch.from_numpy wants it
+    return transform(torch.from_numpy(in_order)).numpy()
+
+
+def missing(library: str, extra: str) -> ImportError:
+    """The error for a library that is not installed or cannot be imported."""
+    return ImportError(
+        f'fastlogconv.integrations.{extra} needs {library}: pip install "fastlogconv[{extra}]"', name=library
+    )

@@ -1,0 +1,88 @@
+"""MONAI: `WeightMap` for arrays and `WeightMapd` for dictionaries, channel first."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+from torch import Tensor
+
+from . import missing, weight_transform, weights_like
+
+try:
+    from monai.config import KeysCollection
+    from monai.data import MetaTensor
+    from monai.transforms import MapTransform, Transform
+    from monai.utils import TransformBackends, convert_to_dst_type, ensure_tuple_rep
+except ImportError as error:
+    raise missing("monai", "monai") from error
+
+
+class WeightMap(Transform):
+    """Instance labels to loss weights, each channel by itself.
+
+    Args:
+        settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
+            `fastlogconv.weight_map`.
+
+    Shape:
+        labels [C, H, W], a tensor, MetaTensor or NumPy array of any dtype that `weight_map` takes -> weights
+        [C, H, W] of the same type and on the same device, metadata included; float32 for integer labels, else
+        the labels' dtype.
+
+    Raises:
+        TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
+            range; when called for labels that are not [C, H, W], and as `weight_map`.
+    """
+
+    backend = (TransformBackends.TORCH,)
+
+    def __init__(self, **settings) -> None:
+        self.weights = weight_transform(settings)
+
+    def __call__(self, labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        if labels.ndim != 3:
+            raise ValueError(f"labels must have the shape [C, H, W], got {tuple(labels.shape)}")
+        plain = labels.as_tensor() if isinstance(labels, MetaTensor) else labels
+        weights = weights_like(self.weights, plain)
+        return convert_to_dst_type(weights, dst=labels, dtype=weights.dtype)[0]
+
+
+class WeightMapd(MapTransform):
+    """`WeightMap` for dictionaries: adds the weights of the labels, which stay as they are.
+
+    Args:
+        keys: where the labels are.
+        weight_key: where the weights go, one for each of `keys`.
+        allow_missing_keys: True passes over a key that is not there.
+        settings: as for `WeightMap`.
+
+    Raises:
+        TypeError, ValueError: as `WeightMap`; ValueError also if there is not one `weight_key` for each of
+            `keys`, or one twice.
+        KeyError: a key is not there.
+    """
+
+    backend = WeightMap.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        weight_key: KeysCollection = "weight",
+        allow_missing_keys: bool = False,
+        **settings,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.weight_keys = ensure_tuple_rep(weight_key, len(self.keys))
+        if len(set(self.weight_keys)) < len(self.keys):
+            raise ValueError(f"weight_key must hold a name for each of {self.keys}, got {weight_key!r}")
+        self.weights = WeightMap(**settings)
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        result = dict(data)
+        for key, weight_key in self.key_iterator(result, self.weight_keys):
+            result[weight_key] = self.weights(result[key])
+        return result
+
+
+WeightMapD = WeightMapDict = WeightMapd

@@ -1,0 +1,34 @@
+"""Only libraries that are installed are tested: `make test` and `make test-integrations` have them all."""
+
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+from cases import two_cells
+
+from fastlogconv import weight_map
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # which it would ask the network for
+
+LIBRARIES = (
+    "albumentations", "batchgeneratorsv2", "fastai", "fasttransform", "lightning", "monai", "torchvision",
+)  # fmt: skip
+ABSENT = [library for library in LIBRARIES if find_spec(library) is None]
+collect_ignore = [f"test_{library}.py" for library in ABSENT]
+
+
+def pytest_report_header():
+    return f"integrations not tested here, not installed: {', '.join(ABSENT)}" if ABSENT else None
+
+
+@pytest.fixture
+def labels():
+    """Two cells, int32 [H, W]."""
+    return torch.from_numpy(two_cells()).to(torch.int32)
+
+
+@pytest.fixture
+def weights(labels):
+    """What every integration is to give for them by default."""
+    return weight_map(labels)

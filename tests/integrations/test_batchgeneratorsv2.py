@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+
+from fastlogconv import weight_map
+from fastlogconv.integrations.batchgeneratorsv2 import WeightMap
+
+SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
+
+
+def test_adds_the_weights(labels):
+    image, segmentation = torch.rand(2, *labels.shape), torch.stack([labels > 0, labels]).to(torch.int16)
+    result = WeightMap(channel=1, **SETTINGS)(image=image, segmentation=segmentation)
+    assert sorted(result) == ["image", "segmentation", "weight"]
+    assert result["image"] is image and result["segmentation"] is segmentation
+    assert torch.equal(result["weight"], weight_map(labels, **SETTINGS)[None])
+
+
+def test_array(labels):
+    result = WeightMap()(segmentation=labels.numpy()[None, ::-1])
+    assert type(result["weight"]) is np.ndarray and result["weight"].dtype == np.float32
+    assert np.array_equal(result["weight"][0], weight_map(labels.flip(0)))
+
+
+@pytest.mark.parametrize("as_given", [torch.Tensor.numpy, lambda tensor: tensor], ids=["array", "tensor"])
+def test_appended_to_the_segmentation(as_given, labels, weights):
+    result = WeightMap(weight_key=None)(segmentation=as_given(labels[None].to(torch.int16)))
+    assert list(result) == ["segmentation"]
+    segmentation = torch.as_tensor(result["segmentation"])
+    assert segmentation.dtype == torch.float32
+    assert torch.equal(segmentation, torch.stack([labels.float(), weights]))
+
+
+def test_beyond_the_image_is_background(labels, weights):
+    padded = labels.clone()
+    padded[0] = -1
+    assert (labels[0] == 0).all()
+    assert torch.equal(WeightMap()(segmentation=padded[None])["weight"][0], weights)
+
+
+def test_in_the_pipeline_of_nnunet(labels):
+    """Augmented, weighed, then halved for deep supervision, weights with labels."""
+    pipeline = ComposeTransforms(
+        [MirrorTransform((0, 1)), WeightMap(weight_key=None), DownsampleSegForDSTransform((1, 0.5))]
+    )
+    torch.manual_seed(0)
+    for _ in range(4):
+        sample = pipeline(image=torch.rand(1, *labels.shape), segmentation=labels[None].to(torch.int16))
+        full, half = sample["segmentation"]
+        assert torch.equal(full[1], weight_map(full[0]))
+        assert half.shape == (2, labels.shape[0] // 2, labels.shape[1] // 2)
+        positions = torch.stack(torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")).short()
+        rows, columns = DownsampleSegForDSTransform([0.5])(segmentation=positions)["segmentation"][0].long()
+        assert torch.equal(half, full[:, rows, columns])
+
+
+def test_errors(labels):
+    for wrong in (labels, labels[None, None]):
+        with pytest.raises(ValueError, match=r"segmentation must have the shape \[C, H, W\]"):
+            WeightMap()(segmentation=wrong)
+    with pytest.raises(ValueError, match="ks must be"):
+        WeightMap(ks=0)
+    with pytest.raises(TypeError, match="sigma"):
+        WeightMap(sigma=3)

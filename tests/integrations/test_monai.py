@@ -1,0 +1,111 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandRotate90d, SpatialPadd
+
+from fastlogconv import weight_map
+from fastlogconv.integrations.monai import WeightMap, WeightMapD, WeightMapd, WeightMapDict
+
+SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
+DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tensor(dtype, labels):
+    stacked = torch.stack([labels, labels.flip(0)]).to(dtype)
+    result = WeightMap()(stacked)
+    assert type(result) is torch.Tensor
+    assert result.dtype == weight_map(stacked).dtype
+    assert torch.equal(result, weight_map(stacked))
+
+
+def test_settings(labels):
+    assert torch.equal(WeightMap(**SETTINGS)(labels[None])[0], weight_map(labels, **SETTINGS))
+    result = WeightMapd("label", **SETTINGS)({"label": labels[None]})
+    assert torch.equal(result["weight"][0], weight_map(labels, **SETTINGS))
+
+
+def test_array(labels, weights):
+    result = WeightMap()(labels.numpy()[None, :, ::-1])
+    assert type(result) is np.ndarray and result.dtype == np.float32
+    assert np.array_equal(result[0], weight_map(labels.flip(1)).numpy())
+    big_endian = labels.numpy()[None].astype(">u2")
+    assert np.array_equal(WeightMap()(big_endian)[0], weights.numpy())
+
+
+def test_metadata_is_kept(labels, weights):
+    affine = torch.diag(torch.tensor([0.5, 0.25, 1, 1], dtype=torch.float64))
+    image = MetaTensor(labels[None], affine=affine, meta={"filename_or_obj": "cells.tif"})
+    result = WeightMap()(image)
+    assert type(result) is MetaTensor
+    assert result.dtype == torch.float32
+    assert torch.equal(result.affine, affine)
+    assert result.meta["filename_or_obj"] == "cells.tif"
+    assert torch.equal(result.as_tensor()[0], weights)
+    assert torch.equal(image.as_tensor()[0], labels)
+
+
+def test_dictionary(labels, weights):
+    image = torch.rand(3, *labels.shape)
+    sample = {"image": image, "label": labels[None], "name": "a"}
+    result = WeightMapd("label")(sample)
+    assert list(sample) == ["image", "label", "name"]
+    assert result["image"] is image and result["label"] is sample["label"] and result["name"] == "a"
+    assert torch.equal(result["weight"][0], weights)
+    assert WeightMapDict is WeightMapD is WeightMapd
+
+
+def test_several_keys(labels, weights):
+    transform = WeightMapd(("nuclei", "cells"), weight_key=("nuclei_weight", "cells_weight"))
+    result = transform({"nuclei": labels[None], "cells": labels.flip(0)[None]})
+    assert torch.equal(result["nuclei_weight"][0], weights)
+    assert torch.equal(result["cells_weight"][0], weight_map(labels.flip(0)))
+    with pytest.raises(ValueError, match="weight_key must hold a name for each"):
+        WeightMapd(("nuclei", "cells"))
+
+
+def test_missing_keys(labels):
+    with pytest.raises(KeyError, match="label"):
+        WeightMapd("label")({"image": labels})
+    assert list(WeightMapd("label", allow_missing_keys=True)({"image": labels})) == ["image"]
+
+
+def test_errors(labels):
+    for wrong in (labels, labels[None, None], torch.zeros(1, 4, 5, 6)):
+        with pytest.raises(ValueError, match=r"labels must have the shape \[C, H, W\]"):
+            WeightMap()(wrong)
+    with pytest.raises(ValueError, match="bws must be"):
+        WeightMap(bws=0)
+    with pytest.raises(TypeError, match="sigma"):
+        WeightMapd("label", sigma=3)
+
+
+def test_copies_compute_the_same(labels):
+    for transform in (WeightMap(**SETTINGS), WeightMapd("label", **SETTINGS).weights):
+        for copied in (copy.deepcopy(transform), pickle.loads(pickle.dumps(transform))):
+            assert torch.equal(copied(labels[None]), transform(labels[None]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_a_pipeline(workers, labels):
+    samples = [{"image": torch.rand(*labels.shape), "label": labels.float()} for _ in range(4)]
+    pipeline = Compose(
+        [
+            EnsureChannelFirstd(["image", "label"], channel_dim="no_channel"),
+            RandFlipd(["image", "label"], prob=0.5, spatial_axis=0),
+            RandRotate90d(["image", "label"], prob=0.5),
+            SpatialPadd(["image", "label"], (64, 72)),
+            WeightMapd("label"),
+        ]
+    )
+    pipeline.set_random_state(0)
+    for batch in DataLoader(Dataset(samples, pipeline), batch_size=2, num_workers=workers):
+        assert type(batch["weight"]) is MetaTensor
+        assert batch["weight"].shape == (2, 1, 64, 72)
+        expected = weight_map(batch["label"].as_tensor()[:, 0])
+        assert torch.equal(batch["weight"].as_tensor()[:, 0], expected)
+        assert torch.equal(decollate_batch(batch)[1]["weight"].as_tensor()[0], expected[1])

@@ -1,0 +1,88 @@
+from typing import NamedTuple
+
+import PIL.Image
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from fastlogconv import weight_map
+from fastlogconv.integrations.torchvision import WeightMap
+
+SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
+DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64]
+
+
+@pytest.fixture
+def image(labels):
+    return tv_tensors.Image(torch.rand(3, *labels.shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_mask(dtype, labels):
+    for shape in (labels, labels[None], torch.stack([labels, labels.flip(0)])[:, None]):
+        shape = shape.to(dtype)
+        result = WeightMap(**SETTINGS)(tv_tensors.Mask(shape))
+        assert type(result) is torch.Tensor
+        expected = weight_map(shape.reshape(-1, *labels.shape), **SETTINGS)
+        assert result.dtype == expected.dtype
+        assert torch.equal(result, expected.reshape(shape.shape))
+
+
+def test_everything_else_passes_through(labels, weights, image):
+    boxes = tv_tensors.BoundingBoxes([[0, 0, 3, 3]], format="XYXY", canvas_size=labels.shape)
+    others = (image, PIL.Image.new("RGB", (4, 5)), boxes, torch.rand(3, 4, 5), "name", 3, None)
+    result = WeightMap()(*others, tv_tensors.Mask(labels))
+    assert isinstance(result, tuple) and len(result) == len(others) + 1
+    assert all(given is returned for given, returned in zip(others, result, strict=False))
+    assert torch.equal(result[-1], weights)
+
+
+def test_dict(labels, weights, image):
+    target = {"mask": tv_tensors.Mask(labels), "image_id": 7}
+    returned, result = WeightMap(weight_key="w")(image, target)
+    assert returned is image
+    assert list(target) == ["mask", "image_id"]
+    assert result["mask"] is target["mask"] and result["image_id"] == 7
+    assert type(result["w"]) is torch.Tensor
+    assert torch.equal(result["w"], weights)
+
+
+def test_nested(labels, weights):
+    class Sample(NamedTuple):
+        mask: torch.Tensor
+        name: str
+
+    mask = tv_tensors.Mask(labels)
+    result = WeightMap()([Sample(mask, "a"), {"views": [mask, {"mask": mask}]}])
+    assert type(result[0]) is Sample and result[0].name == "a"
+    assert torch.equal(result[0].mask, weights)
+    assert torch.equal(result[1]["views"][0], weights)
+    assert torch.equal(result[1]["views"][1]["weight"], weights)
+
+
+def test_in_a_pipeline(labels):
+    pipeline = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(90),
+            v2.RandomCrop(20),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+            WeightMap(),
+        ]
+    )
+    torch.manual_seed(0)
+    samples = [(tv_tensors.Image(torch.rand(3, *labels.shape)), {"mask": tv_tensors.Mask(labels)})] * 4
+    dataset = [pipeline(*sample) for sample in samples]
+    for image, target in torch.utils.data.DataLoader(dataset, batch_size=2):
+        assert image.shape == (2, 3, 20, 20)
+        assert torch.equal(target["weight"], weight_map(target["mask"]))
+
+
+def test_errors(labels):
+    with pytest.raises(ValueError, match="a sample must hold one mask"):
+        WeightMap()({"a": tv_tensors.Mask(labels), "b": tv_tensors.Mask(labels)})
+    with pytest.raises(ValueError, match="lmbda must be"):
+        WeightMap(lmbda=0)
+    with pytest.raises(TypeError, match="sigma"):
+        WeightMap(sigma=3)
