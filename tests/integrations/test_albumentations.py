@@ -2,6 +2,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from readme import run_readme_of
 
 from fastlogconv import weight_map
 from fastlogconv.integrations.albumentations import WeightMap
@@ -92,3 +93,9 @@ def test_is_saved_with_its_settings(labels, image):
     result = restored(image=image, mask=labels.numpy())["w"]
     assert np.array_equal(result, weight_map(labels, **SETTINGS))
     assert "bws=5" in repr(pipeline)
+
+
+def test_readme():
+    sample = run_readme_of("albumentations")["sample"]
+    assert sample["weight"].shape == (224, 224)
+    assert np.array_equal(sample["weight"], weight_map(torch.from_numpy(sample["mask"])))

@@ -4,6 +4,7 @@ import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from readme import run_readme_of
 
 from fastlogconv import weight_map
 from fastlogconv.integrations.batchgeneratorsv2 import WeightMap
@@ -65,3 +66,8 @@ def test_errors(labels):
         WeightMap(ks=0)
     with pytest.raises(TypeError, match="sigma"):
         WeightMap(sigma=3)
+
+
+def test_readme():
+    names = run_readme_of("batchgeneratorsv2")
+    assert torch.equal(names["weight"], weight_map(names["ids"]))

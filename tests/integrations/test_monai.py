@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandRotate90d, SpatialPadd
+from readme import run_readme_of
 
 from fastlogconv import weight_map
 from fastlogconv.integrations.monai import WeightMap, WeightMapD, WeightMapd, WeightMapDict
@@ -109,3 +110,8 @@ def test_in_a_pipeline(workers, labels):
         expected = weight_map(batch["label"].as_tensor()[:, 0])
         assert torch.equal(batch["weight"].as_tensor()[:, 0], expected)
         assert torch.equal(decollate_batch(batch)[1]["weight"].as_tensor()[0], expected[1])
+
+
+def test_readme():
+    sample = run_readme_of("monai")["sample"]
+    assert torch.equal(sample["weight"], weight_map(sample["label"]))

@@ -3,6 +3,7 @@ from typing import NamedTuple
 import PIL.Image
 import pytest
 import torch
+from readme import run_readme_of
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -86,3 +87,9 @@ def test_errors(labels):
         WeightMap(lmbda=0)
     with pytest.raises(TypeError, match="sigma"):
         WeightMap(sigma=3)
+
+
+def test_readme():
+    target = run_readme_of("torchvision")["target"]
+    assert target["weight"].shape == (224, 224)
+    assert torch.equal(target["weight"], weight_map(target["mask"]))
