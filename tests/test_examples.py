@@ -1,0 +1,51 @@
+"""The examples, run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture
+def train_cells(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import train_cells
+
+    return train_cells
+
+
+def test_train_cells_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "train_cells.py", "--quick", "--out", tmp_path / "figure.png"],
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("no weights", "deepflash2", "U-Net"):
+        assert done.stdout.count(f"\n{name}  ") == 1
+        assert f"{name}, seed 0" in done.stdout
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_train_cells_makes_cells_that_touch(train_cells):
+    images, labels = train_cells.make_cells(np.random.default_rng(0), 4, 64)
+    assert images.shape == labels.shape == (4, 64, 64)
+    assert all(len(train_cells.touching_pairs(label)) >= 3 for label in labels.numpy())
+    again, _ = train_cells.make_cells(np.random.default_rng(0), 4, 64)
+    assert np.array_equal(images, again)
+
+
+def test_train_cells_scores(train_cells):
+    """Two touching cells and one alone: found as they are, merged, found in part, not found."""
+    labels = np.zeros((1, 12, 24), int)
+    labels[0, 2:8, 2:8], labels[0, 2:8, 8:14], labels[0, 2:8, 17:23] = 5, 2, 7
+    assert train_cells.score(labels, labels) == {"F1": 1, "merged pairs": 0}
+    merged = np.where(labels == 5, 2, labels)
+    assert train_cells.score(merged, labels) == {"F1": pytest.approx(2 / 5), "merged pairs": 1}
+    without = np.where(labels == 5, 0, labels)
+    assert train_cells.score(without, labels) == {"F1": pytest.approx(4 / 5), "merged pairs": 0}
+    assert train_cells.score(np.zeros_like(labels), labels) == {"F1": 0, "merged pairs": 0}
