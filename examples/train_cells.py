@@ -27,9 +27,9 @@ from torch import Tensor, nn
 import fastlogconv
 
 WEIGHTS = {
-    "no weights": torch.ones_like,
-    "deepflash2": lambda cells: fastlogconv.weight_map(cells, border="farthest", bwf=1).float(),
-    "U-Net": lambda cells: fastlogconv.weight_map(cells, border="second_nearest", bwf=10).float(),
+    "no weights": lambda cells: torch.ones(cells.shape),
+    "deepflash2": fastlogconv.WeightTransform(preset="deepflash2"),
+    "U-Net": fastlogconv.WeightTransform(preset="unet_logconv"),
 }
 
 
@@ -110,13 +110,13 @@ def touching(labels: np.ndarray) -> np.ndarray:
 
 
 class UNet(nn.Module):
-    """Three levels, 12 to 48 channels. [B, H, W] -> logits [B, H, W]; H and W are multiples of 4."""
+    """Three levels, 12 to 48 channels. [B, H, W], multiples of 4 -> logits [B, 2, H, W]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.down = nn.ModuleList([_block(1, 12), _block(12, 24), _block(24, 48)])
         self.up = nn.ModuleList([_block(48 + 24, 24), _block(24 + 12, 12)])
-        self.out = nn.Conv2d(12, 1, 1)
+        self.out = nn.Conv2d(12, 2, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         x, skipped = image[:, None], []
@@ -125,7 +125,7 @@ class UNet(nn.Module):
             skipped.append(x)
         for block, skip in zip(self.up, skipped[-2::-1], strict=True):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0), skip], 1))
-        return self.out(x)[:, 0]
+        return self.out(x)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -151,7 +151,7 @@ def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -
         turns = int(torch.randint(4, (), generator=generator))
         image, cell = (batch[chosen].rot90(turns, (1, 2)) for batch in (images, cells))
         weight = WEIGHTS[name](cell)  # of the augmented labels
-        loss = F.binary_cross_entropy_with_logits(model(image), (cell > 0).float(), weight)
+        loss = fastlogconv.weighted_cross_entropy(model(image), (cell > 0).long(), weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -170,7 +170,7 @@ def _with_ridges(labels: Tensor) -> Tensor:
 @torch.no_grad()
 def segment(model: UNet, images: Tensor) -> np.ndarray:
     """The connected components of what the network takes for cells, int [n, H, W]."""
-    return np.stack([ndimage.label(logits > 0)[0] for logits in model(images).numpy()])
+    return np.stack([ndimage.label(classes)[0] for classes in model(images).argmax(1).numpy()])
 
 
 def score(found: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from ..transforms import WeightTransform
 
-_PUBLISHED = dict(border="second_nearest", bwf=10)
-
 
 def weight_transform(settings: dict) -> WeightTransform:
     """The `WeightTransform` of these settings, with the defaults of `weight_map`."""
-    return WeightTransform(**_PUBLISHED | settings)
+    return WeightTransform(**{"preset": "unet_logconv"} | settings)
 
 
 def weights_like(transform: WeightTransform, labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
