@@ -18,13 +18,19 @@ def weight_transform(settings: dict) -> WeightTransform:
     return WeightTransform(**{"preset": "unet_logconv"} | settings)
 
 
-def weights_like(transform: WeightTransform, labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    """The weights of labels [H, W] or [B, H, W], a tensor for a tensor, else a NumPy array."""
+def weights_like(transform: WeightTransform, labels: Tensor | np.ndarray, **beside) -> Tensor | np.ndarray:
+    """The weights of labels [H, W] or [B, H, W], a tensor for a tensor, else a NumPy array.
+
+    `beside`: `classes` and `ignore`, of the same kind.
+    """
     if isinstance(labels, Tensor):
-        return transform(labels)
-    labels = np.asarray(labels)
-    in_order = np.require(labels, labels.dtype.newbyteorder("="), ["C", "W"])  # as torch.from_numpy wants it
-    return transform(torch.from_numpy(in_order)).numpy()
+        return transform(labels, **beside)
+    return transform(_tensor(labels), **{name: _tensor(array) for name, array in beside.items()}).numpy()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    array = np.asarray(array)
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def missing(library: str, extra: str) -> ImportError:

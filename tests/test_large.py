@@ -1,0 +1,246 @@
+"""Tile by tile as in one piece."""
+
+import dask
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from cases import scattered
+
+import fastlogconv
+from fastlogconv import large
+
+SHAPE = (150, 190)
+LOGCONV = dict(ks=31, bws=7, fds=6, bwf=5, fbr=0.2, lmbda=0.8)
+EUCLIDEAN = dict(distance="euclidean", bws=4, fds=5, bwf=20)
+NEAR = 1e-6  # tiles cut instances, so sums are rounded in another order; relative to max(1, w)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return scattered(SHAPE, 80, 12, np.random.default_rng(5))
+
+
+def whole(labels, **settings):
+    return fastlogconv.weight_map(torch.from_numpy(labels), **settings).numpy()
+
+
+def error(weights, expected):
+    return (np.abs(weights - expected) / np.maximum(1, expected)).max()
+
+
+@pytest.mark.parametrize("chunks", [(64, 64), (40, 190), (150, 37), (150, 190)])
+@pytest.mark.parametrize("settings", [LOGCONV, EUCLIDEAN], ids=["logconv", "euclidean"])
+def test_tiles_are_the_whole(settings, chunks, labels):
+    weights = large.weight_map(da.from_array(labels, chunks), **settings)
+    assert isinstance(weights, da.Array)
+    assert weights.shape == labels.shape
+    result = weights.compute()
+    assert result.dtype == weights.dtype == np.float32
+    assert error(result, whole(labels, **settings)) <= NEAR
+
+
+def test_defaults_are_those_of_weight_map(labels):
+    result = large.weight_map(da.from_array(labels, (80, 100))).compute()
+    assert error(result, whole(labels)) <= NEAR
+
+
+@pytest.mark.parametrize("ks", [1, 2, 15, 16, 73])
+def test_every_window(ks, labels):
+    result = large.weight_map(da.from_array(labels, (50, 64)), ks=ks, fds=40, bws=40).compute()
+    assert error(result, whole(labels, ks=ks, fds=40, bws=40)) <= NEAR
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int64", "float32", "float64", ">i4"])
+@pytest.mark.parametrize("settings", [LOGCONV, EUCLIDEAN], ids=["logconv", "euclidean"])
+def test_dtypes(settings, dtype, labels):
+    array = labels.astype(dtype)
+    weights = large.weight_map(da.from_array(array, (90, 100)), **settings)
+    expected = whole(array.astype(array.dtype.newbyteorder("=")), **settings)
+    assert weights.dtype == weights.compute().dtype == expected.dtype
+    assert error(weights.compute(), expected) <= (1e-12 if dtype == "float64" else NEAR)
+
+
+def test_batch(labels):
+    batch = np.stack([labels, labels[::-1], np.zeros_like(labels)])
+    weights = large.weight_map(da.from_array(batch, (2, 64, 64)), **LOGCONV).compute()
+    assert error(weights, whole(batch, **LOGCONV)) <= NEAR
+
+
+def test_classes_and_ignore(labels):
+    classes = np.where(labels > 0, labels % 3 + 1, 0)
+    ignore = np.random.default_rng(0).random(SHAPE) < 0.1
+    settings = dict(EUCLIDEAN, ignore_index=7)
+    weights = large.weight_map(
+        da.from_array(labels, (64, 64)), classes=da.from_array(classes, (50, 50)), ignore=ignore, **settings
+    )
+    expected = whole(labels, classes=torch.from_numpy(classes), ignore=torch.from_numpy(ignore), **settings)
+    assert error(weights.compute(), expected) <= NEAR
+    assert (weights.compute()[ignore] == 0).all()
+
+
+@pytest.mark.parametrize("settings", [dict(bws=10, fds=4, bwf=1000), dict(bws=2, fds=10, bwf=0)], ids=str)
+def test_exact_distances_reach_far(settings, labels):
+    """Instances far apart, with a seam between: what little they do to each other is there."""
+    sparse = np.where(np.isin(labels, (5, 30, 60)), labels, 0)
+    weights = large.weight_map(da.from_array(sparse, (64, 64)), distance="euclidean", **settings).compute()
+    assert error(weights, whole(sparse, distance="euclidean", **settings)) <= NEAR
+
+
+def test_large_ids(labels):
+    ids = np.where(labels > 0, labels + 2**62, 0)
+    result = large.weight_map(da.from_array(ids, (64, 64)), **LOGCONV).compute()
+    assert error(result, whole(ids, **LOGCONV)) <= NEAR
+
+
+class Rows:
+    """An array that counts its reads, and fails at a pixel that it is told."""
+
+    def __init__(self, array, broken=None):
+        self.array, self.broken, self.reads = array, broken, []
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, key):
+        if self.broken is not None and all(
+            s.start <= x < s.stop for s, x in zip(key, self.broken, strict=True)
+        ):
+            raise OSError("disk is gone")
+        self.reads.append(key)
+        return self.array[key]
+
+
+def test_nothing_is_read_before_it_is_needed(labels):
+    source = Rows(labels)
+    weights = large.weight_map(da.from_array(source, (50, 64), meta=labels[:0, :0]), **LOGCONV)
+    assert source.reads == []
+    corner = weights[:40, :50].compute()
+    assert 0 < len(source.reads) <= 4
+    assert error(corner, whole(labels, **LOGCONV)[:40, :50]) <= NEAR
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_threads_of_pytorch_are_left_as_they_were(scheduler, labels, with_threads):
+    with_threads(2)
+    large.weight_map(da.from_array(labels, (50, 64)), **LOGCONV).compute(scheduler=scheduler)
+    assert torch.get_num_threads() == 2
+
+
+def test_from_files(labels, tmp_path):
+    expected = whole(labels.astype(np.int32), **LOGCONV)
+    array = zarr.create_array(tmp_path / "labels.zarr", data=labels.astype(np.int32), chunks=(64, 64))
+    assert error(large.weight_map(array, **LOGCONV).compute(), expected) <= NEAR
+    with h5py.File(tmp_path / "labels.h5", "w") as file:
+        data = file.create_dataset("labels", data=labels.astype(np.int32), chunks=(64, 64))
+        assert error(large.weight_map(data, **LOGCONV).compute(), expected) <= NEAR
+    tifffile.imwrite(tmp_path / "labels.tif", labels.astype(np.int32), tile=(64, 64))
+    with tifffile.imread(tmp_path / "labels.tif", aszarr=True) as tiles:
+        assert (
+            error(large.weight_map(zarr.open_array(tiles, mode="r"), **LOGCONV).compute(), expected) <= NEAR
+        )
+
+
+# ---------------------------------------------------------------------------------------------- to zarr
+
+
+def test_store(labels, tmp_path, capsys):
+    array = large.store(da.from_array(labels, (64, 64)), tmp_path / "weights.zarr", **LOGCONV)
+    assert "100% Completed" in capsys.readouterr().out
+    assert array.chunks == (64, 64)
+    expected = large.weight_map(da.from_array(labels, (64, 64)), **LOGCONV).compute()
+    assert np.array_equal(zarr.open_array(tmp_path / "weights.zarr", mode="r")[:], expected)
+
+
+def test_store_goes_on_where_it_was_interrupted(labels, tmp_path):
+    path = tmp_path / "weights.zarr"
+
+    def tiles(source):
+        return da.from_array(source, (50, 64), meta=labels[:0, :0])
+
+    with pytest.raises(OSError, match="disk is gone"), dask.config.set(scheduler="synchronous"):
+        large.store(tiles(Rows(labels, broken=(149, 189))), path, progress=False, **LOGCONV)
+    stored = zarr.open_array(path, mode="r")
+    there = ~np.isnan(stored[:]).any()
+    already = stored.nchunks_initialized
+    assert 0 < already < 9 and not there
+    computed = []
+    original = large._tile
+    large_tile = lambda *args: (computed.append(1), original(*args))[1]  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(large, "_tile", large_tile)
+        result = large.store(tiles(Rows(labels)), path, progress=False, **LOGCONV)
+    assert len(computed) == 9 - already
+    assert error(result[:], whole(labels, **LOGCONV)) <= NEAR
+    source = Rows(labels)
+    large.store(tiles(source), path, progress=False, **LOGCONV)
+    assert source.reads == []
+
+
+def test_store_refuses_another_array(labels, tmp_path):
+    path = tmp_path / "weights.zarr"
+    large.store(da.from_array(labels, (64, 64)), path, progress=False, **LOGCONV)
+    for array, settings, what in (
+        (da.from_array(labels, (64, 64)), dict(LOGCONV, bws=8), "settings"),
+        (da.from_array(labels, (75, 64)), LOGCONV, "chunks"),
+        (da.from_array(labels[1:], (64, 64)), LOGCONV, "shape"),
+        (da.from_array(labels.astype(float), (64, 64)), LOGCONV, "dtype"),
+    ):
+        with pytest.raises(ValueError, match=f"holds an array of other {what}"):
+            large.store(array, path, progress=False, **settings)
+
+
+def test_chunks_smaller_than_the_surroundings(labels, tmp_path):
+    result = large.store(
+        da.from_array(labels, (10, 20)), tmp_path / "weights.zarr", progress=False, **LOGCONV
+    )
+    assert error(result[:], whole(labels, **LOGCONV)) <= NEAR
+
+
+def test_on_a_cluster(labels, tmp_path):
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+        Client(cluster),
+    ):
+        result = large.store(da.from_array(labels, (64, 64)), tmp_path / "weights.zarr", **LOGCONV)
+        weights = large.weight_map(da.from_array(labels, (64, 64)), **EUCLIDEAN).compute()
+    assert error(result[:], whole(labels, **LOGCONV)) <= NEAR
+    assert error(weights, whole(labels, **EUCLIDEAN)) <= NEAR
+
+
+# ----------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(border="farthest"), "depends on every instance of the image"),
+        (dict(preset="deepflash2"), "depends on every instance of the image"),
+        (dict(ks=None), "depend on the whole image"),
+        (dict(bws=0), "bws must be"),
+    ],
+)
+def test_settings_that_are_refused(settings, message, labels):
+    with pytest.raises(ValueError, match=message):
+        large.weight_map(da.from_array(labels), **settings)
+
+
+def test_exact_distances_need_no_ks(labels):
+    result = large.weight_map(da.from_array(labels, (75, 64)), ks=None, **EUCLIDEAN).compute()
+    assert error(result, whole(labels, **EUCLIDEAN)) <= NEAR
+
+
+def test_arrays_that_are_refused(labels):
+    with pytest.raises(ValueError, match=r"array must have the shape \[H, W\] or \[B, H, W\]"):
+        large.weight_map(da.zeros((2, 3, 4, 5)))
+    with pytest.raises(TypeError, match="array must be a Dask array or have shape"):
+        large.weight_map([[0, 1]])
+    with pytest.raises(TypeError, match="complex64"):
+        large.weight_map(da.zeros((9, 9), dtype=np.complex64))
+    with pytest.raises(ValueError, match="ignore must have the shape"):
+        large.weight_map(da.from_array(labels), ignore=np.zeros((3, 4), bool))
+    with pytest.raises(ValueError, match="whole numbers"):
+        large.weight_map(da.from_array(labels + 0.5)).compute()
