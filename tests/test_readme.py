@@ -7,7 +7,8 @@ from readme import blocks, library_of
 INTEGRATIONS = Path(__file__).parent / "integrations"
 
 
-def test_code_runs():
+def test_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     own = [block for block in blocks() if library_of(block) is None]
     assert len(own) >= 3
     exec(compile("\n".join(own), "README.md", "exec"), {"__name__": "readme"})
