@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp')
 GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 
-.PHONY: test test-integrations demo bench lint clean FORCE
+.PHONY: test test-integrations fuzz demo bench lint clean FORCE
 
 test: lint $(VENV)/built
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -20,6 +20,35 @@ test: lint $(VENV)/built
 # torchvision and fastai, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
 	$(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
+
+# The C interface with random input under AddressSanitizer and UBSan; the compiler takes minutes.
+FUZZ_SECONDS ?= 60
+FUZZ_SETS ?= baseline $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
+FUZZ := build/fuzz$(subst $() ,,$(FUZZ_SETS:%=-%))
+FUZZ_FLAGS := -std=c++20 -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -ffp-contract=off \
+  -fno-math-errno -fno-trapping-math -pthread -Wall -Wextra -Icsrc \
+  $(if $(filter avx2,$(FUZZ_SETS)),-DFLC_HAVE_AVX2) $(if $(filter avx512,$(FUZZ_SETS)),-DFLC_HAVE_AVX512)
+avx2_FLAGS := -mavx2 -mfma
+avx512_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
+
+fuzz: $(FUZZ)/fuzz
+	$(FUZZ)/fuzz $(FUZZ_SECONDS)
+
+$(FUZZ)/fuzz: $(patsubst csrc/cpu/%.cpp,$(FUZZ)/%.o,$(wildcard csrc/cpu/*.cpp)) \
+  $(FUZZ_SETS:%=$(FUZZ)/kernels-%.o) $(FUZZ)/main.o
+	$(CXX) $(FUZZ_FLAGS) $^ -o $@
+
+$(FUZZ)/main.o: tests/fuzz.cpp $(CSRC)
+	@mkdir -p $(@D)
+	$(CXX) $(FUZZ_FLAGS) -c $< -o $@
+
+$(FUZZ)/kernels-%.o: csrc/cpu/simd/kernels.cpp $(CSRC)
+	@mkdir -p $(@D)
+	$(CXX) $(FUZZ_FLAGS) $($*_FLAGS) -DFLC_ISA=$* -c $< -o $@
+
+$(FUZZ)/%.o: csrc/cpu/%.cpp $(CSRC)
+	@mkdir -p $(@D)
+	$(CXX) $(FUZZ_FLAGS) -c $< -o $@
 
 demo: $(VENV)/built
 	$(BIN)/python -m fastlogconv demo --out demo
@@ -32,7 +61,7 @@ bench: $(VENV)/bench $(VENV)/built
 lint: $(VENV)/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CSRC) $(GPU_ON_CPU)
+	$(BIN)/clang-format --dry-run -Werror $(CSRC) $(GPU_ON_CPU) tests/fuzz.cpp
 
 # The package itself is installed here too, editable; `built` then only follows the C++ sources.
 $(VENV)/packages: pyproject.toml setup.py $(VENV)/torch

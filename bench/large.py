@@ -2,8 +2,8 @@
 
     python -m bench.large --side 20000 --folder /somewhere
 
-Writes labels and weights as zarr arrays below the folder (1.6 GB each at a side of 20,000, less compressed), in
-a process each, and compares windows around tile corners with the same windows computed in one piece.
+Writes labels and weights as zarr arrays below the folder (1.6 GB each at a side of 20,000, less compressed),
+in a process each, and compares windows around tile corners with the same windows computed in one piece.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ extern "C" int32_t flc_cpu_class_labels(const flc_tensor* instances, const flc_t
   const flc_tensor& shape = instances ? *instances : *classes;
   const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
-  if (!sizes_supported(shape)) return FLC_UNSUPPORTED;
+  if (!is_supported(shape)) return FLC_UNSUPPORTED;
   prefer_huge_pages(out, images * pixels * int64_t(sizeof(int32_t)));
   return caught([&]() -> int32_t {
     const int64_t useful = useful_threads(threads, pixels);

@@ -6,6 +6,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "cpu/tables.h"
+#include "cpu/work.h"
 
 extern "C" int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
                                               const flc_weight_params* params, void* out, int32_t out_dtype,
@@ -14,7 +15,7 @@ extern "C" int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const 
   constexpr int64_t rows_per_job = 16;
   const int64_t height = distance->size[1], width = distance->size[2];
   if (height * width == 0) return FLC_OK;
-  if (width > std::numeric_limits<int32_t>::max() / 2) return FLC_UNSUPPORTED;
+  if (!dtype_supported(*distance) || width > std::numeric_limits<int32_t>::max() / 2) return FLC_UNSUPPORTED;
   try {
     const CallSettings settings(*params, height, width, out_dtype);
     const Precision precision = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT : FLOAT_THROUGHOUT;

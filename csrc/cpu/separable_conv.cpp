@@ -6,6 +6,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "cpu/tables.h"
+#include "cpu/work.h"
 
 extern "C" int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
                                             int32_t padding, void* out, int32_t out_dtype, int32_t threads) {
@@ -17,7 +18,8 @@ extern "C" int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double deca
   const int64_t longest = height > width ? height : width;
   // Where pixels beyond the edge are zero, nothing is further away than the image is long.
   if (padding == FLC_CONSTANT && radius >= longest) radius = longest - 1;
-  if (longest + radius > std::numeric_limits<int32_t>::max() / 4) return FLC_UNSUPPORTED;
+  if (!dtype_supported(*input) || longest + radius > std::numeric_limits<int32_t>::max() / 4)
+    return FLC_UNSUPPORTED;
   try {
     const double length = decay_length > 1e-12 ? decay_length : 1e-12;
     const bool single = out_dtype == FLC_FLOAT32 && radius <= largest_single_radius;

@@ -165,7 +165,7 @@ int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classe
   const flc_tensor& shape = labels.shape();
   const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
-  if (!sizes_supported(shape) || (foreground && params->distance != FLC_EUCLIDEAN)) return FLC_UNSUPPORTED;
+  if (!is_supported(shape) || (foreground && params->distance != FLC_EUCLIDEAN)) return FLC_UNSUPPORTED;
   const int64_t useful = useful_threads(threads, images * pixels);
   prefer_huge_pages(out, images * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4));
   const auto weigh = [&](int64_t image, int64_t image_threads, double* bad) {
@@ -195,10 +195,15 @@ int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_tensor* ign
   using namespace flc;
   const int64_t pixels = masks->size[1] * masks->size[2];
   if (pixels == 0) return FLC_OK;
-  if (!sizes_supported(*masks)) return FLC_UNSUPPORTED;
+  if (!is_supported(*masks)) return FLC_UNSUPPORTED;
+  flc_tensor shared;  // the one image for all regions
+  if (ignore) {
+    shared = *ignore;
+    shared.stride[0] = 0;
+  }
   return caught([&] {
-    return weigh_regions(*masks, ignore, *params, useful_threads(threads, masks->size[0] * pixels),
-                         Output{out, out_dtype}, bad_value);
+    return weigh_regions(*masks, ignore ? &shared : nullptr, *params,
+                         useful_threads(threads, masks->size[0] * pixels), Output{out, out_dtype}, bad_value);
   });
 }
 

@@ -17,9 +17,13 @@ constexpr int32_t FEWEST_ROWS_PER_PASS = 64;
 // A thread costs some 20 microseconds to start: as much as this many pixels take.
 constexpr int64_t PIXELS_WORTH_A_THREAD = 16384;
 
-inline bool sizes_supported(const flc_tensor& tensor) {
+inline bool dtype_supported(const flc_tensor& tensor) {
+  return tensor.dtype >= FLC_BOOL && tensor.dtype <= FLC_FLOAT64;
+}
+
+inline bool is_supported(const flc_tensor& tensor) {
   constexpr int64_t limit = std::numeric_limits<int32_t>::max() / 2;
-  return tensor.size[1] <= limit && tensor.size[2] <= limit;
+  return dtype_supported(tensor) && tensor.size[1] <= limit && tensor.size[2] <= limit;
 }
 
 inline int64_t divide_up(int64_t value, int64_t by) {
