@@ -7,8 +7,8 @@ import functools
 import math
 
 import numpy as np
-import torch
 
+from .backends import native
 from .integrations import weight_transform, weights_like
 from .transforms import WeightTransform
 
@@ -95,7 +95,8 @@ def store(array, path, *, classes=None, ignore=None, progress: bool = True, **se
 
     weights = weight_map(array, classes=classes, ignore=ignore, **settings)
     weights = weights.rechunk(weights.chunksize)
-    description = repr(weight_transform(settings))
+    beside = ["classes"] * (classes is not None) + ["ignore"] * (ignore is not None)
+    description = ", ".join([repr(weight_transform(settings)), *beside])
     target = _open(zarr, path, weights, description)
     missing = [index for index in np.ndindex(weights.numblocks) if not _is_stored(zarr, target, index)]
     if missing:
@@ -152,19 +153,8 @@ def _reach(transform: WeightTransform, dtype: np.dtype) -> int:
 
 
 def _tile(transform: WeightTransform, names: tuple[str, ...], labels: np.ndarray, *beside) -> np.ndarray:
-    with _one_thread():
+    with native.one_thread():  # Dask runs a task on each core
         return weights_like(transform, labels, **dict(zip(names, beside, strict=True)))
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """Dask runs one task for each core; each is to take one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------------------------------------------- zarr

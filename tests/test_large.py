@@ -1,5 +1,8 @@
 """Tile by tile as in one piece."""
 
+import importlib
+import sys
+
 import dask
 import dask.array as da
 import h5py
@@ -12,6 +15,7 @@ from cases import scattered
 
 import fastlogconv
 from fastlogconv import large
+from fastlogconv.backends import native
 
 SHAPE = (150, 190)
 LOGCONV = dict(ks=31, bws=7, fds=6, bwf=5, fbr=0.2, lmbda=0.8)
@@ -121,11 +125,14 @@ def test_nothing_is_read_before_it_is_needed(labels):
     assert error(corner, whole(labels, **LOGCONV)[:40, :50]) <= NEAR
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
-def test_threads_of_pytorch_are_left_as_they_were(scheduler, labels, with_threads):
+def test_each_tile_takes_one_thread(labels, with_threads, monkeypatch):
+    taken = []
+    original = native._threads
+    monkeypatch.setattr(native, "_threads", lambda: (taken.append(original()), original())[1])
     with_threads(2)
-    large.weight_map(da.from_array(labels, (50, 64)), **LOGCONV).compute(scheduler=scheduler)
-    assert torch.get_num_threads() == 2
+    large.weight_map(da.from_array(labels, (50, 64)), **LOGCONV).compute(scheduler="threads")
+    whole(labels)
+    assert taken[-10:] == [1] * 9 + [2]
 
 
 def test_from_files(labels, tmp_path):
@@ -153,29 +160,46 @@ def test_store(labels, tmp_path, capsys):
     assert np.array_equal(zarr.open_array(tmp_path / "weights.zarr", mode="r")[:], expected)
 
 
-def test_store_goes_on_where_it_was_interrupted(labels, tmp_path):
+@pytest.fixture
+def computed(monkeypatch):
+    """The shapes of the tiles that were computed, one at a time."""
+    shapes, tile = [], large._tile
+
+    def counted(transform, names, labels, *beside):
+        shapes.append(labels.shape)
+        return tile(transform, names, labels, *beside)
+
+    monkeypatch.setattr(large, "_tile", counted)
+    with dask.config.set(scheduler="synchronous"):
+        yield shapes
+
+
+def test_store_goes_on_where_it_was_interrupted(labels, tmp_path, computed):
+    def tiles(broken=None):
+        return da.from_array(Rows(labels, broken), (50, 64), meta=labels[:0, :0])
+
     path = tmp_path / "weights.zarr"
+    with pytest.raises(OSError, match="disk is gone"):
+        large.store(tiles(broken=(149, 189)), path, progress=False, **LOGCONV)
+    stored = zarr.open_array(path, mode="r").nchunks_initialized
+    assert stored < 9
+    computed.clear()
+    large.store(tiles(), path, progress=False, **LOGCONV)
+    assert len(computed) == 9 - stored
 
-    def tiles(source):
-        return da.from_array(source, (50, 64), meta=labels[:0, :0])
 
-    with pytest.raises(OSError, match="disk is gone"), dask.config.set(scheduler="synchronous"):
-        large.store(tiles(Rows(labels, broken=(149, 189))), path, progress=False, **LOGCONV)
-    stored = zarr.open_array(path, mode="r")
-    there = ~np.isnan(stored[:]).any()
-    already = stored.nchunks_initialized
-    assert 0 < already < 9 and not there
-    computed = []
-    original = large._tile
-    large_tile = lambda *args: (computed.append(1), original(*args))[1]  # noqa: E731
-    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr(large, "_tile", large_tile)
-        result = large.store(tiles(Rows(labels)), path, progress=False, **LOGCONV)
-    assert len(computed) == 9 - already
-    assert error(result[:], whole(labels, **LOGCONV)) <= NEAR
-    source = Rows(labels)
-    large.store(tiles(source), path, progress=False, **LOGCONV)
-    assert source.reads == []
+def test_store_computes_what_is_missing(labels, tmp_path, computed):
+    path = tmp_path / "weights.zarr"
+    large.store(da.from_array(labels, (50, 64)), path, progress=False, **LOGCONV)
+    expected = zarr.open_array(path, mode="r")[:]
+    missing = [path / "c" / "0" / "1", path / "c" / "2" / "2", path / "c" / "1" / "0"]
+    for chunk in missing:
+        chunk.unlink()
+    for count in (3, 0):
+        computed.clear()
+        result = large.store(da.from_array(labels, (50, 64)), path, progress=False, **LOGCONV)
+        assert len(computed) == count
+        assert np.array_equal(result[:], expected)
 
 
 def test_store_refuses_another_array(labels, tmp_path):
@@ -189,6 +213,8 @@ def test_store_refuses_another_array(labels, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"holds an array of other {what}"):
             large.store(array, path, progress=False, **settings)
+    with pytest.raises(ValueError, match="holds an array of other settings"):
+        large.store(da.from_array(labels, (64, 64)), path, ignore=labels == 1, progress=False, **LOGCONV)
 
 
 def test_chunks_smaller_than_the_surroundings(labels, tmp_path):
@@ -244,3 +270,10 @@ def test_arrays_that_are_refused(labels):
         large.weight_map(da.from_array(labels), ignore=np.zeros((3, 4), bool))
     with pytest.raises(ValueError, match="whole numbers"):
         large.weight_map(da.from_array(labels + 0.5)).compute()
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask", None)
+    monkeypatch.delitem(sys.modules, "fastlogconv.large")
+    with pytest.raises(ImportError, match=r'needs Dask: pip install "fastlogconv\[large\]"'):
+        importlib.import_module("fastlogconv.large")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +124,23 @@ def describe() -> dict[str, str]:
     return {"library": CPU_LIBRARY.name, "instruction set": library.flc_cpu_instruction_set().decode()}
 
 
+_one_thread = contextvars.ContextVar("fastlogconv_one_thread", default=False)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it, in this thread, the native code takes one thread, whatever PyTorch does."""
+    token = _one_thread.set(True)
+    try:
+        yield
+    finally:
+        _one_thread.reset(token)
+
+
+def _threads() -> int:
+    return 1 if _one_thread.get() else torch.get_num_threads()
+
+
 def use_instruction_set(name: str) -> None:
     """Chooses "avx512", "avx2" or "baseline" for the whole process, for tests and benchmarks.
 
@@ -184,7 +204,7 @@ def _weights(
     out = _output(tensors[0], shape)
     bad_value = ctypes.c_double()
     status = getattr(_load(), function)(
-        *map(_tensor, tensors), params, out.data_ptr(), _DTYPES[out.dtype], torch.get_num_threads(), bad_value
+        *map(_tensor, tensors), params, out.data_ptr(), _DTYPES[out.dtype], _threads(), bad_value
     )
     _check(status, function, tensors[0], data_error, bad_value)
     return _as_result(out, tensors[0])
@@ -293,7 +313,7 @@ def euclidean_weights(
         _params(border, bws, fds, bwf, fbr, distance="euclidean"),
         out.ctypes.data,
         _ARRAY_DTYPES[out.dtype],
-        torch.get_num_threads(),
+        _threads(),
         bad_value,
     )
     _check(status, "flc_cpu_weight_map", like, label_error, bad_value)
@@ -306,7 +326,7 @@ def class_labels(instances: np.ndarray | None, classes: np.ndarray | None) -> np
     out = np.empty(like.shape, dtype=np.int32)
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_class_labels(
-        _array(instances), _array(classes), out.ctypes.data, torch.get_num_threads(), bad_value
+        _array(instances), _array(classes), out.ctypes.data, _threads(), bad_value
     )
     _check(status, "flc_cpu_class_labels", like, label_error, bad_value)
     return out
@@ -322,7 +342,7 @@ def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str)
         _PADDINGS[padding_mode],
         out.data_ptr(),
         _DTYPES[out.dtype],
-        torch.get_num_threads(),
+        _threads(),
     )
     _check(status, "flc_cpu_separable_conv2d", input)
     return _as_result(out, input)

@@ -26,7 +26,8 @@ class WeightMap(v2.Transform):
 
     Shape:
         any sample, nested or not, with masks [..., H, W] -> the sample with weights [..., H, W]; float32 for
-        integer and bool masks, else the masks' dtype.
+        integer and bool masks, else the masks' dtype. Each [H, W] is a label image of its own: for one mask
+        per object there is `fastlogconv.region_weight_map`.
 
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
@@ -63,4 +64,5 @@ class WeightMap(v2.Transform):
 
     def _weights_of(self, mask: tv_tensors.Mask) -> Tensor:
         labels = mask.as_subclass(Tensor)
-        return self.weights(labels.reshape(-1, *labels.shape[-2:])).reshape(labels.shape)
+        batch = labels.flatten(0, -3) if labels.ndim > 3 else labels
+        return self.weights(batch).reshape(labels.shape)

@@ -30,6 +30,12 @@ def test_mask(dtype, labels):
         assert torch.equal(result, expected.reshape(shape.shape))
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 7), (0, 0), (2, 3, 0, 4)])
+def test_empty_masks(shape):
+    result = WeightMap()(tv_tensors.Mask(torch.zeros(shape, dtype=torch.uint8)))
+    assert result.shape == shape and result.dtype == torch.float32
+
+
 def test_everything_else_passes_through(labels, weights, image):
     boxes = tv_tensors.BoundingBoxes([[0, 0, 3, 3]], format="XYXY", canvas_size=labels.shape)
     others = (image, PIL.Image.new("RGB", (4, 5)), boxes, torch.rand(3, 4, 5), "name", 3, None)
