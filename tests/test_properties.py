@@ -15,7 +15,7 @@ from fastlogconv.functional import DISTANCES
 TOLERANCE = {dtype: 2 * error for dtype, error in WEIGHT.items()}
 
 examples = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 sigmas = st.floats(0.5, 40)
 
