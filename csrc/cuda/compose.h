@@ -1,0 +1,28 @@
+// Stage 3, compose: from what the instances add up to at a pixel to its weight.
+#pragma once
+
+#include "cuda/accumulate.h"
+#include "cuda/settings.h"
+
+namespace flc::cuda {
+
+// The weight of a background pixel.
+template <class T, bool FARTHEST>
+__device__ inline T compose(const Accumulated<T, FARTHEST>& sums, bool with_border, const Settings<T>& settings) {
+  const T ratio = settings.foreground_background_ratio;
+  const T weight = ratio + (1 - ratio) * sums.fd;
+  if (!with_border) return weight;
+  const T both = sums.near + sums.other;
+  return weight + settings.border_weight_factor * exp2_of(-both * both * settings.border_scale);
+}
+
+// out[index] = weight, in the result's precision.
+template <class T>
+__device__ inline void store_weight(void* out, bool out_is_double, int64_t index, T weight) {
+  if (sizeof(T) == 8 && out_is_double)
+    static_cast<double*>(out)[index] = weight;
+  else
+    static_cast<float*>(out)[index] = float(weight);
+}
+
+}  // namespace flc::cuda

@@ -1,0 +1,128 @@
+// Stage 1, distance, for any parameters: every sum is known by its log2, and computed by one warp for its own strip.
+#pragma once
+
+#include "cuda/settings.h"
+#include "cuda/tile.h"
+
+namespace flc::cuda {
+
+// log2 of the sum of a^(x - c) over the pixels at columns c <= x of a row, for one x after another, or mirrored. It is
+// kept as the distance to the nearest pixel and the sum relative to that one's weight: at least 1.
+template <class T>
+class RunningSum {
+ public:
+  __device__ RunningSum(const Settings<T>& settings) : bits_per_step_(settings.bits_per_step), radius_(settings.radius) {}
+
+  // One column further; `pixel`: there is one, `leaving`: so there was radius + 1 columns before.
+  __device__ void step(bool pixel, bool leaving) {
+    advance(leaving);
+    add(pixel);
+  }
+
+  __device__ void advance(bool leaving) {
+    if (nearest_ <= radius_) ++nearest_;
+    if (leaving && nearest_ <= radius_) sum_ -= exp2_of(T(nearest_ - radius_ - 1) * bits_per_step_);
+  }
+
+  __device__ void add(bool pixel) {
+    if (!pixel) return;
+    sum_ = nearest_ <= radius_ ? 1 + sum_ * exp2_of(-T(nearest_) * bits_per_step_) : T(1);
+    nearest_ = 0;
+  }
+
+  __device__ T log2() const {
+    return nearest_ <= radius_ ? log2_of(sum_) - T(nearest_) * bits_per_step_ : -INFINITE<T>;
+  }
+
+ private:
+  T bits_per_step_, sum_ = 0;
+  int radius_, nearest_ = 1 << 30;
+};
+
+// A row's bits, one column after another in a direction.
+class BitStream {
+ public:
+  __device__ BitStream(const RowBits& row, int column, int direction)
+      : row_(row), column_(column), direction_(direction) {}
+
+  __device__ bool next() {
+    if (left_ == 0) {
+      const int first = direction_ > 0 ? column_ : column_ - 31;
+      bits_ = direction_ > 0 ? row_.from(first) : __brev(row_.from(first));
+      left_ = 32;
+      column_ += 32 * direction_;
+    }
+    const bool bit = bits_ & 1;
+    bits_ >>= 1;
+    --left_;
+    return bit;
+  }
+
+ private:
+  const RowBits& row_;
+  int column_, direction_, left_ = 0;
+  uint32_t bits_ = 0;
+};
+
+// log2 of the sums along a row of an instance, at all columns of the tile.
+template <class T>
+__device__ inline void log_row_sums(const Settings<T>& settings, const RowBits& row, const Box& box, T* sums) {
+  const int radius = settings.radius;
+  {
+    RunningSum<T> sum(settings);
+    const int first = smaller(box.left, 0);
+    BitStream entering(row, first, 1), leaving(row, first - radius - 1, 1);
+    for (int x = first; x < TILE_W; ++x) {
+      sum.step(entering.next(), leaving.next());
+      if (x >= 0) sums[x] = sum.log2();
+    }
+  }
+  RunningSum<T> sum(settings);
+  const int first = larger(box.right, TILE_W - 1);
+  BitStream entering(row, first, -1), leaving(row, first + radius + 1, -1);
+  for (int x = first; x >= 0; --x) {
+    sum.advance(leaving.next());
+    if (x < TILE_W) sums[x] = log2_sum(sums[x], sum.log2());
+    sum.add(entering.next());
+  }
+}
+
+// The distances of an instance at the pixels of a strip that begins in row `strip_y` of the tile, in the column of
+// this lane. `slot` has room for ROWS + STRIP_H rows, and is this warp's own.
+template <class T, int ROWS, int PITCH>
+__device__ inline void log_distances(const Settings<T>& settings, const Cells& cells, const Tile& tile,
+                                     const Instance& instance, int strip_y, int lane, T (*slot)[PITCH],
+                                     T (&d)[STRIP_H]) {
+  const int radius = settings.radius;
+  const int top = larger(instance.box.top, strip_y - radius);
+  const int bottom = smaller(instance.box.bottom, strip_y + STRIP_H - 1 + radius);
+  T(*const totals)[PITCH] = slot + ROWS;
+  for (int i = 0; i < STRIP_H; ++i) totals[i][lane] = -INFINITE<T>;
+  for (int first = top; first <= bottom; first += ROWS) {
+    const int rows = smaller(ROWS, bottom - first + 1);
+    __syncwarp();
+    if (lane < rows) {
+      const RowBits row(cells, tile, instance, first + lane);
+      log_row_sums(settings, row, instance.box, slot[lane]);
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int i = 0; i < STRIP_H; ++i) {
+      const auto term = [&](int row) {
+        const int steps = beyond(first + row, strip_y + i, strip_y + i);
+        return steps <= radius ? slot[row][lane] - T(steps) * settings.bits_per_step : -INFINITE<T>;
+      };
+      T largest = totals[i][lane];
+      for (int row = 0; row < rows; ++row) largest = larger(largest, term(row));
+      if (largest == -INFINITE<T>) continue;
+      T sum = exp2_of(totals[i][lane] - largest);
+      for (int row = 0; row < rows; ++row) sum += exp2_of(term(row) - largest);
+      totals[i][lane] = largest + log2_of(sum);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < STRIP_H; ++i) d[i] = -settings.bit_scale * totals[i][lane];
+  __syncwarp();
+}
+
+}  // namespace flc::cuda

@@ -1,0 +1,308 @@
+// Stage 1, distance, where a float can hold the scaled sums of an instance (see Scaling).
+//
+// With a = exp(-1 / lmbda), S(p) is the sum of a^|q - p| over the pixels q of an instance in the window around p.
+// Row sums come first: lane by lane the rows of the instance, all columns of the tile one after another. They are
+// kept in a table, from which a warp forms the sums over columns for its strip of the tile, lane by lane a column.
+// Beside its bounding box a row's sums are those of the box's edge, but for what the window hides.
+#pragma once
+
+#include "cuda/settings.h"
+#include "cuda/tile.h"
+
+namespace flc::cuda {
+
+constexpr int TABLE_PITCH = TILE_W + 1;  // so that lanes side by side, in a row or a column, use different banks
+constexpr int MOST_WORDS = 5;            // 32 bits each, of a row of an instance whose sums are scaled
+
+__device__ inline bool scalable(const Scaling& scaling, const Box& box, int radius, float bits_per_step, int table_rows) {
+  const int along_row = smaller(box.width() - 1, radius);
+  const int along_column = smaller(box.height() - 1 + STRIP_H, radius + STRIP_H);
+  const float row_bits = smaller(float(along_row) * bits_per_step, scaling.bits_that_matter);
+  const float bits = smaller(float(along_row + along_column) * bits_per_step, scaling.bits_that_matter);
+  return box.width() <= MOST_WORDS * 32 && box.height() <= table_rows && row_bits <= scaling.most_bits_along &&
+         bits <= scaling.most_bits;
+}
+
+// --------------------------------------------------------------------------------------------- row sums
+
+// sums[byte]: of a^i 2^exponent over the bits i of the byte. By all threads of a block.
+__device__ inline void fill_byte_sums(const Scaling& scaling, float (&sums)[256]) {
+  for (int byte = threadIdx.x; byte < 256; byte += blockDim.x) {
+    float sum = 0;
+    for (int bit = 7; bit >= 0; --bit) sum = sum * scaling.decay + (byte >> bit & 1 ? scaling.unit : 0.f);
+    sums[byte] = sum;
+  }
+}
+
+// One row of an instance: the sums along it, at the columns of the tile.
+class ScaledRow {
+ public:
+  // `words` has room for MOST_WORDS words, WARP apart.
+  __device__ ScaledRow(const Scaling& scaling, const float* byte_sums, float decay_8, float bits_per_step, int radius,
+                       const Box& box, uint32_t* words)
+      : scaling_(scaling),
+        byte_sums_(byte_sums),
+        decay_8_(decay_8),
+        bits_per_step_(bits_per_step),
+        radius_(radius),
+        left_(box.left),
+        right_(box.right),
+        words_(words) {}
+
+  __device__ void read(const RowBits& bits) {
+    for (int word = 0; word * 32 < right_ - left_ + 1; ++word) words_[word * WARP] = bits.from(left_ + word * 32);
+  }
+
+  // Columns that the row does not reach are left as they are.
+  __device__ void sum(float* sums) const {
+    beside<+1>(sums);
+    beside<-1>(sums);
+    if (right_ - left_ <= radius_)
+      inside<false>(sums);
+    else
+      inside<true>(sums);
+  }
+
+ private:
+  // 32 columns from `column` on, to the right (+1) or to the left (-1); bit 0 is the first.
+  template <int DIRECTION>
+  __device__ uint32_t bits(int column) const {
+    if (DIRECTION < 0) return __brev(bits<+1>(column - 31));
+    const int offset = column - left_, word = offset >> 5;
+    return __funnelshift_r(word_at(word), word_at(word + 1), offset & 31);
+  }
+
+  __device__ uint32_t word_at(int word) const {
+    return word >= 0 && word * 32 <= right_ - left_ ? words_[word * WARP] : 0;
+  }
+
+  // The sum of a^i over the first `count` columns from `column` on.
+  template <int DIRECTION>
+  __device__ float sum_of(int column, int count) const {
+    float sum = 0;
+    for (int first = (count - 1) & ~31; first >= 0; first -= 32) {
+      uint32_t word = bits<DIRECTION>(column + DIRECTION * first);
+      if (count - first < 32) word &= (1u << (count - first)) - 1;
+#pragma unroll
+      for (int shift = 24; shift >= 0; shift -= 8) sum = sum * decay_8_ + byte_sums_[word >> shift & 255];
+    }
+    return sum;
+  }
+
+  // To the left (+1) or to the right (-1) of the box, from far to near: the window shows a pixel more each time.
+  template <int DIRECTION>
+  __device__ void beside(float* sums) const {
+    const int edge = DIRECTION > 0 ? left_ : right_, width = right_ - left_ + 1;
+    int away = smaller(radius_, DIRECTION > 0 ? left_ : TILE_W - 1 - right_);
+    const int nearest = larger(1, DIRECTION > 0 ? left_ - (TILE_W - 1) : -right_);
+    if (away < nearest) return;
+    int shown = smaller(width, radius_ - away + 1);
+    float sum = sum_of<DIRECTION>(edge, shown);
+    float weight = exp2_of(float(scaling_.exponent) - float(shown) * bits_per_step_);
+    for (; away >= nearest && shown < width; --away, ++shown) {
+      sums[edge - DIRECTION * away] = sum;
+      if (bits<DIRECTION>(edge + DIRECTION * shown) & 1) sum += weight;
+      weight *= scaling_.decay;
+    }
+    for (; away >= nearest; --away) sums[edge - DIRECTION * away] = sum;
+  }
+
+  // How far to the left (-1) or right of `column`, itself included, the next pixel is.
+  template <int DIRECTION>
+  __device__ int nearest_from(int column) const {
+    for (int steps = 0; steps <= radius_; steps += 32) {
+      const uint32_t word = bits<DIRECTION>(column + DIRECTION * steps);
+      if (word) return steps + __ffs(word) - 1;
+    }
+    return radius_ + 1;
+  }
+
+  // In the columns of the box: pixels at the column and left of it by one recursion, those right of it by another.
+  // WIDE: pixels leave the window. They are taken out by subtraction, which costs no precision: what stays is
+  // nearer, thus more. Where none stays, the sum is exactly 0.
+  template <bool WIDE>
+  __device__ void inside(float* sums) const {
+    const int first = larger(left_, 0), last = smaller(right_, TILE_W - 1);
+    if (first > last) return;
+    const uint32_t own = bits<+1>(first);
+    const auto has = [](uint32_t bits, int at) { return (bits >> at & 1) != 0; };
+    {
+      const uint32_t leaving = WIDE ? bits<+1>(first - radius_ - 1) : 0;
+      float sum = sum_of<-1>(first - 1, first - left_);
+      int nearest = WIDE ? nearest_from<-1>(first - 1) : 0;
+      for (int i = 0; i <= last - first; ++i) {
+        sum = sum * scaling_.decay + (has(own, i) ? scaling_.unit : 0.f);
+        if (WIDE) {
+          if (has(leaving, i)) sum -= scaling_.leaving;
+          nearest = has(own, i) ? 0 : nearest + 1;
+          if (nearest > radius_) sum = 0;
+        }
+        sums[first + i] = sum;
+      }
+    }
+    const uint32_t leaving = WIDE ? bits<+1>(first + radius_ + 1) : 0;
+    float sum = sum_of<+1>(last + 1, right_ - last);
+    int nearest = WIDE ? nearest_from<+1>(last + 1) : 0;
+    for (int i = last - first; i >= 0; --i) {
+      sum *= scaling_.decay;
+      if (WIDE) {
+        if (has(leaving, i)) sum -= scaling_.leaving;
+        if (++nearest > radius_) sum = 0;
+      }
+      sums[first + i] += sum;
+      if (has(own, i)) {
+        sum += scaling_.unit;
+        nearest = 0;
+      }
+    }
+  }
+
+  const Scaling& scaling_;
+  const float* byte_sums_;
+  float decay_8_, bits_per_step_;
+  int radius_, left_, right_;
+  uint32_t* words_;
+};
+
+// ------------------------------------------------------------------------------------------ column sums
+
+// The distances of an instance at the pixels of a strip, one column in each lane, from its table of row sums.
+class ScaledColumn {
+ public:
+  // `sums`: the instance's first row, at column 0.
+  __device__ ScaledColumn(const Settings<float>& settings, const Box& box, const float* sums, int x)
+      : settings_(settings), scaling_(settings.scaling), height_(box.height()) {
+    const int away = beyond(x, box.left, box.right);
+    in_reach_ = away <= settings.radius;
+    // Columns out of reach have no sums. What is read for them does not matter, but must be numbers.
+    sums_ = sums + smaller(larger(x, box.left - settings.radius), box.right + settings.radius);
+    base_ = in_reach_ ? float(away) * settings.step_scale + 2 * float(scaling_.exponent) * settings.bit_scale
+                      : INFINITE<float>;
+  }
+
+  // Of a strip that begins `y` rows below the first row of the box; y may be negative.
+  __device__ void distances(int y, float (&d)[STRIP_H]) {
+    if (y + STRIP_H <= 0)
+      outside<+1>(-y - STRIP_H + 1, d);
+    else if (y >= height_)
+      outside<-1>(y - height_ + 1, d);
+    else
+      across(y, d);
+  }
+
+ private:
+  // Adds rows up to `end` of those that follow in DIRECTION, with falling weights; false where it stops before, for
+  // they add no more.
+  template <int DIRECTION>
+  __device__ bool add_rows(int& row, int end, float& sum, float& weight, const float*& at) const {
+    for (; row + 4 <= end; row += 4) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) add_row<DIRECTION>(sum, weight, at);
+      if (__all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_)) return false;
+    }
+    for (; row < end; ++row) add_row<DIRECTION>(sum, weight, at);
+    return true;
+  }
+
+  template <int DIRECTION>
+  __device__ void add_row(float& sum, float& weight, const float*& at) const {
+    sum += weight * *at;
+    weight *= scaling_.decay;
+    at += DIRECTION * TABLE_PITCH;
+  }
+
+  __device__ float distance(float sum) const { return base_ - settings_.bit_scale * log2_of(sum); }
+
+  // The strip lies `gap` rows above (+1) or below (-1) the box. Sums are scaled by the way to it.
+  template <int DIRECTION>
+  __device__ void outside(int gap, float (&d)[STRIP_H]) {
+    const auto index = [](int i) { return DIRECTION > 0 ? STRIP_H - 1 - i : i; };  // i rows from the nearest one
+    const float* at = sums_ + (DIRECTION > 0 ? 0 : height_ - 1) * TABLE_PITCH;
+    const float step = settings_.step_scale;
+    const int shown_by_all = settings_.radius - gap - STRIP_H + 2;
+    float sum = 0, weight = scaling_.unit;
+    int row = 0;
+    base_ += float(gap) * step;
+    if (!add_rows<DIRECTION>(row, smaller(height_, shown_by_all), sum, weight, at) || shown_by_all >= height_) {
+      const float nearest = distance(sum);
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) d[index(i)] = nearest + float(i) * step;
+      return;
+    }
+#pragma unroll
+    for (int i = STRIP_H - 1; i >= 0; --i) {
+      d[index(i)] = distance(sum) + float(i) * step;
+      if (row < height_ && row < shown_by_all + STRIP_H - i) {  // what the next pixel sees besides
+        add_row<DIRECTION>(sum, weight, at);
+        ++row;
+      }
+    }
+  }
+
+  // The strip begins in row y of the box, or reaches into it. Sums are not scaled by the way along columns.
+  __device__ void across(int y, float (&d)[STRIP_H]) {
+    float own[STRIP_H];
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) {
+      own[i] = unsigned(y + i) < unsigned(height_) ? sums_[(y + i) * TABLE_PITCH] * scaling_.unit : 0.f;
+      d[i] = 0;
+    }
+    if (settings_.radius >= STRIP_H - 1) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) d[i] = sum = sum * scaling_.decay + own[i];
+      sum = 0;
+#pragma unroll
+      for (int i = STRIP_H - 2; i >= 0; --i) d[i] += sum = (sum + own[i + 1]) * scaling_.decay;
+    } else {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) {
+#pragma unroll
+        for (int k = 0; k < STRIP_H; ++k) {
+          const int steps = i < k ? k - i : i - k;
+          if (steps <= settings_.radius) d[i] += scaling_.powers[steps] * own[k];
+        }
+      }
+    }
+    add_side<+1>(y + STRIP_H, height_ - (y + STRIP_H), d);
+    add_side<-1>(y - 1, y, d);
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) d[i] = distance(d[i]);
+  }
+
+  // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it, from row `first` on.
+  template <int DIRECTION>
+  __device__ void add_side(int first, int count, float (&totals)[STRIP_H]) {
+    if (count <= 0) return;
+    const auto index = [](int i) { return DIRECTION > 0 ? STRIP_H - 1 - i : i; };  // i rows from the nearest one
+    const float* at = sums_ + first * TABLE_PITCH;
+    const int shown_by_all = settings_.radius - STRIP_H + 1;
+    float sum = 0, weight = scaling_.unit * scaling_.decay;
+    int row = 0;
+    if (!add_rows<DIRECTION>(row, smaller(count, shown_by_all), sum, weight, at) || shown_by_all >= count) {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) {
+        totals[index(i)] += sum;
+        sum *= scaling_.decay;
+      }
+      return;
+    }
+#pragma unroll
+    for (int i = STRIP_H - 1; i >= 0; --i) {
+      totals[index(i)] += scaling_.powers[i] * sum;
+      if (row < count && row < shown_by_all + STRIP_H - i) {
+        add_row<DIRECTION>(sum, weight, at);
+        ++row;
+      }
+    }
+  }
+
+  const Settings<float>& settings_;
+  const Scaling& scaling_;
+  int height_;
+  const float* sums_;
+  bool in_reach_;
+  float base_;
+};
+
+}  // namespace flc::cuda
