@@ -1,4 +1,7 @@
-"""The native C++ kernels, through ctypes onto the C interface of csrc/fastlogconv.h."""
+"""The native C++ kernels, through ctypes onto the C interface of csrc/fastlogconv.h.
+
+What is here runs on the CPU; CUDA tensors go to the functions of the same names in native_cuda.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import contextvars
 import ctypes
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -18,7 +22,9 @@ from ..errors import distance_error, label_error, mask_error
 from .reference import result_dtype
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-CPU_LIBRARY = Path(__file__).resolve().parent.parent / f"libfastlogconv_cpu{_SUFFIX}"
+_FOLDER = Path(__file__).resolve().parent.parent
+CPU_LIBRARY = _FOLDER / f"libfastlogconv_cpu{_SUFFIX}"
+CUDA_LIBRARY = _FOLDER / f"libfastlogconv_cuda{_SUFFIX}"
 
 # The enumerations of fastlogconv.h.
 _ABI_VERSION = 2
@@ -74,20 +80,26 @@ class _WeightParams(ctypes.Structure):
     )
 
 
+def _open(path: Path, needed: str, version_function: str) -> ctypes.CDLL | str:
+    """A library, or why there is none; building it takes `needed`."""
+    if not path.exists():
+        return f"{path.name} was not built: install fastlogconv with {needed} at hand"
+    try:
+        library = ctypes.CDLL(str(path))
+        version = getattr(library, version_function)()
+    except (OSError, AttributeError) as error:
+        return f"{path.name} could not be loaded: {error}"
+    if version != _ABI_VERSION:
+        return f"{path.name} is of another version ({version}, not {_ABI_VERSION}): reinstall fastlogconv"
+    return library
+
+
 @functools.cache
 def _load() -> ctypes.CDLL | str:
     """The CPU library, or why there is none."""
-    if not CPU_LIBRARY.exists():
-        return f"{CPU_LIBRARY.name} was not built: install fastlogconv with a C++ compiler at hand"
-    try:
-        library = ctypes.CDLL(str(CPU_LIBRARY))
-        version = library.flc_abi_version()
-    except (OSError, AttributeError) as error:
-        return f"{CPU_LIBRARY.name} could not be loaded: {error}"
-    if version != _ABI_VERSION:
-        return (
-            f"{CPU_LIBRARY.name} is of another version ({version}, not {_ABI_VERSION}): reinstall fastlogconv"
-        )
+    library = _open(CPU_LIBRARY, "a C++ compiler", "flc_abi_version")
+    if isinstance(library, str):
+        return library
     tensor, params = ctypes.POINTER(_Tensor), ctypes.POINTER(_WeightParams)
     int32, pointer, number = ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)
     library.flc_cpu_weight_map.argtypes = (*(tensor,) * 4, params, pointer, int32, int32, number)
@@ -110,8 +122,10 @@ def _load() -> ctypes.CDLL | str:
 
 def why_not(device: torch.device) -> str | None:
     """Why this backend cannot serve `device`; None where it can."""
+    if device.type == "cuda":
+        return _cuda().why_not(device)
     if device.type != "cpu":
-        return f"its kernels run on the CPU, not on {device.type}"
+        return f"its kernels run on the CPU and on CUDA devices, not on {device.type}"
     library = _load()
     return library if isinstance(library, str) else None
 
@@ -120,8 +134,33 @@ def describe() -> dict[str, str]:
     """What to print about this backend."""
     library = _load()
     if isinstance(library, str):
-        return {"library": library}
-    return {"library": CPU_LIBRARY.name, "instruction set": library.flc_cpu_instruction_set().decode()}
+        description = {"library": library}
+    else:
+        name = library.flc_cpu_instruction_set().decode()
+        description = {"library": CPU_LIBRARY.name, "instruction set": name}
+    return description | _cuda().describe()
+
+
+def _cuda() -> ModuleType:
+    from . import native_cuda
+
+    return native_cuda
+
+
+def _is_for_cuda(tensor: Tensor) -> bool:
+    """Tests put something else here."""
+    return tensor.is_cuda
+
+
+def _also_on_cuda(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function` for CPU tensors, and its namesake in native_cuda for CUDA tensors."""
+
+    @functools.wraps(function)
+    def by_device(tensor: Tensor, *arguments, **settings) -> Tensor:
+        chosen = getattr(_cuda(), function.__name__) if _is_for_cuda(tensor) else function
+        return chosen(tensor, *arguments, **settings)
+
+    return by_device
 
 
 _one_thread = contextvars.ContextVar("fastlogconv_one_thread", default=False)
@@ -163,7 +202,7 @@ def _tensor(tensor: Tensor | None) -> _Tensor | None:
 def _output(like: Tensor, shape: torch.Size) -> Tensor:
     """Room for a result: float64 where it is to be float64, else float32."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.empty(shape, dtype=dtype)
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
 def _as_result(out: Tensor, like: Tensor) -> Tensor:
@@ -210,6 +249,7 @@ def _weights(
     return _as_result(out, tensors[0])
 
 
+@_also_on_cuda
 def weight_map(
     labels: Tensor,
     classes: Tensor | None,
@@ -230,6 +270,7 @@ def weight_map(
     return _weights("flc_cpu_weight_map", tensors, labels.shape, params, label_error)
 
 
+@_also_on_cuda
 def region_weight_map(
     masks: Tensor,
     ignore: Tensor | None,
@@ -250,6 +291,7 @@ def region_weight_map(
     return _weights("flc_cpu_region_weight_map", (masks, ignore), masks.shape[1:], params, mask_error)
 
 
+@_also_on_cuda
 def distance_to_weight(
     distance: Tensor,
     foreground: Tensor | None,
@@ -332,6 +374,7 @@ def class_labels(instances: np.ndarray | None, classes: np.ndarray | None) -> np
     return out
 
 
+@_also_on_cuda
 def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
     out = _output(input, input.shape)

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
@@ -310,7 +311,7 @@ class Module:
 
     def launch(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list, shared: int = 0,
-        threads: int = 1, step: int = 1,
+        threads: int = 1, step: int = 1, reachable: Iterable = (),
     ) -> int:  # fmt: skip
         """Runs a kernel; returns the number of races in shared memory.
 
@@ -321,6 +322,7 @@ class Module:
             shared: bytes of dynamic shared memory.
             threads: blocks that run at a time, each in a CPU thread.
             step: 1 to run all blocks, n to run every n-th of them.
+            reachable: tensors or arrays that the kernel may reach through pointers within its arguments.
 
         An access out of bounds or a deadlock ends the process, with the line of the PTX in the message.
         """
@@ -332,6 +334,8 @@ class Module:
         arguments = list(arguments) + [0] * (len(function.parameters) - len(arguments))
         for (offset, size), argument in zip(function.parameters, arguments, strict=True):
             packed[offset : offset + size] = self._pack(argument, size)
+        for argument in reachable:
+            self._pack(argument, 8)
         run = getattr(self._library, f"run_{c_name(name)}")
         three = ctypes.c_uint32 * 3
         run(

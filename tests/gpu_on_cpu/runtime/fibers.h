@@ -6,10 +6,16 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <numeric>
+#include <random>
 #include <thread>
 #include <vector>
 
 #include "types.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 inline constinit thread_local Size3 thread_id{}, block_id{}, block_size{}, grid_size{};
 
@@ -27,6 +33,30 @@ switch_stack:
 
 constexpr size_t STACK_BYTES = 128 << 10;
 
+// AddressSanitizer has to know on which stack the code runs.
+struct SanitizedStack {
+  void* fake = nullptr;
+  const void* bottom = nullptr;
+  size_t size = 0;
+};
+#ifdef __SANITIZE_ADDRESS__
+inline void leave_stack(SanitizedStack& from, const SanitizedStack& to, bool for_good) {
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake, to.bottom, to.size);
+}
+inline void enter_stack(const SanitizedStack& own, SanitizedStack* from) {
+  __sanitizer_finish_switch_fiber(own.fake, from ? &from->bottom : nullptr, from ? &from->size : nullptr);
+}
+#else
+inline void leave_stack(SanitizedStack&, const SanitizedStack&, bool) {}
+inline void enter_stack(const SanitizedStack&, SanitizedStack*) {}
+#endif
+
+// In which order the threads of a block take their turns: 0 ascending, 1 descending, else at random by this seed.
+inline unsigned thread_order = 0;
+extern "C" __attribute__((used)) inline void set_thread_order(unsigned order) {
+  thread_order = order;
+}
+
 enum class State { READY, AT_BARRIER, AT_WARP, DONE };
 
 struct Fiber {
@@ -35,6 +65,7 @@ struct Fiber {
   State state;
   Size3 id;
   const char* waits_at;
+  SanitizedStack sanitized;
 };
 
 // Lanes of a warp that meet for an operation of theirs. Values are kept for two meetings: a lane may arrive
@@ -56,6 +87,7 @@ struct Block {
   std::vector<Warp> warps;
   int running = -1;  // index of the fiber that runs
   void* scheduler = nullptr;
+  SanitizedStack scheduler_sanitized;
   const std::function<void()>* body = nullptr;
   u32 arrived = 0, alive = 0, votes = 0;
   u32 epoch = 0;            // barriers passed
@@ -88,10 +120,13 @@ inline void pause(State state, const char* where) {
   Fiber& self = block->fibers[block->running];
   self.state = state;
   self.waits_at = where;
+  leave_stack(self.sanitized, block->scheduler_sanitized, state == State::DONE);
   switch_stack(&self.stack_pointer, block->scheduler);
+  enter_stack(self.sanitized, &block->scheduler_sanitized);
 }
 
 inline void fiber_main() {
+  enter_stack({}, &block->scheduler_sanitized);
   (*block->body)();
   pause(State::DONE, "");
   __builtin_unreachable();
@@ -161,6 +196,7 @@ inline void prepare_fiber(Fiber& fiber, u32 index) {
   void** const top = reinterpret_cast<void**>(fiber.stack + STACK_BYTES) - 2;
   *top = reinterpret_cast<void*>(fiber_main);
   fiber.stack_pointer = top - 6;  // the registers that switch_stack restores
+  fiber.sanitized = {nullptr, fiber.stack, STACK_BYTES};
 }
 
 inline void run_block(const std::function<void()>& body) {
@@ -180,15 +216,21 @@ inline void run_block(const std::function<void()>& body) {
     prepare_fiber(block->fibers[i], i);
     block->warps[i / 32].alive |= 1u << (i & 31);
   }
+  std::vector<u32> order(count);
+  std::iota(order.begin(), order.end(), 0u);
+  if (thread_order == 1) std::reverse(order.begin(), order.end());
+  if (thread_order > 1) std::shuffle(order.begin(), order.end(), std::minstd_rand(thread_order));
   while (true) {
     bool progress = false;
-    for (u32 i = 0; i < count; ++i) {
+    for (const u32 i : order) {
       Fiber& fiber = block->fibers[i];
       if (fiber.state != State::READY) continue;
       progress = true;
       block->running = int(i);
       thread_id = fiber.id;
+      leave_stack(block->scheduler_sanitized, fiber.sanitized, false);
       switch_stack(&block->scheduler, fiber.stack_pointer);
+      enter_stack(block->scheduler_sanitized, nullptr);
       if (fiber.state == State::DONE) {
         Warp& warp = block->warps[i / 32];
         warp.alive &= ~(1u << (i & 31));

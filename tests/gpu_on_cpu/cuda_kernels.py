@@ -1,0 +1,219 @@
+"""The package's CUDA kernels on CPU tensors: built for the CPU, or as nvcc compiles them for a GPU.
+
+Both go the way of backend "native" on a GPU: through its Python and the C interface, with `csrc/cuda` built by
+g++ (see host/cuda_runtime.h). There kernels run as they stand, or each launch is taken to nvcc's PTX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import fastlogconv
+from fastlogconv.backends import native, native_cuda
+
+from . import why_not as why_no_ptx
+from .ptx import Module, Record, build_folder
+from .resources import Resources, measure
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+HERE = Path(__file__).resolve().parent
+HOST_FLAGS = (
+    "-std=c++20 -O2 -march=native -ffp-contract=off -mtls-dialect=gnu2 -w -fPIC -shared -pthread -x c++ "
+    f"-I{HERE / 'host'} -I{CSRC}"
+)
+NVCC_FLAGS = f"-std=c++17 -O3 -I{CSRC}"
+
+
+def why_no_nvcc() -> str | None:
+    """Why kernels cannot be compiled for a GPU; None where they can."""
+    return None if shutil.which("nvcc") else "nvcc, of the CUDA toolkit, is not on the PATH"
+
+
+def why_not() -> str | None:
+    """Why nothing can be counted here; None where it can."""
+    return why_no_nvcc() or why_no_ptx()
+
+
+def _made(name: str, sources: list[Path], command: Callable[[Path], list[str]]) -> Path:
+    """A file that `command(file)` makes from sources and headers, unless it was made from the same before."""
+    texts = [path.read_bytes() for folder in (CSRC, HERE) for path in sorted(folder.rglob("*.h"))]
+    texts += [path.read_bytes() for path in sources]
+    key = hashlib.sha256(b"\0".join([shlex.join(command(Path())).encode(), *texts])).hexdigest()[:16]
+    target = build_folder() / f"{key}-{name}"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f"{os.getpid()}-{target.name}")
+        subprocess.run(command(unfinished), check=True, timeout=600)
+        unfinished.replace(target)
+    return target
+
+
+def _sources() -> list[Path]:
+    return sorted((CSRC / "cuda").glob("*.cu"))
+
+
+# ------------------------------------------------------------------------------------- built for the CPU
+
+
+def host_library(extra_flags: str = "") -> Path:
+    """csrc/cuda as a library for the CPU."""
+    sources = _sources()
+    flags = shlex.split(f"{HOST_FLAGS} {extra_flags}")
+    return _made("host.so", sources, lambda target: ["g++", *flags, *map(str, sources), "-o", str(target)])
+
+
+@functools.cache
+def load_host_library(extra_flags: str = "") -> ctypes.CDLL:
+    return native_cuda._with_signatures(ctypes.CDLL(str(host_library(extra_flags))))
+
+
+@contextlib.contextmanager
+def serving(library: ctypes.CDLL, threads: int = 2, order: int = 0) -> Iterator[None]:
+    """Within it, backend "native" serves CPU tensors by the CUDA kernels, built for the CPU.
+
+    `threads`: blocks that run at a time; `order`: that of a block's threads, see set_thread_order.
+    """
+    library.set_launch_threads(threads)
+    library.set_thread_order(order)
+    before = native._is_for_cuda, native_cuda._load, native_cuda._on_device
+    native._is_for_cuda, native_cuda._load = lambda tensor: True, lambda: library
+    native_cuda._on_device = lambda tensor: contextlib.nullcontext((0, None))
+    try:
+        yield
+    finally:
+        native._is_for_cuda, native_cuda._load, native_cuda._on_device = before
+
+
+# ------------------------------------------------------------------------------------ compiled for a GPU
+
+
+def compiled(source: Path, capability: int, kind: str) -> Path:
+    """What nvcc makes of a source for compute capability `capability` / 10: its "ptx" or "cubin"."""
+    flags = shlex.split(NVCC_FLAGS)
+    return _made(
+        f"{source.stem}-{capability}.{kind}",
+        [source],
+        lambda target: ["nvcc", *flags, f"-arch=sm_{capability}", f"-{kind}", str(source), "-o", str(target)],
+    )
+
+
+def _readable(kernel: str) -> str:
+    """weigh_tiles<float, false> of _ZN3flc4cuda18weigh_tiles_kernelIfLb0EEEv..."""
+    name = subprocess.run(["c++filt", kernel], capture_output=True, text=True, check=True).stdout
+    return re.search(r"(\w+)_kernel(<[^(]*>)?\(", name).expand(r"\1\2")
+
+
+_LAUNCH_HANDLER = ctypes.CFUNCTYPE(
+    None, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint64
+)
+_modules: dict[bool, dict[str, Module]] = {False: {}, True: {}}  # by kernel; translated and built once
+
+
+def _module_of(kernel: str, profile: bool) -> Module:
+    modules = _modules[profile]
+    if kernel not in modules:
+        for source in _sources():
+            text = compiled(source, 80, "ptx").read_text()
+            if kernel in text:
+                module = Module(text, profile=profile)
+                modules.update(dict.fromkeys(module.functions, module))
+    return modules[kernel]
+
+
+class Emulator:
+    """Runs the kernels as nvcc compiles them for sm_80, on CPU tensors, and keeps a record of each launch."""
+
+    def __init__(self, profile: bool = False, threads: int = 2) -> None:
+        self.profile, self.threads = profile, threads
+        self.records: list[Record] = []
+        self.shapes: list[tuple[str, int, int]] = []  # kernel, blocks, threads
+        self._reachable: list[Tensor] = []
+
+    def _launch(self, kernel: bytes, blocks: int, threads: int, argument: int, size: int) -> None:
+        name = kernel.decode()
+        self.shapes.append((name, blocks, threads))
+        module = _module_of(name, self.profile)
+        argument = ctypes.string_at(argument, size)
+        races = module.launch(
+            name, (blocks,), (threads,), [argument], threads=self.threads, reachable=self._reachable
+        )
+        profile = module.profile(name) if self.profile else None
+        self.records.append(Record(_readable(name), races, profile))
+
+    @property
+    def races(self) -> int:
+        return sum(record.races for record in self.records)
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[Emulator]:
+        """Within it, backend "native" serves CPU tensors by this emulator."""
+        library = load_host_library()
+        handler = _LAUNCH_HANDLER(self._launch)
+        empty, as_c_tensor = torch.empty, native_cuda._tensor
+
+        def noted_empty(*arguments, **options):
+            self._reachable.append(empty(*arguments, **options))
+            return self._reachable[-1]
+
+        def noted_c_tensor(tensor):
+            self._reachable.append(tensor)
+            return as_c_tensor(tensor)
+
+        with serving(library):
+            library.set_launch_handler(handler)
+            torch.empty, native_cuda._tensor = noted_empty, noted_c_tensor
+            try:
+                yield self
+            finally:
+                torch.empty, native_cuda._tensor = empty, as_c_tensor
+                library.set_launch_handler(_LAUNCH_HANDLER(0))
+                self._reachable.clear()
+
+
+# ---------------------------------------------------------------------------------- for bench.gpu_counts
+
+
+def run(operator: Callable[..., Tensor], *arguments, **settings) -> tuple[Tensor, list[Record]]:
+    """What operator(*arguments, **settings) returns by this backend, and a record of each of its launches."""
+    emulator = Emulator(profile=True)
+    with emulator.serving():
+        return operator(*arguments, **settings, backend="native"), emulator.records
+
+
+@functools.cache
+def _launched_by_default() -> dict[str, int]:
+    """The kernels that run with the settings that users leave as they are, and the threads of their blocks."""
+    found: dict[str, int] = {}
+    emulator = Emulator()
+    emulator._launch = lambda kernel, blocks, threads, *_: found.setdefault(kernel.decode(), threads)
+    labels = torch.zeros(64, 64, dtype=torch.int32)
+    with emulator.serving():
+        fastlogconv.weight_map(labels, backend="native")
+        fastlogconv.separable_conv2d(labels.float(), 0.35, backend="native")
+        fastlogconv.distance_to_weight(labels.float(), backend="native")
+        fastlogconv.region_weight_map(labels.float(), backend="native")
+    return found
+
+
+def resources_by_kernel(labels: Tensor, capability: int) -> dict[str, Resources]:
+    """What each kernel takes of a GPU, of those that run with the settings that users leave as they are."""
+    resources = {}
+    for source in _sources():
+        cubin = compiled(source, capability, "cubin").read_bytes()
+        for kernel, threads in _launched_by_default().items():
+            if kernel.encode() in cubin:
+                resources[_readable(kernel)] = measure(cubin, kernel, capability, threads)
+    return resources
