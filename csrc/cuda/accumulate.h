@@ -11,7 +11,7 @@ struct Accumulated {
   T near = INFINITE<T>;
   T other = FARTHEST ? -INFINITE<T> : INFINITE<T>;
 
-  __device__ void add(T d) {
+  FLC_DEVICE void add(T d) {
     fd += exp2_of(-d * d);
     other = FARTHEST ? larger(other, d) : smaller(other, larger(near, d));
     near = smaller(near, d);

@@ -28,13 +28,13 @@ struct Cells {
   uint32_t* words;         // [ROOM]
   uint64_t* largest;       // by image: the largest id; null where nobody asks
 
-  __device__ int64_t index(int64_t image, int row, int column) const {
+  FLC_DEVICE int64_t index(int64_t image, int row, int column) const {
     return (image * rows + row) * columns + column;
   }
 };
 
 // The place of an id among a cell's entries, -1 where it has none.
-__device__ inline int find_entry(const Cells& cells, int64_t cell, int count, int64_t id) {
+FLC_DEVICE int find_entry(const Cells& cells, int64_t cell, int count, int64_t id) {
   const Entry* const entries = cells.entries + cell * ROOM;
   int first = 0, end = count;
   while (first < end) {
@@ -48,7 +48,7 @@ __device__ inline int find_entry(const Cells& cells, int64_t cell, int count, in
 }
 
 // Row `row` (0..31) of an entry.
-__device__ inline uint32_t word_of(const Cells& cells, int64_t cell, const Entry& entry, int row) {
+FLC_DEVICE uint32_t word_of(const Cells& cells, int64_t cell, const Entry& entry, int row) {
   if (!(entry.row_set >> row & 1)) return 0;
   const int below = __popc(entry.row_set & ((1u << row) - 1));
   return cells.words[cell * ROOM + (entry.box >> 20) + below];

@@ -8,7 +8,7 @@ namespace flc::cuda {
 
 // The weight of a background pixel.
 template <class T, bool FARTHEST>
-__device__ inline T compose(const Accumulated<T, FARTHEST>& sums, bool with_border, const Settings<T>& settings) {
+FLC_DEVICE T compose(const Accumulated<T, FARTHEST>& sums, bool with_border, const Settings<T>& settings) {
   const T ratio = settings.foreground_background_ratio;
   const T weight = ratio + (1 - ratio) * sums.fd;
   if (!with_border) return weight;
@@ -18,7 +18,7 @@ __device__ inline T compose(const Accumulated<T, FARTHEST>& sums, bool with_bord
 
 // out[index] = weight, in the result's precision.
 template <class T>
-__device__ inline void store_weight(void* out, bool out_is_double, int64_t index, T weight) {
+FLC_DEVICE void store_weight(void* out, bool out_is_double, int64_t index, T weight) {
   if (sizeof(T) == 8 && out_is_double)
     static_cast<double*>(out)[index] = weight;
   else

@@ -11,11 +11,16 @@
 
 namespace flc::cuda {
 
+// A call would keep what it refers to in memory, in place of registers.
+#define FLC_DEVICE __device__ __forceinline__
+
 constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr int WARP = 32;
 
 template <class T>
 constexpr T INFINITE = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr T LOWEST = std::numeric_limits<T>::lowest();
 
 template <class T>
 __host__ __device__ constexpr T smaller(T a, T b) {
@@ -25,10 +30,10 @@ template <class T>
 __host__ __device__ constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
-__device__ inline float smaller(float a, float b) { return fminf(a, b); }
-__device__ inline float larger(float a, float b) { return fmaxf(a, b); }
-__device__ inline double smaller(double a, double b) { return fmin(a, b); }
-__device__ inline double larger(double a, double b) { return fmax(a, b); }
+FLC_DEVICE float smaller(float a, float b) { return fminf(a, b); }
+FLC_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+FLC_DEVICE double smaller(double a, double b) { return fmin(a, b); }
+FLC_DEVICE double larger(double a, double b) { return fmax(a, b); }
 template <class T>
 __host__ __device__ constexpr T divide_up(T a, T b) {
   return (a + b - 1) / b;
@@ -36,7 +41,7 @@ __host__ __device__ constexpr T divide_up(T a, T b) {
 
 // ------------------------------------------------------------------------------------------------ lanes
 
-__device__ inline int warp_min(int value) {
+FLC_DEVICE int warp_min(int value) {
 #if __CUDA_ARCH__ >= 800
   return __reduce_min_sync(ALL_LANES, value);
 #else
@@ -47,7 +52,7 @@ __device__ inline int warp_min(int value) {
 #endif
 }
 
-__device__ inline uint32_t warp_min(uint32_t value) {
+FLC_DEVICE uint32_t warp_min(uint32_t value) {
 #if __CUDA_ARCH__ >= 800
   return __reduce_min_sync(ALL_LANES, value);
 #else
@@ -58,16 +63,16 @@ __device__ inline uint32_t warp_min(uint32_t value) {
 #endif
 }
 
-__device__ inline uint64_t warp_min(uint64_t value) {
+FLC_DEVICE uint64_t warp_min(uint64_t value) {
   const uint32_t high = warp_min(uint32_t(value >> 32));
   const uint32_t low = warp_min(uint32_t(value >> 32) == high ? uint32_t(value) : ~0u);
   return uint64_t(high) << 32 | low;
 }
 
-__device__ inline int warp_max(int value) { return -warp_min(-value); }
+FLC_DEVICE int warp_max(int value) { return -warp_min(-value); }
 
 // The sum over this lane and all lower ones.
-__device__ inline int warp_scan(int value, int lane) {
+FLC_DEVICE int warp_scan(int value, int lane) {
   for (int step = 1; step < WARP; step *= 2) {
     const int below = __shfl_up_sync(ALL_LANES, value, step);
     if (lane >= step) value += below;
@@ -78,7 +83,7 @@ __device__ inline int warp_scan(int value, int lane) {
 // ------------------------------------------------------------------------------ powers of two, logarithms
 
 // Of float by the hardware's instructions: relative error 2^-22, absolute error 2^-22; subnormal numbers count as 0.
-__device__ inline float exp2_of(float x) {
+FLC_DEVICE float exp2_of(float x) {
 #ifdef __CUDA_ARCH__
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -88,7 +93,7 @@ __device__ inline float exp2_of(float x) {
 #endif
 }
 
-__device__ inline float log2_of(float x) {
+FLC_DEVICE float log2_of(float x) {
 #ifdef __CUDA_ARCH__
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -98,12 +103,12 @@ __device__ inline float log2_of(float x) {
 #endif
 }
 
-__device__ inline double exp2_of(double x) { return exp2(x); }
-__device__ inline double log2_of(double x) { return log2(x); }
+FLC_DEVICE double exp2_of(double x) { return exp2(x); }
+FLC_DEVICE double log2_of(double x) { return log2(x); }
 
 // log2(2^a + 2^b); either may be -inf.
 template <class T>
-__device__ inline T log2_sum(T a, T b) {
+FLC_DEVICE T log2_sum(T a, T b) {
   const T greater = larger(a, b);
   return smaller(a, b) > -INFINITE<T> ? greater + log2_of(1 + exp2_of(smaller(a, b) - greater)) : greater;
 }

@@ -22,7 +22,7 @@ using KeyOf = std::conditional_t<(std::is_integral_v<T> && sizeof(T) < 4) || std
 
 // A label as an id: 0 where it is background, or no id at all.
 template <class Key, class T>
-__device__ inline Key id_of(T label) {
+FLC_DEVICE Key id_of(T label) {
   if constexpr (std::is_integral_v<T>) {
     return label > T(0) ? Key(label) : Key(0);
   } else {
@@ -33,7 +33,7 @@ __device__ inline Key id_of(T label) {
 
 // ids[y]: of row y of the cell, in the column of this lane.
 template <class Key>
-__device__ inline void load_ids(const flc_tensor& labels, int64_t image, int64_t y, int64_t x, Key (&ids)[CELL]) {
+FLC_DEVICE void load_ids(const flc_tensor& labels, int64_t image, int64_t y, int64_t x, Key (&ids)[CELL]) {
   const int64_t below = labels.size[1] - y;
   const bool inside = x < labels.size[2];
   with_type(labels.data, labels.dtype, [&](auto* data) {
@@ -50,7 +50,7 @@ __device__ inline void load_ids(const flc_tensor& labels, int64_t image, int64_t
 
 // The smallest id above `previous`; 0: none.
 template <class Key>
-__device__ inline Key next_id(const Key (&ids)[CELL], Key previous) {
+FLC_DEVICE Key next_id(const Key (&ids)[CELL], Key previous) {
   Key above = ~Key(0);  // by how much an id is more than previous + 1; ids that are not above it wrap around
 #pragma unroll
   for (int row = 0; row < CELL; ++row) above = smaller<Key>(above, ids[row] - (previous + 1));

@@ -11,26 +11,26 @@ namespace flc::cuda {
 template <class T>
 class RunningSum {
  public:
-  __device__ RunningSum(const Settings<T>& settings) : bits_per_step_(settings.bits_per_step), radius_(settings.radius) {}
+  FLC_DEVICE RunningSum(const Settings<T>& settings) : bits_per_step_(settings.bits_per_step), radius_(settings.radius) {}
 
   // One column further; `pixel`: there is one, `leaving`: so there was radius + 1 columns before.
-  __device__ void step(bool pixel, bool leaving) {
+  FLC_DEVICE void step(bool pixel, bool leaving) {
     advance(leaving);
     add(pixel);
   }
 
-  __device__ void advance(bool leaving) {
+  FLC_DEVICE void advance(bool leaving) {
     if (nearest_ <= radius_) ++nearest_;
     if (leaving && nearest_ <= radius_) sum_ -= exp2_of(T(nearest_ - radius_ - 1) * bits_per_step_);
   }
 
-  __device__ void add(bool pixel) {
+  FLC_DEVICE void add(bool pixel) {
     if (!pixel) return;
     sum_ = nearest_ <= radius_ ? 1 + sum_ * exp2_of(-T(nearest_) * bits_per_step_) : T(1);
     nearest_ = 0;
   }
 
-  __device__ T log2() const {
+  FLC_DEVICE T log2() const {
     return nearest_ <= radius_ ? log2_of(sum_) - T(nearest_) * bits_per_step_ : -INFINITE<T>;
   }
 
@@ -42,10 +42,10 @@ class RunningSum {
 // A row's bits, one column after another in a direction.
 class BitStream {
  public:
-  __device__ BitStream(const RowBits& row, int column, int direction)
+  FLC_DEVICE BitStream(const RowBits& row, int column, int direction)
       : row_(row), column_(column), direction_(direction) {}
 
-  __device__ bool next() {
+  FLC_DEVICE bool next() {
     if (left_ == 0) {
       const int first = direction_ > 0 ? column_ : column_ - 31;
       bits_ = direction_ > 0 ? row_.from(first) : __brev(row_.from(first));
@@ -66,7 +66,7 @@ class BitStream {
 
 // log2 of the sums along a row of an instance, at all columns of the tile.
 template <class T>
-__device__ inline void log_row_sums(const Settings<T>& settings, const RowBits& row, const Box& box, T* sums) {
+FLC_DEVICE void log_row_sums(const Settings<T>& settings, const RowBits& row, const Box& box, T* sums) {
   const int radius = settings.radius;
   {
     RunningSum<T> sum(settings);
@@ -87,12 +87,31 @@ __device__ inline void log_row_sums(const Settings<T>& settings, const RowBits& 
   }
 }
 
+// Adds rows of log2 sums to `totals`, those of a strip, in the column of this lane. The first of the rows lies `y` rows
+// below the first row of the strip.
+template <class T, int PITCH>
+FLC_DEVICE void add_log_rows(const Settings<T>& settings, const T (*sums)[PITCH], int rows, int y, int lane,
+                             T (*totals)[PITCH]) {
+#pragma unroll 1
+  for (int i = 0; i < STRIP_H; ++i) {
+    const int begin = larger(0, i - y - settings.radius), end = smaller(rows, i - y + settings.radius + 1);
+    const auto term = [&](int row) {
+      return sums[row][lane] - T(beyond(y + row, i, i)) * settings.bits_per_step;
+    };
+    T largest = totals[i][lane];
+    for (int row = begin; row < end; ++row) largest = larger(largest, term(row));
+    if (largest == -INFINITE<T>) continue;
+    T sum = exp2_of(totals[i][lane] - largest);
+    for (int row = begin; row < end; ++row) sum += exp2_of(term(row) - largest);
+    totals[i][lane] = largest + log2_of(sum);
+  }
+}
+
 // The distances of an instance at the pixels of a strip that begins in row `strip_y` of the tile, in the column of
 // this lane. `slot` has room for ROWS + STRIP_H rows, and is this warp's own.
 template <class T, int ROWS, int PITCH>
-__device__ inline void log_distances(const Settings<T>& settings, const Cells& cells, const Tile& tile,
-                                     const Instance& instance, int strip_y, int lane, T (*slot)[PITCH],
-                                     T (&d)[STRIP_H]) {
+FLC_DEVICE void log_distances(const Settings<T>& settings, const Cells& cells, const Tile& tile,
+                              const Located& instance, int strip_y, int lane, T (*slot)[PITCH], T (&d)[STRIP_H]) {
   const int radius = settings.radius;
   const int top = larger(instance.box.top, strip_y - radius);
   const int bottom = smaller(instance.box.bottom, strip_y + STRIP_H - 1 + radius);
@@ -106,19 +125,7 @@ __device__ inline void log_distances(const Settings<T>& settings, const Cells& c
       log_row_sums(settings, row, instance.box, slot[lane]);
     }
     __syncwarp();
-#pragma unroll 1
-    for (int i = 0; i < STRIP_H; ++i) {
-      const auto term = [&](int row) {
-        const int steps = beyond(first + row, strip_y + i, strip_y + i);
-        return steps <= radius ? slot[row][lane] - T(steps) * settings.bits_per_step : -INFINITE<T>;
-      };
-      T largest = totals[i][lane];
-      for (int row = 0; row < rows; ++row) largest = larger(largest, term(row));
-      if (largest == -INFINITE<T>) continue;
-      T sum = exp2_of(totals[i][lane] - largest);
-      for (int row = 0; row < rows; ++row) sum += exp2_of(term(row) - largest);
-      totals[i][lane] = largest + log2_of(sum);
-    }
+    add_log_rows(settings, slot, rows, first - strip_y, lane, totals);
   }
 #pragma unroll
   for (int i = 0; i < STRIP_H; ++i) d[i] = -settings.bit_scale * totals[i][lane];

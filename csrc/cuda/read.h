@@ -9,23 +9,23 @@ namespace flc::cuda {
 // 16-bit floats by their bits, so that no header of CUDA's is needed.
 struct Float16 {
   uint16_t bits;
-  __device__ operator float() const {
+  FLC_DEVICE operator float() const {
     const uint32_t sign = uint32_t(bits & 0x8000) << 16, rest = uint32_t(bits & 0x7fff) << 13;
     const uint32_t magnitude = rest >= 0x7c00u << 13 ? rest | 0x7f800000u : bits_of(value_of(rest) * 0x1p112f);
     return value_of(sign | magnitude);
   }
-  __device__ static float value_of(uint32_t from) { return __uint_as_float(from); }
-  __device__ static uint32_t bits_of(float from) { return __float_as_uint(from); }
+  FLC_DEVICE static float value_of(uint32_t from) { return __uint_as_float(from); }
+  FLC_DEVICE static uint32_t bits_of(float from) { return __float_as_uint(from); }
 };
 
 struct BFloat16 {
   uint16_t bits;
-  __device__ operator float() const { return __uint_as_float(uint32_t(bits) << 16); }
+  FLC_DEVICE operator float() const { return __uint_as_float(uint32_t(bits) << 16); }
 };
 
 // Calls function(pointer to the elements) with the type that `dtype` stands for.
 template <class Function>
-__device__ inline void with_type(const void* data, int32_t dtype, const Function& function) {
+FLC_DEVICE void with_type(const void* data, int32_t dtype, const Function& function) {
   switch (dtype) {
     case FLC_BOOL:
     case FLC_UINT8: return function(static_cast<const uint8_t*>(data));
@@ -41,6 +41,14 @@ __device__ inline void with_type(const void* data, int32_t dtype, const Function
     case FLC_FLOAT32: return function(static_cast<const float*>(data));
     default: return function(static_cast<const double*>(data));
   }
+}
+
+// The element at an index.
+template <class T>
+FLC_DEVICE T value_at(const flc_tensor& tensor, int64_t index) {
+  T value;
+  with_type(tensor.data, tensor.dtype, [&](const auto* data) { value = T(data[index]); });
+  return value;
 }
 
 }  // namespace flc::cuda

@@ -14,19 +14,22 @@ namespace flc::cuda {
 constexpr int TABLE_PITCH = TILE_W + 1;  // so that lanes side by side, in a row or a column, use different banks
 constexpr int MOST_WORDS = 5;            // 32 bits each, of a row of an instance whose sums are scaled
 
-__device__ inline bool scalable(const Scaling& scaling, const Box& box, int radius, float bits_per_step, int table_rows) {
-  const int along_row = smaller(box.width() - 1, radius);
-  const int along_column = smaller(box.height() - 1 + STRIP_H, radius + STRIP_H);
-  const float row_bits = smaller(float(along_row) * bits_per_step, scaling.bits_that_matter);
-  const float bits = smaller(float(along_row + along_column) * bits_per_step, scaling.bits_that_matter);
-  return box.width() <= MOST_WORDS * 32 && box.height() <= table_rows && row_bits <= scaling.most_bits_along &&
-         bits <= scaling.most_bits;
+// Whether the sums of an instance can be scaled.
+__host__ __device__ inline bool scalable(const Settings<float>& settings, const Box& box, int table_rows) {
+  const Scaling& scaling = settings.scaling;
+  const int along_row = smaller(box.width() - 1, settings.radius);
+  const int along_column = smaller(box.height() - 1, settings.radius) + STRIP_H;
+  const float bits_along_row = float(along_row) * settings.bits_per_step;
+  const float bits = bits_along_row + float(along_column) * settings.bits_per_step;
+  const bool along_fits = bits_along_row <= scaling.most_bits_along || scaling.bits_that_matter <= scaling.most_bits_along;
+  const bool fits = bits <= scaling.most_bits || scaling.bits_that_matter <= scaling.most_bits;
+  return box.width() <= MOST_WORDS * 32 && box.height() <= table_rows && along_fits && fits;
 }
 
 // --------------------------------------------------------------------------------------------- row sums
 
 // sums[byte]: of a^i 2^exponent over the bits i of the byte. By all threads of a block.
-__device__ inline void fill_byte_sums(const Scaling& scaling, float (&sums)[256]) {
+FLC_DEVICE void fill_byte_sums(const Scaling& scaling, float (&sums)[256]) {
   for (int byte = threadIdx.x; byte < 256; byte += blockDim.x) {
     float sum = 0;
     for (int bit = 7; bit >= 0; --bit) sum = sum * scaling.decay + (byte >> bit & 1 ? scaling.unit : 0.f);
@@ -38,23 +41,23 @@ __device__ inline void fill_byte_sums(const Scaling& scaling, float (&sums)[256]
 class ScaledRow {
  public:
   // `words` has room for MOST_WORDS words, WARP apart.
-  __device__ ScaledRow(const Scaling& scaling, const float* byte_sums, float decay_8, float bits_per_step, int radius,
+  FLC_DEVICE ScaledRow(const Scaling& scaling, const float* byte_sums, float bits_per_step, int radius,
                        const Box& box, uint32_t* words)
       : scaling_(scaling),
         byte_sums_(byte_sums),
-        decay_8_(decay_8),
+        decay_8_(scaling.decay_8),
         bits_per_step_(bits_per_step),
         radius_(radius),
         left_(box.left),
         right_(box.right),
         words_(words) {}
 
-  __device__ void read(const RowBits& bits) {
-    for (int word = 0; word * 32 < right_ - left_ + 1; ++word) words_[word * WARP] = bits.from(left_ + word * 32);
+  FLC_DEVICE void read(const RowBits& bits) {
+    bits.copy(left_, (right_ - left_) / 32 + 1, words_);
   }
 
   // Columns that the row does not reach are left as they are.
-  __device__ void sum(float* sums) const {
+  FLC_DEVICE void sum(float* sums) const {
     beside<+1>(sums);
     beside<-1>(sums);
     if (right_ - left_ <= radius_)
@@ -66,19 +69,19 @@ class ScaledRow {
  private:
   // 32 columns from `column` on, to the right (+1) or to the left (-1); bit 0 is the first.
   template <int DIRECTION>
-  __device__ uint32_t bits(int column) const {
+  FLC_DEVICE uint32_t bits(int column) const {
     if (DIRECTION < 0) return __brev(bits<+1>(column - 31));
     const int offset = column - left_, word = offset >> 5;
     return __funnelshift_r(word_at(word), word_at(word + 1), offset & 31);
   }
 
-  __device__ uint32_t word_at(int word) const {
+  FLC_DEVICE uint32_t word_at(int word) const {
     return word >= 0 && word * 32 <= right_ - left_ ? words_[word * WARP] : 0;
   }
 
   // The sum of a^i over the first `count` columns from `column` on.
   template <int DIRECTION>
-  __device__ float sum_of(int column, int count) const {
+  FLC_DEVICE float sum_of(int column, int count) const {
     float sum = 0;
     for (int first = (count - 1) & ~31; first >= 0; first -= 32) {
       uint32_t word = bits<DIRECTION>(column + DIRECTION * first);
@@ -91,7 +94,7 @@ class ScaledRow {
 
   // To the left (+1) or to the right (-1) of the box, from far to near: the window shows a pixel more each time.
   template <int DIRECTION>
-  __device__ void beside(float* sums) const {
+  FLC_DEVICE void beside(float* sums) const {
     const int edge = DIRECTION > 0 ? left_ : right_, width = right_ - left_ + 1;
     int away = smaller(radius_, DIRECTION > 0 ? left_ : TILE_W - 1 - right_);
     const int nearest = larger(1, DIRECTION > 0 ? left_ - (TILE_W - 1) : -right_);
@@ -99,17 +102,23 @@ class ScaledRow {
     int shown = smaller(width, radius_ - away + 1);
     float sum = sum_of<DIRECTION>(edge, shown);
     float weight = exp2_of(float(scaling_.exponent) - float(shown) * bits_per_step_);
-    for (; away >= nearest && shown < width; --away, ++shown) {
-      sums[edge - DIRECTION * away] = sum;
-      if (bits<DIRECTION>(edge + DIRECTION * shown) & 1) sum += weight;
+    float* at = sums + edge - DIRECTION * away;
+    const float* const end = sums + edge - DIRECTION * (nearest - 1);
+    uint32_t next = shown < width ? bits<DIRECTION>(edge + DIRECTION * shown) : 0;
+#pragma unroll 1
+    for (const float* partly = at + DIRECTION * smaller(width - shown, away - nearest + 1); at != partly; at += DIRECTION) {
+      *at = sum;
+      if (next & 1) sum += weight;
+      next >>= 1;
       weight *= scaling_.decay;
     }
-    for (; away >= nearest; --away) sums[edge - DIRECTION * away] = sum;
+#pragma unroll 1
+    for (; at != end; at += DIRECTION) *at = sum;
   }
 
   // How far to the left (-1) or right of `column`, itself included, the next pixel is.
   template <int DIRECTION>
-  __device__ int nearest_from(int column) const {
+  FLC_DEVICE int nearest_from(int column) const {
     for (int steps = 0; steps <= radius_; steps += 32) {
       const uint32_t word = bits<DIRECTION>(column + DIRECTION * steps);
       if (word) return steps + __ffs(word) - 1;
@@ -121,7 +130,7 @@ class ScaledRow {
   // WIDE: pixels leave the window. They are taken out by subtraction, which costs no precision: what stays is
   // nearer, thus more. Where none stays, the sum is exactly 0.
   template <bool WIDE>
-  __device__ void inside(float* sums) const {
+  FLC_DEVICE void inside(float* sums) const {
     const int first = larger(left_, 0), last = smaller(right_, TILE_W - 1);
     if (first > last) return;
     const uint32_t own = bits<+1>(first);
@@ -130,6 +139,7 @@ class ScaledRow {
       const uint32_t leaving = WIDE ? bits<+1>(first - radius_ - 1) : 0;
       float sum = sum_of<-1>(first - 1, first - left_);
       int nearest = WIDE ? nearest_from<-1>(first - 1) : 0;
+#pragma unroll 1
       for (int i = 0; i <= last - first; ++i) {
         sum = sum * scaling_.decay + (has(own, i) ? scaling_.unit : 0.f);
         if (WIDE) {
@@ -143,6 +153,7 @@ class ScaledRow {
     const uint32_t leaving = WIDE ? bits<+1>(first + radius_ + 1) : 0;
     float sum = sum_of<+1>(last + 1, right_ - last);
     int nearest = WIDE ? nearest_from<+1>(last + 1) : 0;
+#pragma unroll 1
     for (int i = last - first; i >= 0; --i) {
       sum *= scaling_.decay;
       if (WIDE) {
@@ -170,7 +181,7 @@ class ScaledRow {
 class ScaledColumn {
  public:
   // `sums`: the instance's first row, at column 0.
-  __device__ ScaledColumn(const Settings<float>& settings, const Box& box, const float* sums, int x)
+  FLC_DEVICE ScaledColumn(const Settings<float>& settings, const Box& box, const float* sums, int x)
       : settings_(settings), scaling_(settings.scaling), height_(box.height()) {
     const int away = beyond(x, box.left, box.right);
     in_reach_ = away <= settings.radius;
@@ -181,7 +192,7 @@ class ScaledColumn {
   }
 
   // Of a strip that begins `y` rows below the first row of the box; y may be negative.
-  __device__ void distances(int y, float (&d)[STRIP_H]) {
+  FLC_DEVICE void distances(int y, float (&d)[STRIP_H]) {
     if (y + STRIP_H <= 0)
       outside<+1>(-y - STRIP_H + 1, d);
     else if (y >= height_)
@@ -191,31 +202,37 @@ class ScaledColumn {
   }
 
  private:
-  // Adds rows up to `end` of those that follow in DIRECTION, with falling weights; false where it stops before, for
-  // they add no more.
+  // Adds rows row..end - 1 of those that follow in DIRECTION, with falling weights; false where it stops before, for
+  // the rest adds no more.
   template <int DIRECTION>
-  __device__ bool add_rows(int& row, int end, float& sum, float& weight, const float*& at) const {
-    for (; row + 4 <= end; row += 4) {
+  FLC_DEVICE bool add_rows(int& row, int end, float& sum, float& weight, const float*& at) const {
+    constexpr int STEP = 8;
+    for (; row + STEP <= end; row += STEP) {
+      float part = 0;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) add_row<DIRECTION>(sum, weight, at);
+      for (int i = STEP - 1; i >= 0; --i) part = part * scaling_.decay + at[i * DIRECTION * TABLE_PITCH];
+      sum += weight * part;
+      weight *= scaling_.decay_8;
+      at += STEP * DIRECTION * TABLE_PITCH;
       if (__all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_)) return false;
     }
+#pragma unroll 1
     for (; row < end; ++row) add_row<DIRECTION>(sum, weight, at);
     return true;
   }
 
   template <int DIRECTION>
-  __device__ void add_row(float& sum, float& weight, const float*& at) const {
+  FLC_DEVICE void add_row(float& sum, float& weight, const float*& at) const {
     sum += weight * *at;
     weight *= scaling_.decay;
     at += DIRECTION * TABLE_PITCH;
   }
 
-  __device__ float distance(float sum) const { return base_ - settings_.bit_scale * log2_of(sum); }
+  FLC_DEVICE float distance(float sum) const { return base_ - settings_.bit_scale * log2_of(sum); }
 
   // The strip lies `gap` rows above (+1) or below (-1) the box. Sums are scaled by the way to it.
   template <int DIRECTION>
-  __device__ void outside(int gap, float (&d)[STRIP_H]) {
+  FLC_DEVICE void outside(int gap, float (&d)[STRIP_H]) {
     const auto index = [](int i) { return DIRECTION > 0 ? STRIP_H - 1 - i : i; };  // i rows from the nearest one
     const float* at = sums_ + (DIRECTION > 0 ? 0 : height_ - 1) * TABLE_PITCH;
     const float step = settings_.step_scale;
@@ -240,27 +257,31 @@ class ScaledColumn {
   }
 
   // The strip begins in row y of the box, or reaches into it. Sums are not scaled by the way along columns.
-  __device__ void across(int y, float (&d)[STRIP_H]) {
-    float own[STRIP_H];
-#pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      own[i] = unsigned(y + i) < unsigned(height_) ? sums_[(y + i) * TABLE_PITCH] * scaling_.unit : 0.f;
-      d[i] = 0;
-    }
+  FLC_DEVICE void across(int y, float (&d)[STRIP_H]) {
+    const auto own = [&](int i) {  // read again where it is needed again: registers are short
+      return unsigned(y + i) < unsigned(height_) ? sums_[(y + i) * TABLE_PITCH] * scaling_.unit : 0.f;
+    };
     if (settings_.radius >= STRIP_H - 1) {
       float sum = 0;
 #pragma unroll
-      for (int i = 0; i < STRIP_H; ++i) d[i] = sum = sum * scaling_.decay + own[i];
+      for (int i = STRIP_H - 1; i >= 0; --i) {
+        d[i] = sum;
+        sum = (sum + own(i)) * scaling_.decay;
+      }
       sum = 0;
 #pragma unroll
-      for (int i = STRIP_H - 2; i >= 0; --i) d[i] += sum = (sum + own[i + 1]) * scaling_.decay;
+      for (int i = 0; i < STRIP_H; ++i) {
+        sum = sum * scaling_.decay + own(i);
+        d[i] += sum;
+      }
     } else {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
+        d[i] = 0;
 #pragma unroll
         for (int k = 0; k < STRIP_H; ++k) {
           const int steps = i < k ? k - i : i - k;
-          if (steps <= settings_.radius) d[i] += scaling_.powers[steps] * own[k];
+          if (steps <= settings_.radius) d[i] += scaling_.powers[steps] * own(k);
         }
       }
     }
@@ -272,7 +293,7 @@ class ScaledColumn {
 
   // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it, from row `first` on.
   template <int DIRECTION>
-  __device__ void add_side(int first, int count, float (&totals)[STRIP_H]) {
+  FLC_DEVICE void add_side(int first, int count, float (&totals)[STRIP_H]) {
     if (count <= 0) return;
     const auto index = [](int i) { return DIRECTION > 0 ? STRIP_H - 1 - i : i; };  // i rows from the nearest one
     const float* at = sums_ + first * TABLE_PITCH;

@@ -4,7 +4,7 @@
 // their log2, in bits.
 #pragma once
 
-#include "cuda/device.h"
+#include <cstdint>
 #include "fastlogconv.h"
 
 namespace flc::cuda {
@@ -14,7 +14,7 @@ namespace flc::cuda {
 struct Scaling {
   int exponent;
   float unit;             // 2^exponent
-  float decay;            // a
+  float decay, decay_8;   // a, a^8
   float powers[8];        // a^t
   float leaving;          // a^(radius + 1) 2^exponent
   float complete;         // a row's sum and all further ones are below this much of 2^-24 times the first one's weight

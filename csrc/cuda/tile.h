@@ -8,26 +8,37 @@ namespace flc::cuda {
 constexpr int TILE_W = CELL, TILE_H = 64;
 constexpr int STRIP_H = 8;  // rows of a tile that a warp weighs, one column in each lane
 constexpr int WARPS = TILE_H / STRIP_H;
-constexpr int CANDIDATES = 32;  // entries that are looked at in one go, WARPS at a time
+constexpr int CANDIDATES = 32;  // entries that are looked at in one go
+constexpr int MOST_NEARBY = 128;  // entries within reach that are kept at hand
 
 // In coordinates of the tile: y and x of its first pixel are 0. Inclusive; empty where bottom < top.
 struct Box {
   int top, bottom, left, right;
 
-  __device__ bool empty() const { return bottom < top || right < left; }
-  __device__ int height() const { return bottom - top + 1; }
-  __device__ int width() const { return right - left + 1; }
+  FLC_DEVICE static Box nothing() { return {1 << 30, -(1 << 30), 1 << 30, -(1 << 30)}; }
+  FLC_DEVICE bool empty() const { return bottom < top || right < left; }
+  __host__ __device__ int height() const { return bottom - top + 1; }
+  __host__ __device__ int width() const { return right - left + 1; }
 };
 
 // How far `position` lies outside of first..last: 0 within.
-__device__ inline int beyond(int position, int first, int last) {
+FLC_DEVICE int beyond(int position, int first, int last) {
   return larger(larger(first - position, position - last), 0);
 }
 
-struct Instance {
+// The smallest box around both.
+FLC_DEVICE Box united(const Box& a, const Box& b) {
+  return {smaller(a.top, b.top), larger(a.bottom, b.bottom), smaller(a.left, b.left), larger(a.right, b.right)};
+}
+
+FLC_DEVICE Box united_over_lanes(const Box& box) {
+  return {warp_min(box.top), warp_max(box.bottom), warp_min(box.left), warp_max(box.right)};
+}
+
+// An instance, or an entry of one.
+struct Located {
   int64_t id;
-  Box box;        // of what the windows of the tile show of it, or larger
-  int first_row;  // of the table of row sums
+  Box box;
 };
 
 struct Tile {
@@ -36,9 +47,10 @@ struct Tile {
   // The cells that the windows of the tile's pixels meet, row by row: `list` 0..lists - 1.
   int cell_row, cell_column, cell_columns, lists;
 
-  __device__ Tile(int64_t number, const Cells& cells, int height, int width, int radius) {
-    const int tiles_x = divide_up(width, TILE_W), tiles_y = divide_up(height, TILE_H);
-    const int64_t line = number / tiles_x;
+  Tile() = default;
+  FLC_DEVICE Tile(unsigned number, const Cells& cells, int height, int width, int radius) {
+    const unsigned tiles_x = divide_up(width, TILE_W), tiles_y = divide_up(height, TILE_H);
+    const unsigned line = number / tiles_x;
     image = line / tiles_y;
     y = int(line % tiles_y) * TILE_H;
     x = int(number % tiles_x) * TILE_W;
@@ -49,64 +61,71 @@ struct Tile {
   }
 };
 
-// The lists of 32 cells in reach of a tile, one in each lane.
+// Lists first..first + 31 of the cells within reach of a tile, one in each lane.
 class CellLists {
  public:
-  __device__ CellLists(const Cells& cells, const Tile& tile, int lane) : cells_(cells), tile_(tile), lane_(lane) {}
-
-  // Takes lists first..first + 31.
-  __device__ void load(int first) {
-    if (first == first_) return;
-    first_ = first;
-    const int list = first + lane_, row = tile_.cell_row + list / tile_.cell_columns;
-    const int column = tile_.cell_column + list % tile_.cell_columns;
-    cell_ = cells_.index(tile_.image, row, column);
-    count_ = list < tile_.lists ? cells_.counts[cell_] : 0;
-    y_ = row * CELL - tile_.y;
-    x_ = column * CELL - tile_.x;
+  FLC_DEVICE CellLists(const Cells& cells, const Tile& tile, int first, int lane) : cells_(cells) {
+    const int list = first + lane, row = tile.cell_row + list / tile.cell_columns;
+    const int column = tile.cell_column + list % tile.cell_columns;
+    cell_ = cells.index(tile.image, row, column);
+    count_ = list < tile.lists ? cells.counts[cell_] : 0;
+    y_ = row * CELL - tile.y;
+    x_ = column * CELL - tile.x;
   }
 
-  __device__ int count() const { return count_; }
+  FLC_DEVICE int count() const { return count_; }
 
-  // The id of entry `place` of the list in lane `of`.
-  __device__ int64_t id(int of, int place) const {
-    return cells_.entries[__shfl_sync(ALL_LANES, cell_, of) * ROOM + place].id;
+  // Entry `place` of this lane's list.
+  FLC_DEVICE Located entry(int place) const {
+    const Entry entry = cells_.entries[cell_ * ROOM + place];
+    const uint32_t box = entry.box;
+    return {entry.id, {y_ + int(box & 31), y_ + int(box >> 5 & 31), x_ + int(box >> 10 & 31), x_ + int(box >> 15 & 31)}};
   }
 
-  // The bounding box of `id` in these lists; `lanes`: those that have it.
-  __device__ Box box_of(int64_t id, unsigned& lanes) const {
-    const int place = find_entry(cells_, cell_, count_, id);
-    lanes = __ballot_sync(ALL_LANES, place >= 0);
-    constexpr int far = 1 << 30;
-    Box box = {far, -far, far, -far};
-    if (place >= 0) {
-      const uint32_t bits = cells_.entries[cell_ * ROOM + place].box;
-      box = {y_ + int(bits & 31), y_ + int(bits >> 5 & 31), x_ + int(bits >> 10 & 31), x_ + int(bits >> 15 & 31)};
-    }
-    return {warp_min(box.top), warp_max(box.bottom), warp_min(box.left), warp_max(box.right)};
+  // Entry `number` of them all, numbered through; -1 in lanes that do not have it. `list` is the lane that has.
+  FLC_DEVICE int place_of(int number, int lane, int& list) const {
+    const int end = warp_scan(count_, lane);
+    list = __popc(__ballot_sync(ALL_LANES, end <= number));
+    return lane == list ? number - (end - count_) : -1;
   }
+
+  // The place of an id in this lane's list, -1 where it is not in it.
+  FLC_DEVICE int find(int64_t id) const { return find_entry(cells_, cell_, count_, id); }
 
  private:
   const Cells& cells_;
-  const Tile& tile_;
-  int lane_, first_ = -1, count_ = 0, y_ = 0, x_ = 0;
-  int64_t cell_ = 0;
+  int64_t cell_;
+  int count_, y_, x_;
 };
 
-// The box of the instance that entry `place` of list `list` belongs to, within the windows of the tile. It is empty
-// where an earlier list has the instance too: so each is found once.
-__device__ inline Box find_instance(CellLists& cell_lists, const Tile& tile, int list, int64_t id, int radius) {
-  constexpr int far = 1 << 30;
-  const Box nothing = {0, -1, 0, -1};
-  Box box = {far, -far, far, -far};
+// The bounding box of an instance in all lists, where `list` is the first that has it; else nothing.
+FLC_DEVICE Box find_instance(const Cells& cells, const Tile& tile, int list, int64_t id, int lane) {
+  Box box = Box::nothing();
   for (int first = 0; first < tile.lists; first += WARP) {
-    cell_lists.load(first);
-    unsigned lanes;
-    const Box part = cell_lists.box_of(id, lanes);
-    if (lanes != 0 && first + __ffs(lanes) - 1 < list) return nothing;
-    box = {smaller(box.top, part.top), larger(box.bottom, part.bottom), smaller(box.left, part.left),
-           larger(box.right, part.right)};
+    const CellLists lists(cells, tile, first, lane);
+    const int place = lists.find(id);
+    const unsigned lanes = __ballot_sync(ALL_LANES, place >= 0);
+    if (lanes != 0 && first + __ffs(lanes) - 1 < list) return Box::nothing();
+    if (place >= 0) box = united(box, lists.entry(place).box);
   }
+  return united_over_lanes(box);
+}
+
+// The same by entries that lie at hand, list by list; `entry` is one of them.
+FLC_DEVICE Box find_instance(const Located* nearby, int entries, int entry, int lane) {
+  const int64_t id = nearby[entry].id;
+  Box box = Box::nothing();
+  for (int first = 0; first < entries; first += WARP) {
+    const bool same = first + lane < entries && nearby[first + lane].id == id;
+    const unsigned lanes = __ballot_sync(ALL_LANES, same);
+    if (lanes != 0 && first + __ffs(lanes) - 1 < entry) return Box::nothing();
+    if (same) box = united(box, nearby[first + lane].box);
+  }
+  return united_over_lanes(box);
+}
+
+// The part of a box that the windows of the tile's pixels show.
+__host__ __device__ inline Box shown_part(const Box& box, int radius) {
   return {larger(box.top, -radius), smaller(box.bottom, TILE_H - 1 + radius), larger(box.left, -radius),
           smaller(box.right, TILE_W - 1 + radius)};
 }
@@ -114,7 +133,7 @@ __device__ inline Box find_instance(CellLists& cell_lists, const Tile& tile, int
 // Rows of an instance as bits, wherever its cells are.
 class RowBits {
  public:
-  __device__ RowBits(const Cells& cells, const Tile& tile, const Instance& instance, int row)
+  FLC_DEVICE RowBits(const Cells& cells, const Tile& tile, const Located& instance, int row)
       : cells_(cells), id_(instance.id), left_(instance.box.left), right_(instance.box.right), x_(tile.x) {
     const int y = tile.y + row;
     cell_ = cells.index(tile.image, y / CELL, 0);
@@ -122,7 +141,7 @@ class RowBits {
   }
 
   // Columns column..column + 31 of the tile; only those within the box can be set.
-  __device__ uint32_t from(int column) const {
+  FLC_DEVICE uint32_t from(int column) const {
     const int first = x_ + larger(column, left_), last = x_ + smaller(column + 31, right_);
     if (last < first) return 0;
     const int shift = (x_ + column) & 31, cell_column = (x_ + column - shift) / CELL;
@@ -133,8 +152,21 @@ class RowBits {
     return bits & (ALL_LANES << before) & (ALL_LANES >> after);
   }
 
+  // Column `column` of the tile and what follows, 32 bits to a word, the words WARP apart.
+  FLC_DEVICE void copy(int column, int words, uint32_t* to) const {
+    const int shift = (x_ + column) & 31, first = (x_ + column - shift) / CELL, last = (x_ + right_) / CELL;
+    uint32_t before = 0;
+#pragma unroll 1
+    for (int i = 0; i <= words; ++i) {
+      const uint32_t next = first + i <= last ? word(first + i) : 0;
+      if (i > 0) to[(i - 1) * WARP] = __funnelshift_r(before, next, shift);
+      before = next;
+    }
+    to[(words - 1) * WARP] &= ALL_LANES >> (column + 32 * words - 1 - right_);
+  }
+
  private:
-  __device__ uint32_t word(int cell_column) const {
+  FLC_DEVICE uint32_t word(int cell_column) const {
     const int64_t cell = cell_ + cell_column;
     const int place = find_entry(cells_, cell, cells_.counts[cell], id_);
     return place < 0 ? 0 : word_of(cells_, cell, cells_.entries[cell * ROOM + place], row_);

@@ -2,6 +2,9 @@
 //
 // It goes through the entries of all cells within reach, 32 at a time: finds the instances that they belong to, forms
 // row sums for as many as the table holds, and lets each warp add them to the distances of its strip.
+#include <climits>
+#include <type_traits>
+
 #include "cuda/compose.h"
 #include "cuda/log_distance.h"
 #include "cuda/scaled_distance.h"
@@ -20,158 +23,213 @@ struct WeighTilesArguments {
 
 // Rows of the table of row sums: as many as static shared memory takes, in float as leave room for four blocks.
 template <class T>
-constexpr int TABLE_ROWS = sizeof(T) == 4 ? 192 : 176;
+constexpr int TABLE_ROWS = sizeof(T) == 4 ? 192 : 152;
+
+// How the sums of the instances can be known: all scaled, each as it is possible for it, or all by logarithms.
+enum Sums { SCALED, MIXED, LOGARITHMIC };
+
+// Instances whose row sums are in the table at the same time, or one whose sums cannot be scaled.
+struct Batch {
+  unsigned candidates;  // bit by bit
+  bool scaled;
+  int begin_part, end_part;
+};
+
+// What is only needed where sums are scaled.
+struct ScalingShared {
+  float byte_sums[256];
+  uint32_t words[WARPS][MOST_WORDS][WARP];
+};
+struct Nothing {};
 
 template <class T>
 struct Shared {
   T table[TABLE_ROWS<T>][TABLE_PITCH];
-  Instance instances[CANDIDATES];
-  float byte_sums[256];
-  uint32_t words[WARPS][MOST_WORDS][WARP];
-};
-template <>
-struct Shared<double> {
-  double table[TABLE_ROWS<double>][TABLE_PITCH];
-  Instance instances[CANDIDATES];
+  Tile tile;
+  int entries;                   // of the lists at hand
+  Located nearby[MOST_NEARBY];   // those entries, where there is room for them
+  Located candidates[CANDIDATES];
+  int first_rows[CANDIDATES];  // of a candidate in the table
+  int end_parts[CANDIDATES];   // parts of 32 rows are numbered through: where a candidate's end
+  int batches;
+  int seen;  // instances, so far
+  Batch plan[CANDIDATES];
+  std::conditional_t<sizeof(T) == 4, ScalingShared, Nothing> scaling;
 };
 
-// One tile, by one block: each warp runs all of this.
-template <class T, bool FARTHEST>
+// One tile, by one block. What is needed throughout lies in shared memory, to leave registers to the sums.
+template <class T, Sums SUMS, bool FARTHEST>
 class TileWeigher {
-  static constexpr bool CAN_SCALE = sizeof(T) == 4;
+  static constexpr bool CAN_SCALE = SUMS != LOGARITHMIC;
   // Where sums are known by logarithms, each warp has a part of the table for itself.
   static constexpr int SLOT_ROWS = TABLE_ROWS<T> / WARPS;
 
  public:
-  __device__ TileWeigher(const WeighTilesArguments<T>& arguments, Shared<T>& shared)
+  FLC_DEVICE TileWeigher(const WeighTilesArguments<T>& arguments, Shared<T>& shared)
       : arguments_(arguments),
         settings_(arguments.settings),
         shared_(shared),
         lane_(threadIdx.x % WARP),
-        warp_(threadIdx.x / WARP),
-        strip_y_(warp_ * STRIP_H),
-        tile_(blockIdx.x, arguments.cells, arguments.height, arguments.width, arguments.settings.radius),
-        cell_lists_(arguments.cells, tile_, lane_) {
-    if constexpr (CAN_SCALE) fill_byte_sums(settings_.scaling, shared_.byte_sums);
-  }
+        warp_(threadIdx.x / WARP)
+{}
 
-  __device__ void weigh() {
-    for (int first_list = 0; first_list < tile_.lists; first_list += WARP) {
-      cell_lists_.load(first_list);
-      const int end = warp_scan(cell_lists_.count(), lane_);  // of this lane's entries, numbered through
-      const int entries = __shfl_sync(ALL_LANES, end, WARP - 1);
-      for (int entry = 0; entry < entries; entry += CANDIDATES) {
-        for (int i = warp_; i < CANDIDATES; i += WARPS) find_candidate(i, first_list, end, entry + i, entries);
+  FLC_DEVICE void weigh() {
+    if (threadIdx.x == 0) {
+      shared_.seen = 0;
+      shared_.tile = Tile(blockIdx.x, arguments_.cells, arguments_.height, arguments_.width, settings_.radius);
+    }
+    if constexpr (CAN_SCALE) fill_byte_sums(settings_.scaling, shared_.scaling.byte_sums);
+    __syncthreads();
+    for (int first_list = 0; first_list < shared_.tile.lists; first_list += WARP) {
+      if (warp_ == 0) gather(first_list);
+      __syncthreads();
+      for (int entry = 0; entry < shared_.entries; entry += CANDIDATES) {
+        for (int i = warp_; i < CANDIDATES; i += WARPS) find_candidate(i, first_list, entry + i);
         __syncthreads();
-        add_candidates();
+        if (warp_ == 0) plan();
         __syncthreads();
+        for (int i = 0; i < shared_.batches; ++i) {
+          const Batch& batch = shared_.plan[i];
+          if constexpr (CAN_SCALE) form_row_sums(batch);
+          __syncthreads();
+          for (unsigned rest = batch.candidates; rest != 0; rest &= rest - 1) add(__ffs(rest) - 1, batch.scaled);
+          __syncthreads();
+        }
       }
+      __syncthreads();
     }
     store();
   }
 
  private:
-  // Notes the instance of an entry, or an empty box where it is none that this tile needs.
-  __device__ void find_candidate(int candidate, int first_list, int end, int entry, int entries) {
-    Instance found = {0, {0, -1, 0, -1}};
-    if (entry < entries) {
-      cell_lists_.load(first_list);
-      const int list = __popc(__ballot_sync(ALL_LANES, end <= entry));
-      const int place = entry - __shfl_sync(ALL_LANES, end - cell_lists_.count(), list);
-      found.id = cell_lists_.id(list, place);
-      found.box = find_instance(cell_lists_, tile_, first_list + list, found.id, settings_.radius);
-      const Box& box = found.box;
-      const int away = beyond(0, box.top - (TILE_H - 1), box.bottom) + beyond(0, box.left - (TILE_W - 1), box.right);
-      if (T(away) > settings_.limit) found.box.bottom = box.top - 1;
-    }
-    if (lane_ == 0) shared_.instances[candidate] = found;
+  FLC_DEVICE int strip_y() const { return warp_ * STRIP_H; }
+
+  // Whether all entries within reach are at hand.
+  FLC_DEVICE bool at_hand(int entries) const { return shared_.tile.lists <= WARP && entries <= MOST_NEARBY; }
+
+  // Counts the entries of 32 lists, and takes them to hand. By one warp.
+  FLC_DEVICE void gather(int first_list) {
+    const CellLists lists(arguments_.cells, shared_.tile, first_list, lane_);
+    const int count = lists.count(), end = warp_scan(count, lane_);
+    const int entries = __shfl_sync(ALL_LANES, end, WARP - 1);
+    if (lane_ == 0) shared_.entries = entries;
+    if (!at_hand(entries)) return;
+    for (int i = 0; i < count; ++i) shared_.nearby[end - count + i] = lists.entry(i);
   }
 
-  // Adds the instances that were found, batch by batch: as many as the table of row sums holds, or one whose sums
-  // cannot be scaled. Lane i decides about candidate i.
-  __device__ void add_candidates() {
-    const Box box = shared_.instances[lane_].box;
+  // Notes the instance of an entry, or nothing where another entry stands for it or this tile does not need it.
+  FLC_DEVICE void find_candidate(int candidate, int first_list, int entry) {
+    const int entries = shared_.entries;
+    Located found = {0, Box::nothing()};
+    if (entry < entries) {
+      found = at_hand(entries) ? nearby_instance(entry, entries) : listed_instance(first_list, entry);
+      found.box = needed_part(found.box);
+    }
+    if (lane_ == 0) shared_.candidates[candidate] = found;
+  }
+
+  FLC_DEVICE Located nearby_instance(int entry, int entries) const {
+    return {shared_.nearby[entry].id, find_instance(shared_.nearby, entries, entry, lane_)};
+  }
+
+  FLC_DEVICE Located listed_instance(int first_list, int entry) const {
+    const CellLists lists(arguments_.cells, shared_.tile, first_list, lane_);
+    int list;
+    const int place = lists.place_of(entry, lane_, list);
+    const int64_t id = __shfl_sync(ALL_LANES, place >= 0 ? lists.entry(place).id : 0, list);
+    return {id, find_instance(arguments_.cells, shared_.tile, first_list + list, id, lane_)};
+  }
+
+  // What the windows show of a box, or nothing where the instance is too far away to matter.
+  FLC_DEVICE Box needed_part(const Box& box) const {
+    const Box shown = shown_part(box, settings_.radius);
+    const int away = beyond(0, shown.top - (TILE_H - 1), shown.bottom) + beyond(0, shown.left - (TILE_W - 1), shown.right);
+    return T(away) <= settings_.limit ? shown : Box::nothing();
+  }
+
+  // Divides the candidates into batches. By one warp, each lane with a candidate.
+  FLC_DEVICE void plan() {
+    const Box box = shared_.candidates[lane_].box;
     const bool present = !box.empty();
     bool scaled = false;
     if constexpr (CAN_SCALE) {
-      scaled = present && scalable(settings_.scaling, box, settings_.radius, settings_.bits_per_step, TABLE_ROWS<T>);
+      scaled = present && scalable(settings_, box, TABLE_ROWS<T>);
     }
     const unsigned all_scaled = __ballot_sync(ALL_LANES, scaled);
-    const unsigned in_reach = __ballot_sync(
-        ALL_LANES, present && beyond(strip_y_, box.top - (STRIP_H - 1), box.bottom) <= settings_.radius);
-    seen_ += __popc(in_reach);
-    const int rows = scaled ? box.height() : 0, end_row = warp_scan(rows, lane_);
-    unsigned waiting = __ballot_sync(ALL_LANES, present);
-    while (waiting != 0) {
+    const int rows = scaled ? box.height() : 0, parts = divide_up(rows, WARP);
+    const int end_row = warp_scan(rows, lane_), end_part = warp_scan(parts, lane_);
+    shared_.end_parts[lane_] = end_part;
+    int batches = 0;
+    const unsigned all_present = __ballot_sync(ALL_LANES, present);
+    for (unsigned waiting = all_present; waiting != 0; ++batches) {
       const int first = __ffs(waiting) - 1;
-      unsigned batch = 1u << first;
-      const bool batch_is_scaled = all_scaled >> first & 1;
-      // In the table; of this lane's candidate.
+      const bool first_is_scaled = all_scaled >> first & 1;
       const int first_row = end_row - rows - __shfl_sync(ALL_LANES, end_row - rows, first);
-      if (batch_is_scaled) {
-        batch = __ballot_sync(ALL_LANES, first_row + rows <= TABLE_ROWS<T>) & all_scaled & waiting;
-        if constexpr (CAN_SCALE) form_row_sums(batch, first_row);
-        __syncthreads();
-      }
-      for (unsigned rest = batch & in_reach; rest != 0; rest &= rest - 1) {
-        const int candidate = __ffs(rest) - 1;
-        add(shared_.instances[candidate], batch_is_scaled, __shfl_sync(ALL_LANES, first_row, candidate));
-      }
-      waiting &= ~batch;
-      __syncthreads();
+      const unsigned fit = __ballot_sync(ALL_LANES, first_row + rows <= TABLE_ROWS<T>) & all_scaled & waiting;
+      const unsigned candidates = first_is_scaled ? fit : 1u << first;
+      const int end = __shfl_sync(ALL_LANES, end_part, 31 - __clz(candidates));
+      if (lane_ == first) shared_.plan[batches] = {candidates, first_is_scaled, end_part - parts, end};
+      if (candidates >> lane_ & 1) shared_.first_rows[lane_] = first_row;
+      waiting &= ~candidates;
+    }
+    if (lane_ == 0) {
+      shared_.batches = batches;
+      shared_.seen += __popc(all_present);
     }
   }
 
-  // The table of row sums of a batch: 32 rows of an instance at a time, by one warp.
-  __device__ void form_row_sums(unsigned batch, int first_row) {
-    const float decay_8 = exp2_of(-8 * settings_.bits_per_step);
-    int turn = 0;
-    for (; batch != 0; batch &= batch - 1) {
-      const int candidate = __ffs(batch) - 1;
-      const Instance& instance = shared_.instances[candidate];
-      const int table_row = __shfl_sync(ALL_LANES, first_row, candidate);
-      for (int row = 0; row < instance.box.height(); row += WARP) {
-        if (turn++ % WARPS != warp_ || row + lane_ >= instance.box.height()) continue;
-        ScaledRow sums(settings_.scaling, shared_.byte_sums, decay_8, settings_.bits_per_step, settings_.radius,
-                       instance.box, &shared_.words[warp_][0][lane_]);
-        sums.read(RowBits(arguments_.cells, tile_, instance, instance.box.top + row + lane_));
-        sums.sum(shared_.table[table_row + row + lane_]);
-      }
+  // The table of row sums for a batch; 32 rows of an instance at a time, by one warp.
+  FLC_DEVICE void form_row_sums(const Batch& batch) {
+    for (int part = batch.begin_part + warp_; part < batch.end_part; part += WARPS) {
+      const int candidate = __popc(__ballot_sync(ALL_LANES, shared_.end_parts[lane_] <= part));
+      const Located instance = shared_.candidates[candidate];
+      const int begin = candidate ? shared_.end_parts[candidate - 1] : 0, row = (part - begin) * WARP + lane_;
+      if (row >= instance.box.height()) continue;
+      ScaledRow sums(settings_.scaling, shared_.scaling.byte_sums, settings_.bits_per_step, settings_.radius,
+                     instance.box, &shared_.scaling.words[warp_][0][lane_]);
+      sums.read(RowBits(arguments_.cells, shared_.tile, instance, instance.box.top + row));
+      sums.sum(shared_.table[shared_.first_rows[candidate] + row]);
     }
   }
 
-  // Adds an instance to the pixels of this warp's strip.
-  __device__ void add(const Instance& instance, bool scaled, int table_row) {
+  // Adds an instance to the pixels of this warp's strip, where their windows show it.
+  FLC_DEVICE void add(int candidate, bool scaled) {
+    const Box box = shared_.candidates[candidate].box;
+    if (beyond(strip_y(), box.top - (STRIP_H - 1), box.bottom) > settings_.radius) {
+      if (FARTHEST) {
+#pragma unroll
+        for (int i = 0; i < STRIP_H; ++i) sums_[i].other = INFINITE<T>;
+      }
+      return;
+    }
     T d[STRIP_H];
-    bool done = false;
     if constexpr (CAN_SCALE) {
       if (scaled) {
-        ScaledColumn column(settings_, instance.box, shared_.table[table_row], lane_);
-        column.distances(strip_y_ - instance.box.top, d);
-        done = true;
+        ScaledColumn column(settings_, box, shared_.table[shared_.first_rows[candidate]], lane_);
+        column.distances(strip_y() - box.top, d);
       }
     }
-    if (!done) {
-      log_distances<T, SLOT_ROWS - STRIP_H>(settings_, arguments_.cells, tile_, instance, strip_y_, lane_,
-                                            shared_.table + warp_ * SLOT_ROWS, d);
+    if (SUMS == LOGARITHMIC || (SUMS == MIXED && !scaled)) {
+      log_distances<T, SLOT_ROWS - STRIP_H>(settings_, arguments_.cells, shared_.tile, shared_.candidates[candidate],
+                                            strip_y(), lane_, shared_.table + warp_ * SLOT_ROWS, d);
     }
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) sums_[i].add(d[i]);
   }
 
-  __device__ void store() const {
-    const int x = tile_.x + lane_;
+  FLC_DEVICE void store() const {
+    const Tile& tile = shared_.tile;
+    const Cells& cells = arguments_.cells;
+    const int x = tile.x + lane_, y = tile.y + strip_y(), rows = arguments_.height - y;
     if (x >= arguments_.width) return;
     // In parity mode the instances are 1..largest, present or not.
-    const Cells& cells = arguments_.cells;
-    const bool with_border = seen_ > 0 && (!FARTHEST || uint64_t(seen_) == cells.largest[tile_.image]);
-    const int y = tile_.y + strip_y_;
+    const bool with_border = !FARTHEST || (shared_.seen > 0 && uint64_t(shared_.seen) == cells.largest[tile.image]);
     const uint32_t* const foreground =
-        cells.foreground + cells.index(tile_.image, y / CELL, tile_.x / CELL) * CELL + y % CELL;
-    const int64_t first = (tile_.image * arguments_.height + y) * arguments_.width + x;
+        cells.foreground + cells.index(tile.image, y / CELL, tile.x / CELL) * CELL + y % CELL;
+    const int64_t first = (tile.image * arguments_.height + y) * arguments_.width + x;
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) {
-      if (y + i >= arguments_.height) return;
+      if (i >= rows) return;
       const T weight = foreground[i] >> lane_ & 1 ? T(1) : compose(sums_[i], with_border, settings_);
       store_weight(arguments_.out, arguments_.out_is_double, first + int64_t(i) * arguments_.width, weight);
     }
@@ -180,30 +238,43 @@ class TileWeigher {
   const WeighTilesArguments<T>& arguments_;
   const Settings<T>& settings_;
   Shared<T>& shared_;
-  const int lane_, warp_, strip_y_;
-  const Tile tile_;
-  CellLists cell_lists_;
+  const int lane_, warp_;
   Accumulated<T, FARTHEST> sums_[STRIP_H];
-  int seen_ = 0;
 };
 
-template <class T, bool FARTHEST>
-__global__ void __launch_bounds__(WARPS* WARP, sizeof(T) == 4 ? 4 : 1) weigh_tiles_kernel(const __grid_constant__ WeighTilesArguments<T> arguments) {
+// Blocks that an SM is to hold. Four of scaled sums, of 64 registers a thread, fill half of it; the assemblers for
+// newer GPUs need more registers.
+#if __CUDA_ARCH__ >= 1000
+constexpr int SCALED_BLOCKS = 3;
+#else
+constexpr int SCALED_BLOCKS = 4;
+#endif
+template <Sums SUMS>
+constexpr int BLOCKS = SUMS == SCALED ? SCALED_BLOCKS : SUMS == MIXED ? 2 : 1;
+
+template <class T, Sums SUMS, bool FARTHEST>
+__global__ void __launch_bounds__(WARPS* WARP, BLOCKS<SUMS>)
+    weigh_tiles_kernel(const __grid_constant__ WeighTilesArguments<T> arguments) {
   __shared__ Shared<T> shared;
-  TileWeigher<T, FARTHEST>(arguments, shared).weigh();
+  TileWeigher<T, SUMS, FARTHEST>(arguments, shared).weigh();
 }
 
 // -------------------------------------------------------------------------------------------- on the host
 
+template <class T, Sums SUMS>
+static cudaError_t weigh_tiles(const flc_tensor& labels, const WeighTilesArguments<T>& arguments, bool farthest,
+                               cudaStream_t stream) {
+  const int64_t tiles =
+      labels.size[0] * divide_up<int64_t>(labels.size[1], TILE_H) * divide_up<int64_t>(labels.size[2], TILE_W);
+  return launch(farthest ? weigh_tiles_kernel<T, SUMS, true> : weigh_tiles_kernel<T, SUMS, false>, tiles, WARPS * WARP,
+                arguments, stream);
+}
+
 template <class T>
-static cudaError_t weigh_tiles(const flc_tensor& labels, const Cells& cells, const flc_weight_params& params,
-                               void* out, int32_t out_dtype, cudaStream_t stream) {
+static WeighTilesArguments<T> arguments_for(const flc_tensor& labels, const Cells& cells,
+                                            const flc_weight_params& params, void* out, int32_t out_dtype) {
   const int64_t height = labels.size[1], width = labels.size[2];
-  const WeighTilesArguments<T> arguments = {cells, settings_for<T>(params, height, width), int(height), int(width),
-                                            out, out_dtype == FLC_FLOAT64};
-  const int64_t tiles = labels.size[0] * divide_up<int64_t>(height, TILE_H) * divide_up<int64_t>(width, TILE_W);
-  return launch(params.border == FLC_FARTHEST ? weigh_tiles_kernel<T, true> : weigh_tiles_kernel<T, false>, tiles,
-                WARPS * WARP, arguments, stream);
+  return {cells, settings_for<T>(params, height, width), int(height), int(width), out, out_dtype == FLC_FLOAT64};
 }
 
 }  // namespace flc::cuda
@@ -222,8 +293,16 @@ int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_weight_params* p
     const Cells cells = place_cells(*labels, scratch);
     const cudaError_t error = list_cells(*labels, cells, params->border == FLC_FARTHEST, queue);
     if (error != cudaSuccess) return error;
-    return (needs_double(*params, out_dtype) ? weigh_tiles<double> : weigh_tiles<float>)(*labels, cells, *params, out,
-                                                                                        out_dtype, queue);
+    const bool farthest = params->border == FLC_FARTHEST;
+    if (needs_double(*params, out_dtype)) {
+      const auto arguments = arguments_for<double>(*labels, cells, *params, out, out_dtype);
+      return weigh_tiles<double, LOGARITHMIC>(*labels, arguments, farthest, queue);
+    }
+    const auto arguments = arguments_for<float>(*labels, cells, *params, out, out_dtype);
+    const Box largest = shown_part({INT_MIN, INT_MAX, INT_MIN, INT_MAX}, arguments.settings.radius);
+    const bool all_scaled = scalable(arguments.settings, largest, TABLE_ROWS<float>);
+    return all_scaled ? weigh_tiles<float, SCALED>(*labels, arguments, farthest, queue)
+                      : weigh_tiles<float, MIXED>(*labels, arguments, farthest, queue);
   });
 }
 

@@ -62,6 +62,7 @@ def _made(name: str, sources: list[Path], command: Callable[[Path], list[str]]) 
 
 
 def _sources() -> list[Path]:
+    """Those with kernels."""
     return sorted((CSRC / "cuda").glob("*.cu"))
 
 
@@ -70,7 +71,7 @@ def _sources() -> list[Path]:
 
 def host_library(extra_flags: str = "") -> Path:
     """csrc/cuda as a library for the CPU."""
-    sources = _sources()
+    sources = sorted((CSRC / "cuda").glob("*.c*"))
     flags = shlex.split(f"{HOST_FLAGS} {extra_flags}")
     return _made("host.so", sources, lambda target: ["g++", *flags, *map(str, sources), "-o", str(target)])
 
@@ -111,9 +112,9 @@ def compiled(source: Path, capability: int, kind: str) -> Path:
 
 
 def _readable(kernel: str) -> str:
-    """weigh_tiles<float, false> of _ZN3flc4cuda18weigh_tiles_kernelIfLb0EEEv..."""
+    """weigh_tiles of _ZN3flc4cuda18weigh_tiles_kernelIf..."""
     name = subprocess.run(["c++filt", kernel], capture_output=True, text=True, check=True).stdout
-    return re.search(r"(\w+)_kernel(<[^(]*>)?\(", name).expand(r"\1\2")
+    return re.search(r"(\w+)_kernel\b", name)[1]
 
 
 _LAUNCH_HANDLER = ctypes.CFUNCTYPE(

@@ -118,6 +118,8 @@ class Translator:
             return "dynamic_shared"
         if operand in self.function.local:
             return f"(u64){self.function.local[operand]}"
+        if operand in self.function.parameter_offsets:
+            return f"(u64)(parameters + {self.function.parameter_offsets[operand]})"
         if operand in self.function.symbols["data"]:
             return f"(u64)table_{c_name(operand)}"
         raise Unsupported(f"operand {operand}")
@@ -155,6 +157,8 @@ class Translator:
         space = next((p for p in parts if p in ("param", "shared", "global", "local", "const")), "generic")
         if space == "param":
             found = ADDRESS.match(operand)
+            if found[1] not in self.function.parameter_offsets:  # an address that was computed
+                return f"parameter_at(parameters, {self.function.parameter_bytes}, {self._address(operand)})"
             return f"(parameters + {self.function.parameter_offsets[found[1]]} + ({found[2] or 0}))"
         if space == "shared":
             return f"shared_at({self._address(operand)}, {size}, {self.line}, {access})"

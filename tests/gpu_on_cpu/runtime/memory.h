@@ -63,6 +63,11 @@ inline constinit thread_local Shared shared{};
   _exit(3);
 }
 
+inline const u8* parameter_at(const u8* parameters, u64 bytes, u64 address) {
+  if (address - u64(parameters) >= bytes) die("out-of-bounds access of a parameter");
+  return reinterpret_cast<const u8*>(address);
+}
+
 inline u8* local_at(u8* local, u64 bytes, u64 address, u32 size, int line) {
   address = u32(address);
   if (address + size > bytes) fault("out-of-bounds access of local memory", address, size, line);

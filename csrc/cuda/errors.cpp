@@ -1,4 +1,6 @@
-#include "cuda/device.h"
+#include <cuda_runtime.h>
+
+#include "fastlogconv.h"
 
 extern "C" {
 

@@ -1,0 +1,62 @@
+// Distances to weights: stages 2 and 3 on distances that the caller found. One thread for each pixel.
+#include "cuda/compose.h"
+#include "cuda/read.h"
+
+namespace flc::cuda {
+
+constexpr int PIXELS_PER_BLOCK = 256;
+
+template <class T>
+struct WeighDistancesArguments {
+  flc_tensor distance;
+  flc_tensor foreground;  // no data: none
+  Settings<T> settings;
+  void* out;  // [H, W], contiguous
+  bool out_is_double;
+};
+
+template <class T, bool FARTHEST>
+__global__ void __launch_bounds__(PIXELS_PER_BLOCK)
+    weigh_distances_kernel(const __grid_constant__ WeighDistancesArguments<T> arguments) {
+  const flc_tensor& distance = arguments.distance;
+  const flc_tensor& foreground = arguments.foreground;
+  const int64_t pixel = int64_t(blockIdx.x) * PIXELS_PER_BLOCK + threadIdx.x;
+  if (pixel >= distance.size[1] * distance.size[2]) return;
+  const int64_t y = pixel / distance.size[2], x = pixel % distance.size[2];
+  Accumulated<T, FARTHEST> sums;
+  int64_t index = y * distance.stride[1] + x * distance.stride[2];
+  for (int64_t i = 0; i < distance.size[0]; ++i, index += distance.stride[0]) {
+    sums.add(value_at<T>(distance, index) * arguments.settings.step_scale);
+  }
+  T weight = compose(sums, distance.size[0] > 0, arguments.settings);
+  if (foreground.data) {
+    const auto* const covered = static_cast<const uint8_t*>(foreground.data);
+    if (covered[y * foreground.stride[1] + x * foreground.stride[2]]) weight = 1;
+  }
+  store_weight(arguments.out, arguments.out_is_double, pixel, weight);
+}
+
+template <class T>
+static cudaError_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground,
+                                   const flc_weight_params& params, void* out, int32_t out_dtype,
+                                   cudaStream_t stream) {
+  const int64_t height = distance.size[1], width = distance.size[2];
+  const WeighDistancesArguments<T> arguments = {distance, foreground ? *foreground : flc_tensor{},
+                                                settings_for<T>(params, height, width), out,
+                                                out_dtype == FLC_FLOAT64};
+  return launch(params.border == FLC_FARTHEST ? weigh_distances_kernel<T, true> : weigh_distances_kernel<T, false>,
+                divide_up<int64_t>(height * width, PIXELS_PER_BLOCK), PIXELS_PER_BLOCK, arguments, stream);
+}
+
+}  // namespace flc::cuda
+
+extern "C" int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
+                                               const flc_weight_params* params, void* out, int32_t out_dtype,
+                                               int32_t device, void* stream) {
+  using namespace flc::cuda;
+  if (distance->size[1] * distance->size[2] == 0) return FLC_OK;
+  return on_device(device, [&] {
+    const auto weigh = out_dtype == FLC_FLOAT64 ? weigh_distances<double> : weigh_distances<float>;
+    return weigh(*distance, foreground, *params, out, out_dtype, static_cast<cudaStream_t>(stream));
+  });
+}
