@@ -9,7 +9,10 @@ INTEGRATIONS_TORCH ?= torch==2.14.1 torchvision==0.29.1
 VENV := .venv
 INTEGRATIONS_VENV := .venv-integrations
 BIN := $(VENV)/bin
-CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp')
+CSRC := $(shell find csrc -name '*.h' -o -name '*.c*')
+
+# Where nvcc is found, for one GPU only: the tests compile for the others themselves.
+export FASTLOGCONV_CUDA_ARCHS ?= 80
 GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 
 .PHONY: test test-integrations fuzz demo bench lint clean FORCE

@@ -2,7 +2,7 @@
 
 The CUDA library is built where nvcc is found, on the PATH or in CUDA_HOME. Environment variables:
 FASTLOGCONV_CUDA        0: not even then; 1: it has to be
-FASTLOGCONV_CUDA_ARCHS  compute capabilities to compile for, such as "80;90"; default: all of CUDA_ARCHS that nvcc knows
+FASTLOGCONV_CUDA_ARCHS  compute capabilities to compile for, "80;90" say; default: those of CUDA_ARCHS
 """
 
 import hashlib
@@ -40,8 +40,8 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
     INSTRUCTION_SETS["avx2"] = "-mavx2 -mfma"
     INSTRUCTION_SETS["avx512"] = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512"
 
-# A GPU runs what was compiled for its own capability, or for a lower one of the same major number; newer GPUs compile
-# the PTX of the newest for themselves.
+# A GPU runs what was compiled for its own capability, or for a lower one of the same major number; newer GPUs
+# compile the PTX of the newest for themselves.
 CUDA_ARCHS = (75, 80, 86, 89, 90, 100, 120)
 NVCC_FLAGS = "-std=c++17 -O3 -cudart static -Icsrc"
 if sys.platform != "win32":
@@ -49,8 +49,8 @@ if sys.platform != "win32":
 
 NO_NVCC = """\
 fastlogconv's CUDA library cannot be built: {problem}
-It needs nvcc of the CUDA toolkit, version 11 or newer, on the PATH or in CUDA_HOME. Without it, with FASTLOGCONV_CUDA=0,
-CUDA tensors are served by Triton alone."""
+It needs nvcc of the CUDA toolkit, 12 or newer, on the PATH or in CUDA_HOME. With FASTLOGCONV_CUDA=0 it is
+left out, and CUDA tensors are served by Triton alone."""
 
 NO_COMPILER = """\
 fastlogconv cannot be built: {problem}
@@ -79,7 +79,10 @@ def find_nvcc():
     wanted = os.environ.get("FASTLOGCONV_CUDA", "")
     if wanted == "0":
         return None
-    folders = [os.environ.get("PATH", ""), *(os.path.join(os.environ.get(v, ""), "bin") for v in ("CUDA_HOME", "CUDA_PATH"))]
+    folders = [
+        os.environ.get("PATH", ""),
+        *(os.path.join(os.environ.get(v, ""), "bin") for v in ("CUDA_HOME", "CUDA_PATH")),
+    ]
     nvcc = shutil.which("nvcc", path=os.pathsep.join(folders))
     if nvcc is None and wanted == "1":
         sys.exit(NO_NVCC.format(problem="nvcc was not found, and FASTLOGCONV_CUDA is 1."))
@@ -134,7 +137,9 @@ def cuda_archs(nvcc):
     archs = sorted(map(int, named)) or [arch for arch in CUDA_ARCHS if arch in known]
     unknown = set(archs) - known
     if unknown or not archs:
-        problem = f"{nvcc} knows compute capabilities {sorted(known)}, not {sorted(unknown) or list(CUDA_ARCHS)}."
+        problem = (
+            f"{nvcc} knows compute capabilities {sorted(known)}, not {sorted(unknown) or list(CUDA_ARCHS)}."
+        )
         sys.exit(NO_NVCC.format(problem=problem))
     return archs
 

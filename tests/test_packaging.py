@@ -25,8 +25,9 @@ getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2])
 
 
 def run(*command, cwd, **environment):
-    """A process without the compiler settings of this one."""
+    """A process without the compiler settings of this one, and without nvcc, which takes its time."""
     kept = {name: value for name, value in os.environ.items() if name not in ("CXX", "CXXFLAGS", "LDFLAGS")}
+    kept["FASTLOGCONV_CUDA"] = "0"
     return subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=cwd,
@@ -47,7 +48,7 @@ def unpacked(tmp_path_factory):
     """The sources as the sdist ships them."""
     folder = tmp_path_factory.mktemp("sdist")
     checkout = folder / "checkout"
-    clutter = shutil.ignore_patterns(".*", "build", "dist", "demo", "*.egg-info", "__pycache__", LIBRARY)
+    clutter = shutil.ignore_patterns(".*", "build", "dist", "demo", "*.egg-info", "__pycache__", "*.so", "*.dylib", "*.dll")
     shutil.copytree(ROOT, checkout, ignore=clutter)
     done = build("sdist", checkout, folder)
     assert done.returncode == 0, done.stdout
@@ -157,4 +158,23 @@ def test_compiler_flags_of_the_environment_are_used_and_errors_are_shown(unpacke
     done = build("wheel", unpacked, tmp_path, LDFLAGS="-lno_such_library")
     assert done.returncode == 1
     assert "no_such_library" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_nvcc_that_is_demanded_but_missing(unpacked, tmp_path):
+    done = build(
+        "wheel", unpacked, tmp_path, FASTLOGCONV_CUDA="1", PATH="/nonexistent", CUDA_HOME="", CUDA_PATH=""
+    )
+    assert done.returncode == 1
+    assert "nvcc was not found, and FASTLOGCONV_CUDA is 1." in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on the PATH")
+def test_unknown_cuda_archs(unpacked, tmp_path):
+    done = build("wheel", unpacked, tmp_path, FASTLOGCONV_CUDA="1", FASTLOGCONV_CUDA_ARCHS="1.2")
+    assert done.returncode == 1
+    assert re.search(r"knows compute capabilities \[.*\], not \[12\]", done.stdout)
+    assert "Traceback" not in done.stdout
     assert not list(tmp_path.iterdir())

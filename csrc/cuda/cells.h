@@ -1,8 +1,8 @@
 // What lies where: for each cell of 32 x 32 pixels the instances in it, as list_cells leaves them.
 //
-// A cell's entries are listed by ascending id, none left out: a cell has room for one per pixel. An entry has one
-// word for each row in which the instance has pixels; bit x of a word is the pixel of column x. The words of a
-// cell lie one after another; there are at most as many as pixels.
+// A cell's entries are listed by ascending id, none left out: a cell has room for one per pixel. An entry has
+// one word for each row in which the instance has pixels; bit x of a word is the pixel of column x. The words
+// of a cell lie one after another; there are at most as many as pixels.
 #pragma once
 
 #include "cuda/device.h"
@@ -10,23 +10,23 @@
 
 namespace flc::cuda {
 
-constexpr int CELL = 32;           // pixels on a side: a row is one word
+constexpr int CELL = 32;  // pixels on a side: a row is one word
 constexpr int ROOM = CELL * CELL;  // entries, and words, that a cell can hold
 
 struct alignas(16) Entry {
   int64_t id;
-  uint32_t box;       // top | bottom << 5 | left << 10 | right << 15 of its pixels | first word << 20
+  uint32_t box;  // top | bottom << 5 | left << 10 | right << 15 of its pixels | first word << 20
   uint32_t row_set;  // bit y: it has pixels in row y
 };
 
 // [size[0], size[1], size[2]] = [images, rows, columns] of cells. Each array is ordered so.
 struct Cells {
-  int rows, columns;       // cells of an image
-  int32_t* counts;         // of entries
-  uint32_t* foreground;    // [CELL] words: pixels of any instance
-  Entry* entries;          // [ROOM]
-  uint32_t* words;         // [ROOM]
-  uint64_t* largest;       // by image: the largest id; null where nobody asks
+  int rows, columns;  // cells of an image
+  int32_t* counts;  // of entries
+  uint32_t* foreground;  // [CELL] words: pixels of any instance
+  Entry* entries;  // [ROOM]
+  uint32_t* words;  // [ROOM]
+  uint64_t* largest;  // by image: the largest id; null where nobody asks
 
   FLC_DEVICE int64_t index(int64_t image, int row, int column) const {
     return (image * rows + row) * columns + column;

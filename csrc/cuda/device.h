@@ -30,10 +30,18 @@ template <class T>
 __host__ __device__ constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
-FLC_DEVICE float smaller(float a, float b) { return fminf(a, b); }
-FLC_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
-FLC_DEVICE double smaller(double a, double b) { return fmin(a, b); }
-FLC_DEVICE double larger(double a, double b) { return fmax(a, b); }
+FLC_DEVICE float smaller(float a, float b) {
+  return fminf(a, b);
+}
+FLC_DEVICE float larger(float a, float b) {
+  return fmaxf(a, b);
+}
+FLC_DEVICE double smaller(double a, double b) {
+  return fmin(a, b);
+}
+FLC_DEVICE double larger(double a, double b) {
+  return fmax(a, b);
+}
 template <class T>
 __host__ __device__ constexpr T divide_up(T a, T b) {
   return (a + b - 1) / b;
@@ -69,7 +77,9 @@ FLC_DEVICE uint64_t warp_min(uint64_t value) {
   return uint64_t(high) << 32 | low;
 }
 
-FLC_DEVICE int warp_max(int value) { return -warp_min(-value); }
+FLC_DEVICE int warp_max(int value) {
+  return -warp_min(-value);
+}
 
 // The sum over this lane and all lower ones.
 FLC_DEVICE int warp_scan(int value, int lane) {
@@ -82,7 +92,8 @@ FLC_DEVICE int warp_scan(int value, int lane) {
 
 // ------------------------------------------------------------------------------ powers of two, logarithms
 
-// Of float by the hardware's instructions: relative error 2^-22, absolute error 2^-22; subnormal numbers count as 0.
+// Of float by the hardware's instructions: relative error 2^-22, absolute error 2^-22; subnormal numbers
+// count as 0.
 FLC_DEVICE float exp2_of(float x) {
 #ifdef __CUDA_ARCH__
   float y;
@@ -103,8 +114,12 @@ FLC_DEVICE float log2_of(float x) {
 #endif
 }
 
-FLC_DEVICE double exp2_of(double x) { return exp2(x); }
-FLC_DEVICE double log2_of(double x) { return log2(x); }
+FLC_DEVICE double exp2_of(double x) {
+  return exp2(x);
+}
+FLC_DEVICE double log2_of(double x) {
+  return log2(x);
+}
 
 // log2(2^a + 2^b); either may be -inf.
 template <class T>
@@ -124,7 +139,8 @@ cudaError_t launch(void (*kernel)(Arguments), int64_t blocks, int threads, Argum
   return cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), parameters, 0, stream);
 }
 
-// What a function of the C interface returns after `call` on a device: FLC_OK, or the negative of CUDA's error.
+// What a function of the C interface returns after `call` on a device: FLC_OK, or the negative of CUDA's
+// error.
 template <class Call>
 int32_t on_device(int32_t device, const Call& call) {
   const cudaError_t error = cudaSetDevice(device);

@@ -4,7 +4,7 @@
 
 namespace flc::cuda {
 
-constexpr int PIXELS_PER_BLOCK = 256;
+constexpr int PIXELS_PER_BLOCK = 256;  // of one row
 
 template <class T>
 struct WeighDistancesArguments {
@@ -16,13 +16,14 @@ struct WeighDistancesArguments {
 };
 
 template <class T, bool FARTHEST>
-__global__ void __launch_bounds__(PIXELS_PER_BLOCK)
+__global__ void __launch_bounds__(PIXELS_PER_BLOCK, 4)
     weigh_distances_kernel(const __grid_constant__ WeighDistancesArguments<T> arguments) {
   const flc_tensor& distance = arguments.distance;
   const flc_tensor& foreground = arguments.foreground;
-  const int64_t pixel = int64_t(blockIdx.x) * PIXELS_PER_BLOCK + threadIdx.x;
-  if (pixel >= distance.size[1] * distance.size[2]) return;
-  const int64_t y = pixel / distance.size[2], x = pixel % distance.size[2];
+  const unsigned blocks_of_row = divide_up(unsigned(distance.size[2]), unsigned(PIXELS_PER_BLOCK));
+  const int64_t y = blockIdx.x / blocks_of_row;
+  const int64_t x = blockIdx.x % blocks_of_row * PIXELS_PER_BLOCK + threadIdx.x;
+  if (x >= distance.size[2]) return;
   Accumulated<T, FARTHEST> sums;
   int64_t index = y * distance.stride[1] + x * distance.stride[2];
   for (int64_t i = 0; i < distance.size[0]; ++i, index += distance.stride[0]) {
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(PIXELS_PER_BLOCK)
     const auto* const covered = static_cast<const uint8_t*>(foreground.data);
     if (covered[y * foreground.stride[1] + x * foreground.stride[2]]) weight = 1;
   }
-  store_weight(arguments.out, arguments.out_is_double, pixel, weight);
+  store_weight(arguments.out, arguments.out_is_double, y * distance.size[2] + x, weight);
 }
 
 template <class T>
@@ -44,8 +45,9 @@ static cudaError_t weigh_distances(const flc_tensor& distance, const flc_tensor*
   const WeighDistancesArguments<T> arguments = {distance, foreground ? *foreground : flc_tensor{},
                                                 settings_for<T>(params, height, width), out,
                                                 out_dtype == FLC_FLOAT64};
-  return launch(params.border == FLC_FARTHEST ? weigh_distances_kernel<T, true> : weigh_distances_kernel<T, false>,
-                divide_up<int64_t>(height * width, PIXELS_PER_BLOCK), PIXELS_PER_BLOCK, arguments, stream);
+  return launch(
+      params.border == FLC_FARTHEST ? weigh_distances_kernel<T, true> : weigh_distances_kernel<T, false>,
+      height * divide_up<int64_t>(width, PIXELS_PER_BLOCK), PIXELS_PER_BLOCK, arguments, stream);
 }
 
 }  // namespace flc::cuda
@@ -55,6 +57,7 @@ extern "C" int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const
                                                int32_t device, void* stream) {
   using namespace flc::cuda;
   if (distance->size[1] * distance->size[2] == 0) return FLC_OK;
+  if (!sizes_supported(*distance)) return FLC_UNSUPPORTED;
   return on_device(device, [&] {
     const auto weigh = out_dtype == FLC_FLOAT64 ? weigh_distances<double> : weigh_distances<float>;
     return weigh(*distance, foreground, *params, out, out_dtype, static_cast<cudaStream_t>(stream));

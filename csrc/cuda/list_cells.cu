@@ -59,7 +59,7 @@ FLC_DEVICE Key next_id(const Key (&ids)[CELL], Key previous) {
 }
 
 template <class Key>
-__global__ void __launch_bounds__(CELLS_PER_BLOCK * WARP) list_cells_kernel(ListCellsArguments arguments) {
+__global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP) list_cells_kernel(ListCellsArguments arguments) {
   const Cells& cells = arguments.cells;
   const int lane = threadIdx.x % WARP;
   const int64_t cell = int64_t(blockIdx.x) * CELLS_PER_BLOCK + threadIdx.x / WARP;
@@ -98,7 +98,8 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK * WARP) list_cells_kernel(List
   if (lane == 0) {
     cells.counts[cell] = count;
     if (cells.largest && id) {
-      atomicMax(reinterpret_cast<unsigned long long*>(cells.largest + image), static_cast<unsigned long long>(id));
+      atomicMax(reinterpret_cast<unsigned long long*>(cells.largest + image),
+                static_cast<unsigned long long>(id));
     }
   }
 }
@@ -110,7 +111,8 @@ static int64_t cell_count(const flc_tensor& labels) {
 }
 
 int64_t cells_bytes(const flc_tensor& labels) {
-  const int64_t of_cell = ROOM * (sizeof(Entry) + sizeof(uint32_t)) + CELL * sizeof(uint32_t) + sizeof(int32_t);
+  const int64_t of_cell =
+      ROOM * (sizeof(Entry) + sizeof(uint32_t)) + CELL * sizeof(uint32_t) + sizeof(int32_t);
   return cell_count(labels) * of_cell + labels.size[0] * sizeof(uint64_t);
 }
 
@@ -142,8 +144,11 @@ cudaError_t list_cells(const flc_tensor& labels, Cells cells, bool with_largest,
     case FLC_INT64:
     case FLC_BFLOAT16:
     case FLC_FLOAT32:
-    case FLC_FLOAT64: narrow = false; break;
-    default: narrow = true;
+    case FLC_FLOAT64:
+      narrow = false;
+      break;
+    default:
+      narrow = true;
   }
   return launch(narrow ? list_cells_kernel<uint32_t> : list_cells_kernel<uint64_t>,
                 divide_up<int64_t>(count, CELLS_PER_BLOCK), CELLS_PER_BLOCK * WARP,

@@ -1,4 +1,5 @@
-// Stage 1, distance, for any parameters: every sum is known by its log2, and computed by one warp for its own strip.
+// Stage 1, distance, for any parameters: every sum is known by its log2, and computed by one warp for its own
+// strip.
 #pragma once
 
 #include "cuda/settings.h"
@@ -6,12 +7,14 @@
 
 namespace flc::cuda {
 
-// log2 of the sum of a^(x - c) over the pixels at columns c <= x of a row, for one x after another, or mirrored. It is
-// kept as the distance to the nearest pixel and the sum relative to that one's weight: at least 1.
+// log2 of the sum of a^(x - c) over the pixels at columns c <= x of a row, for one x after another, or
+// mirrored. It is kept as the distance to the nearest pixel and the sum relative to that one's weight: at
+// least 1.
 template <class T>
 class RunningSum {
  public:
-  FLC_DEVICE RunningSum(const Settings<T>& settings) : bits_per_step_(settings.bits_per_step), radius_(settings.radius) {}
+  FLC_DEVICE RunningSum(const Settings<T>& settings)
+      : bits_per_step_(settings.bits_per_step), radius_(settings.radius) {}
 
   // One column further; `pixel`: there is one, `leaving`: so there was radius + 1 columns before.
   FLC_DEVICE void step(bool pixel, bool leaving) {
@@ -87,8 +90,8 @@ FLC_DEVICE void log_row_sums(const Settings<T>& settings, const RowBits& row, co
   }
 }
 
-// Adds rows of log2 sums to `totals`, those of a strip, in the column of this lane. The first of the rows lies `y` rows
-// below the first row of the strip.
+// Adds rows of log2 sums to `totals`, those of a strip, in the column of this lane. The first of the rows
+// lies `y` rows below the first row of the strip.
 template <class T, int PITCH>
 FLC_DEVICE void add_log_rows(const Settings<T>& settings, const T (*sums)[PITCH], int rows, int y, int lane,
                              T (*totals)[PITCH]) {
@@ -107,11 +110,12 @@ FLC_DEVICE void add_log_rows(const Settings<T>& settings, const T (*sums)[PITCH]
   }
 }
 
-// The distances of an instance at the pixels of a strip that begins in row `strip_y` of the tile, in the column of
-// this lane. `slot` has room for ROWS + STRIP_H rows, and is this warp's own.
+// The distances of an instance at the pixels of a strip that begins in row `strip_y` of the tile, in the
+// column of this lane. `slot` has room for ROWS + STRIP_H rows, and is this warp's own.
 template <class T, int ROWS, int PITCH>
 FLC_DEVICE void log_distances(const Settings<T>& settings, const Cells& cells, const Tile& tile,
-                              const Located& instance, int strip_y, int lane, T (*slot)[PITCH], T (&d)[STRIP_H]) {
+                              const Located& instance, int strip_y, int lane, T (*slot)[PITCH],
+                              T (&d)[STRIP_H]) {
   const int radius = settings.radius;
   const int top = larger(instance.box.top, strip_y - radius);
   const int bottom = smaller(instance.box.bottom, strip_y + STRIP_H - 1 + radius);

@@ -11,7 +11,8 @@ struct Float16 {
   uint16_t bits;
   FLC_DEVICE operator float() const {
     const uint32_t sign = uint32_t(bits & 0x8000) << 16, rest = uint32_t(bits & 0x7fff) << 13;
-    const uint32_t magnitude = rest >= 0x7c00u << 13 ? rest | 0x7f800000u : bits_of(value_of(rest) * 0x1p112f);
+    const uint32_t magnitude =
+        rest >= 0x7c00u << 13 ? rest | 0x7f800000u : bits_of(value_of(rest) * 0x1p112f);
     return value_of(sign | magnitude);
   }
   FLC_DEVICE static float value_of(uint32_t from) { return __uint_as_float(from); }
@@ -28,18 +29,30 @@ template <class Function>
 FLC_DEVICE void with_type(const void* data, int32_t dtype, const Function& function) {
   switch (dtype) {
     case FLC_BOOL:
-    case FLC_UINT8: return function(static_cast<const uint8_t*>(data));
-    case FLC_INT8: return function(static_cast<const int8_t*>(data));
-    case FLC_UINT16: return function(static_cast<const uint16_t*>(data));
-    case FLC_INT16: return function(static_cast<const int16_t*>(data));
-    case FLC_UINT32: return function(static_cast<const uint32_t*>(data));
-    case FLC_INT32: return function(static_cast<const int32_t*>(data));
-    case FLC_UINT64: return function(static_cast<const uint64_t*>(data));
-    case FLC_INT64: return function(static_cast<const int64_t*>(data));
-    case FLC_FLOAT16: return function(static_cast<const Float16*>(data));
-    case FLC_BFLOAT16: return function(static_cast<const BFloat16*>(data));
-    case FLC_FLOAT32: return function(static_cast<const float*>(data));
-    default: return function(static_cast<const double*>(data));
+    case FLC_UINT8:
+      return function(static_cast<const uint8_t*>(data));
+    case FLC_INT8:
+      return function(static_cast<const int8_t*>(data));
+    case FLC_UINT16:
+      return function(static_cast<const uint16_t*>(data));
+    case FLC_INT16:
+      return function(static_cast<const int16_t*>(data));
+    case FLC_UINT32:
+      return function(static_cast<const uint32_t*>(data));
+    case FLC_INT32:
+      return function(static_cast<const int32_t*>(data));
+    case FLC_UINT64:
+      return function(static_cast<const uint64_t*>(data));
+    case FLC_INT64:
+      return function(static_cast<const int64_t*>(data));
+    case FLC_FLOAT16:
+      return function(static_cast<const Float16*>(data));
+    case FLC_BFLOAT16:
+      return function(static_cast<const BFloat16*>(data));
+    case FLC_FLOAT32:
+      return function(static_cast<const float*>(data));
+    default:
+      return function(static_cast<const double*>(data));
   }
 }
 

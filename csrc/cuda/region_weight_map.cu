@@ -1,7 +1,7 @@
 // Region masks, overlapping and soft as they may be, to weights.
 //
-// The first launch notes the bounding box of each region in each cell, so that the second reads no more of the masks
-// than lies within the windows. Sums are known by their log2, for a mask may hold any values.
+// The first launch notes the bounding box of each region in each cell, so that the second reads no more of
+// the masks than lies within the windows. Sums are known by their log2, for a mask may hold any values.
 #include <algorithm>
 
 #include "cuda/compose.h"
@@ -64,23 +64,28 @@ struct RegionShared {
 FLC_DEVICE Box region_box(const uint32_t* boxes, int columns, const Tile& tile, int radius, int lane) {
   Box box = Box::nothing();
   for (int list = lane; list < tile.lists; list += WARP) {
-    const int row = tile.cell_row + list / tile.cell_columns, column = tile.cell_column + list % tile.cell_columns;
+    const int row = tile.cell_row + list / tile.cell_columns,
+              column = tile.cell_column + list % tile.cell_columns;
     const uint32_t bits = boxes[int64_t(row) * columns + column];
     const int y = row * CELL - tile.y, x = column * CELL - tile.x;
     if (bits != NO_BOX) {
-      box = united(box, {y + int(bits & 31), y + int(bits >> 5 & 31), x + int(bits >> 10 & 31), x + int(bits >> 15 & 31)});
+      box = united(box, {y + int(bits & 31), y + int(bits >> 5 & 31), x + int(bits >> 10 & 31),
+                         x + int(bits >> 15 & 31)});
     }
   }
   return shown_part(united_over_lanes(box), radius);
 }
 
-// log2 of the sums along a row of a mask, each lane at its own column. The row's value at column 0 is that of `index`.
+// log2 of the sums along a row of a mask, each lane at its own column. The row's value at column 0 is that of
+// `index`.
 template <class T>
-FLC_DEVICE T log_row_sum(const Settings<T>& settings, const flc_tensor& masks, int64_t index, const Box& box, int lane) {
+FLC_DEVICE T log_row_sum(const Settings<T>& settings, const flc_tensor& masks, int64_t index, const Box& box,
+                         int lane) {
   T largest = LOWEST<T>, sum = 0;
   for (int first = box.left; first <= box.right; first += WARP) {
     const int column = first + lane;
-    const T log_value = column <= box.right ? T(log2(value_at<T>(masks, index + column * masks.stride[2]))) : -INFINITE<T>;
+    const T log_value =
+        column <= box.right ? T(log2(value_at<T>(masks, index + column * masks.stride[2]))) : -INFINITE<T>;
     for (unsigned rest = __ballot_sync(ALL_LANES, log_value > -INFINITE<T>); rest != 0; rest &= rest - 1) {
       const int i = __ffs(rest) - 1, steps = beyond(lane, first + i, first + i);
       const T log_other = __shfl_sync(ALL_LANES, log_value, i);
@@ -94,7 +99,8 @@ FLC_DEVICE T log_row_sum(const Settings<T>& settings, const flc_tensor& masks, i
 }
 
 template <class T, bool FARTHEST>
-__global__ void __launch_bounds__(WARPS* WARP) weigh_regions_kernel(const __grid_constant__ WeighRegionsArguments<T> arguments) {
+__global__ void __launch_bounds__(WARPS* WARP, 2)
+    weigh_regions_kernel(const __grid_constant__ WeighRegionsArguments<T> arguments) {
   __shared__ RegionShared<T> shared;
   const flc_tensor& masks = arguments.masks;
   const Settings<T>& settings = arguments.settings;
@@ -107,7 +113,8 @@ __global__ void __launch_bounds__(WARPS* WARP) weigh_regions_kernel(const __grid
   unsigned foreground = 0;
   int64_t seen = 0;
   const uint32_t* boxes = arguments.boxes;
-  for (int64_t region = 0; region < masks.size[0]; ++region, boxes += int64_t(arguments.rows) * arguments.columns) {
+  for (int64_t region = 0; region < masks.size[0];
+       ++region, boxes += int64_t(arguments.rows) * arguments.columns) {
     const Box box = region_box(boxes, arguments.columns, tile, settings.radius, lane);
     if (box.empty()) continue;
     ++seen;
@@ -148,18 +155,24 @@ template <class T>
 static cudaError_t weigh_regions(const BoxRegionsArguments& cells, const flc_weight_params& params, void* out,
                                  int32_t out_dtype, cudaStream_t stream) {
   const flc_tensor& masks = cells.masks;
-  WeighRegionsArguments<T> arguments = {masks, cells.rows, cells.columns, cells.boxes,
-                                        settings_for<T>(params, masks.size[1], masks.size[2]), out,
+  WeighRegionsArguments<T> arguments = {masks,
+                                        cells.rows,
+                                        cells.columns,
+                                        cells.boxes,
+                                        settings_for<T>(params, masks.size[1], masks.size[2]),
+                                        out,
                                         out_dtype == FLC_FLOAT64};
   // Values above 1 make distances smaller than the reach was derived from.
   arguments.settings.radius = int(std::min(params.radius, std::max(masks.size[1], masks.size[2]) - 1));
   const int64_t tiles = divide_up<int64_t>(masks.size[1], TILE_H) * divide_up<int64_t>(masks.size[2], TILE_W);
-  return launch(params.border == FLC_FARTHEST ? weigh_regions_kernel<T, true> : weigh_regions_kernel<T, false>, tiles,
-                WARPS * WARP, arguments, stream);
+  return launch(
+      params.border == FLC_FARTHEST ? weigh_regions_kernel<T, true> : weigh_regions_kernel<T, false>, tiles,
+      WARPS * WARP, arguments, stream);
 }
 
 static BoxRegionsArguments cells_of(const flc_tensor& masks, void* boxes) {
-  const int rows = int(divide_up<int64_t>(masks.size[1], CELL)), columns = int(divide_up<int64_t>(masks.size[2], CELL));
+  const int rows = int(divide_up<int64_t>(masks.size[1], CELL)),
+            columns = int(divide_up<int64_t>(masks.size[2], CELL));
   return {masks, rows, columns, masks.size[0] * rows * columns, static_cast<uint32_t*>(boxes)};
 }
 
@@ -184,8 +197,8 @@ int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_weight_par
                                        CELLS_PER_BLOCK * WARP, cells, queue);
       if (error != cudaSuccess) return error;
     }
-    return (needs_double(*params, out_dtype) ? weigh_regions<double> : weigh_regions<float>)(cells, *params, out,
-                                                                                            out_dtype, queue);
+    return (needs_double(*params, out_dtype) ? weigh_regions<double>
+                                             : weigh_regions<float>)(cells, *params, out, out_dtype, queue);
   });
 }
 

@@ -1,9 +1,10 @@
 // Stage 1, distance, where a float can hold the scaled sums of an instance (see Scaling).
 //
-// With a = exp(-1 / lmbda), S(p) is the sum of a^|q - p| over the pixels q of an instance in the window around p.
-// Row sums come first: lane by lane the rows of the instance, all columns of the tile one after another. They are
-// kept in a table, from which a warp forms the sums over columns for its strip of the tile, lane by lane a column.
-// Beside its bounding box a row's sums are those of the box's edge, but for what the window hides.
+// With a = exp(-1 / lmbda), S(p) is the sum of a^|q - p| over the pixels q of an instance in the window
+// around p. Row sums come first: lane by lane the rows of the instance, all columns of the tile one after
+// another. They are kept in a table, from which a warp forms the sums over columns for its strip of the tile,
+// lane by lane a column. Beside its bounding box a row's sums are those of the box's edge, but for what the
+// window hides.
 #pragma once
 
 #include "cuda/settings.h"
@@ -11,8 +12,9 @@
 
 namespace flc::cuda {
 
-constexpr int TABLE_PITCH = TILE_W + 1;  // so that lanes side by side, in a row or a column, use different banks
-constexpr int MOST_WORDS = 5;            // 32 bits each, of a row of an instance whose sums are scaled
+constexpr int TABLE_PITCH =
+    TILE_W + 1;  // so that lanes side by side, in a row or a column, use different banks
+constexpr int MOST_WORDS = 5;  // 32 bits each, of a row of an instance whose sums are scaled
 
 // Whether the sums of an instance can be scaled.
 __host__ __device__ inline bool scalable(const Settings<float>& settings, const Box& box, int table_rows) {
@@ -21,7 +23,8 @@ __host__ __device__ inline bool scalable(const Settings<float>& settings, const 
   const int along_column = smaller(box.height() - 1, settings.radius) + STRIP_H;
   const float bits_along_row = float(along_row) * settings.bits_per_step;
   const float bits = bits_along_row + float(along_column) * settings.bits_per_step;
-  const bool along_fits = bits_along_row <= scaling.most_bits_along || scaling.bits_that_matter <= scaling.most_bits_along;
+  const bool along_fits =
+      bits_along_row <= scaling.most_bits_along || scaling.bits_that_matter <= scaling.most_bits_along;
   const bool fits = bits <= scaling.most_bits || scaling.bits_that_matter <= scaling.most_bits;
   return box.width() <= MOST_WORDS * 32 && box.height() <= table_rows && along_fits && fits;
 }
@@ -52,9 +55,7 @@ class ScaledRow {
         right_(box.right),
         words_(words) {}
 
-  FLC_DEVICE void read(const RowBits& bits) {
-    bits.copy(left_, (right_ - left_) / 32 + 1, words_);
-  }
+  FLC_DEVICE void read(const RowBits& bits) { bits.copy(left_, (right_ - left_) / 32 + 1, words_); }
 
   // Columns that the row does not reach are left as they are.
   FLC_DEVICE void sum(float* sums) const {
@@ -92,7 +93,8 @@ class ScaledRow {
     return sum;
   }
 
-  // To the left (+1) or to the right (-1) of the box, from far to near: the window shows a pixel more each time.
+  // To the left (+1) or to the right (-1) of the box, from far to near: the window shows a pixel more each
+  // time.
   template <int DIRECTION>
   FLC_DEVICE void beside(float* sums) const {
     const int edge = DIRECTION > 0 ? left_ : right_, width = right_ - left_ + 1;
@@ -106,7 +108,8 @@ class ScaledRow {
     const float* const end = sums + edge - DIRECTION * (nearest - 1);
     uint32_t next = shown < width ? bits<DIRECTION>(edge + DIRECTION * shown) : 0;
 #pragma unroll 1
-    for (const float* partly = at + DIRECTION * smaller(width - shown, away - nearest + 1); at != partly; at += DIRECTION) {
+    for (const float* partly = at + DIRECTION * smaller(width - shown, away - nearest + 1); at != partly;
+         at += DIRECTION) {
       *at = sum;
       if (next & 1) sum += weight;
       next >>= 1;
@@ -126,9 +129,9 @@ class ScaledRow {
     return radius_ + 1;
   }
 
-  // In the columns of the box: pixels at the column and left of it by one recursion, those right of it by another.
-  // WIDE: pixels leave the window. They are taken out by subtraction, which costs no precision: what stays is
-  // nearer, thus more. Where none stays, the sum is exactly 0.
+  // In the columns of the box: pixels at the column and left of it by one recursion, those right of it by
+  // another. WIDE: pixels leave the window. They are taken out by subtraction, which costs no precision: what
+  // stays is nearer, thus more. Where none stays, the sum is exactly 0.
   template <bool WIDE>
   FLC_DEVICE void inside(float* sums) const {
     const int first = larger(left_, 0), last = smaller(right_, TILE_W - 1);
@@ -202,8 +205,8 @@ class ScaledColumn {
   }
 
  private:
-  // Adds rows row..end - 1 of those that follow in DIRECTION, with falling weights; false where it stops before, for
-  // the rest adds no more.
+  // Adds rows row..end - 1 of those that follow in DIRECTION, with falling weights; false where it stops
+  // before, for the rest adds no more.
   template <int DIRECTION>
   FLC_DEVICE bool add_rows(int& row, int end, float& sum, float& weight, const float*& at) const {
     constexpr int STEP = 8;
@@ -233,14 +236,17 @@ class ScaledColumn {
   // The strip lies `gap` rows above (+1) or below (-1) the box. Sums are scaled by the way to it.
   template <int DIRECTION>
   FLC_DEVICE void outside(int gap, float (&d)[STRIP_H]) {
-    const auto index = [](int i) { return DIRECTION > 0 ? STRIP_H - 1 - i : i; };  // i rows from the nearest one
+    const auto index = [](int i) {
+      return DIRECTION > 0 ? STRIP_H - 1 - i : i;
+    };  // i rows from the nearest one
     const float* at = sums_ + (DIRECTION > 0 ? 0 : height_ - 1) * TABLE_PITCH;
     const float step = settings_.step_scale;
     const int shown_by_all = settings_.radius - gap - STRIP_H + 2;
     float sum = 0, weight = scaling_.unit;
     int row = 0;
     base_ += float(gap) * step;
-    if (!add_rows<DIRECTION>(row, smaller(height_, shown_by_all), sum, weight, at) || shown_by_all >= height_) {
+    if (!add_rows<DIRECTION>(row, smaller(height_, shown_by_all), sum, weight, at) ||
+        shown_by_all >= height_) {
       const float nearest = distance(sum);
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) d[index(i)] = nearest + float(i) * step;
@@ -291,11 +297,14 @@ class ScaledColumn {
     for (int i = 0; i < STRIP_H; ++i) d[i] = distance(d[i]);
   }
 
-  // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it, from row `first` on.
+  // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it, from row `first`
+  // on.
   template <int DIRECTION>
   FLC_DEVICE void add_side(int first, int count, float (&totals)[STRIP_H]) {
     if (count <= 0) return;
-    const auto index = [](int i) { return DIRECTION > 0 ? STRIP_H - 1 - i : i; };  // i rows from the nearest one
+    const auto index = [](int i) {
+      return DIRECTION > 0 ? STRIP_H - 1 - i : i;
+    };  // i rows from the nearest one
     const float* at = sums_ + first * TABLE_PITCH;
     const int shown_by_all = settings_.radius - STRIP_H + 1;
     float sum = 0, weight = scaling_.unit * scaling_.decay;

@@ -1,6 +1,7 @@
 // The separable lambda-kernel convolution: one launch along the rows, one along the columns.
 //
-// Sums are only ever added to, so that no NaN, no infinity and no large value leaves a trace where no window shows it.
+// Sums are only ever added to, so that no NaN, no infinity and no large value leaves a trace where no window
+// shows it.
 #include <algorithm>
 #include <cmath>
 
@@ -45,10 +46,14 @@ struct ConvolveArguments {
 FLC_DEVICE int source(int position, int size, int padding) {
   if (position >= 0 && position < size) return position;
   switch (padding) {
-    case FLC_REFLECT: return position < 0 ? -position : 2 * (size - 1) - position;
-    case FLC_REPLICATE: return position < 0 ? 0 : size - 1;
-    case FLC_CIRCULAR: return position < 0 ? position + size : position - size;
-    default: return -1;
+    case FLC_REFLECT:
+      return position < 0 ? -position : 2 * (size - 1) - position;
+    case FLC_REPLICATE:
+      return position < 0 ? 0 : size - 1;
+    case FLC_CIRCULAR:
+      return position < 0 ? position + size : position - size;
+    default:
+      return -1;
   }
 }
 
@@ -95,11 +100,13 @@ FLC_DEVICE void convolve_strip(const ConvolveArguments<T>& arguments, const T* a
 
 // A tile of the result: it is taken into shared memory, with as much around it as the windows show.
 template <class T>
-__global__ void __launch_bounds__(THREADS) convolve_tiles_kernel(const __grid_constant__ ConvolveArguments<T> arguments) {
+__global__ void __launch_bounds__(THREADS, 2)
+    convolve_tiles_kernel(const __grid_constant__ ConvolveArguments<T> arguments) {
   constexpr int STRIPS = RESULTS<T> / STRIP * LINES / THREADS;  // of a thread
   __shared__ T table[MOST_POSITIONS<T>][PITCH];
   const int64_t block = blockIdx.x, tile = block / arguments.tiles_across, image = tile / arguments.tiles;
-  const int first = int(tile % arguments.tiles) * RESULTS<T>, line = int(block % arguments.tiles_across) * LINES;
+  const int first = int(tile % arguments.tiles) * RESULTS<T>,
+            line = int(block % arguments.tiles_across) * LINES;
   const int radius = arguments.radius, thread = threadIdx.x;
 
   // Calls function(position in the table, line of the tile) for `positions` of them, side by side in memory.
@@ -137,13 +144,15 @@ __global__ void __launch_bounds__(THREADS) convolve_tiles_kernel(const __grid_co
   T* const out = arguments.out + image * arguments.to.image;
   for_tile(count, [&](int position, int lane) {
     if (line + lane >= arguments.lines) return;
-    out[(first + position) * arguments.to.along + (line + lane) * arguments.to.across] = table[position][lane];
+    out[(first + position) * arguments.to.along + (line + lane) * arguments.to.across] =
+        table[position][lane];
   });
 }
 
 // Windows that are too large for that: a thread for each result.
 template <class T>
-__global__ void __launch_bounds__(THREADS) convolve_each_kernel(const __grid_constant__ ConvolveArguments<T> arguments) {
+__global__ void __launch_bounds__(THREADS, 2)
+    convolve_each_kernel(const __grid_constant__ ConvolveArguments<T> arguments) {
   const int64_t result = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   const int64_t of_image = int64_t(arguments.size) * arguments.lines, image = result / of_image;
   if (image >= arguments.images) return;
@@ -161,14 +170,16 @@ __global__ void __launch_bounds__(THREADS) convolve_each_kernel(const __grid_con
     after = (after + value(position + k)) * decay;
   }
   double sum = value(position) + before + after;
-  if (arguments.edge_weight != 0) sum += double(arguments.edge_weight) * (value(0) + value(arguments.size - 1));
-  arguments.out[image * arguments.to.image + position * arguments.to.along + line * arguments.to.across] = T(sum);
+  if (arguments.edge_weight != 0)
+    sum += double(arguments.edge_weight) * (value(0) + value(arguments.size - 1));
+  arguments.out[image * arguments.to.image + position * arguments.to.along + line * arguments.to.across] =
+      T(sum);
 }
 
 // -------------------------------------------------------------------------------------------- on the host
 
-// How many steps to sum over on each side: factors that are 0 in T are left out, and zeros beyond the edge. What all
-// further ones weigh that show the edge's value.
+// How many steps to sum over on each side: factors that are 0 in T are left out, and zeros beyond the edge.
+// What all further ones weigh that show the edge's value.
 template <class T>
 static int steps_of(double decay_length, int64_t radius, int64_t size, int32_t padding, double& edge_weight) {
   const double lasting = std::ceil(std::min((sizeof(T) == 8 ? 750 : 105) * decay_length, 0x1p30)) + 1;
@@ -177,8 +188,8 @@ static int steps_of(double decay_length, int64_t radius, int64_t size, int32_t p
   if (padding == FLC_CONSTANT) return int(std::min(wanted, size - 1));
   if (padding != FLC_REPLICATE || wanted <= size) return int(wanted);
   // a^(size + 1) + ... + a^radius
-  edge_weight = std::exp(-double(size + 1) / decay_length) * std::expm1(-double(radius - size) / decay_length) /
-                std::expm1(-1 / decay_length);
+  edge_weight = std::exp(-double(size + 1) / decay_length) *
+                std::expm1(-double(radius - size) / decay_length) / std::expm1(-1 / decay_length);
   return int(size);
 }
 
@@ -187,12 +198,11 @@ static cudaError_t convolve_axis(const flc_tensor& input, int axis, double decay
                                  int32_t padding, T* out, cudaStream_t stream) {
   const int across = 3 - axis;
   const int64_t *const size = input.size, *const from = input.stride;
-  const int64_t to[] = {size[1] * size[2], size[2], 1};  // `out` is contiguous
   ConvolveArguments<T> arguments{};
   arguments.input = input;
   arguments.from = {from[0], from[axis], from[across]};
   arguments.out = out;
-  arguments.to = {to[0], to[axis], to[across]};
+  arguments.to = {size[1] * size[2], axis == 2 ? 1 : size[2], axis == 2 ? size[2] : 1};
   arguments.images = size[0];
   arguments.size = int(size[axis]);
   arguments.lines = int(size[across]);
@@ -204,18 +214,19 @@ static cudaError_t convolve_axis(const flc_tensor& input, int axis, double decay
   arguments.radius = steps_of<T>(decay_length, radius, size[axis], padding, edge_weight);
   arguments.edge_weight = T(edge_weight);
   for (int t = 0; t < STRIP; ++t) arguments.powers[t] = T(std::exp(-t / decay_length));
-  arguments.first_not_together = T(std::exp(-(std::max(arguments.radius - (STRIP - 1), 0) + 1) / decay_length));
+  arguments.first_not_together =
+      T(std::exp(-(std::max(arguments.radius - (STRIP - 1), 0) + 1) / decay_length));
   if (edge_weight == 0 && RESULTS<T> + 2 * arguments.radius <= MOST_POSITIONS<T>) {
     const int64_t tiles = size[0] * arguments.tiles * arguments.tiles_across;
     return launch(convolve_tiles_kernel<T>, tiles, THREADS, arguments, stream);
   }
-  return launch(convolve_each_kernel<T>, divide_up<int64_t>(size[0] * size[1] * size[2], THREADS), THREADS, arguments,
-                stream);
+  return launch(convolve_each_kernel<T>, divide_up<int64_t>(size[0] * size[1] * size[2], THREADS), THREADS,
+                arguments, stream);
 }
 
 template <class T>
-static cudaError_t convolve(const flc_tensor& input, double decay_length, int64_t radius, int32_t padding, void* out,
-                            void* scratch, cudaStream_t stream) {
+static cudaError_t convolve(const flc_tensor& input, double decay_length, int64_t radius, int32_t padding,
+                            void* out, void* scratch, cudaStream_t stream) {
   T* const between = static_cast<T*>(scratch);
   const cudaError_t error = convolve_axis(input, 2, decay_length, radius, padding, between, stream);
   if (error != cudaSuccess) return error;
@@ -236,8 +247,9 @@ int64_t flc_cuda_separable_conv2d_scratch_bytes(const flc_tensor* input, int32_t
   return input->size[0] * input->size[1] * input->size[2] * (out_dtype == FLC_FLOAT64 ? 8 : 4);
 }
 
-int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius, int32_t padding,
-                                  void* out, int32_t out_dtype, void* scratch, int32_t device, void* stream) {
+int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
+                                  int32_t padding, void* out, int32_t out_dtype, void* scratch,
+                                  int32_t device, void* stream) {
   using namespace flc::cuda;
   if (input->size[0] * input->size[1] * input->size[2] == 0) return FLC_OK;
   if (!sizes_supported(*input)) return FLC_UNSUPPORTED;

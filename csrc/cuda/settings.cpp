@@ -8,15 +8,17 @@ namespace {
 
 constexpr double LN2 = 0.69314718055994530942;
 
-// Beyond this distance the two terms of the weight are below an epsilon each. For all usual border factors the same, so that
-// the border term can be switched off without a change to any other bit.
+// Beyond this distance the two terms of the weight are below an epsilon each. For all usual border factors
+// the same, so that the border term can be switched off without a change to any other bit.
 double farthest(const flc_weight_params& params, double foreground_epsilon, double border_epsilon) {
   const double factor = std::max(params.border_weight_factor, 50.0);
   return std::max(params.foreground_dist_sigma * std::sqrt(2 * std::log(1 / foreground_epsilon)),
                   params.border_weight_sigma * std::sqrt(2 * std::log(factor / border_epsilon)));
 }
 
-double clamped(double x) { return std::clamp(x, 1e-30, 1e30); }
+double clamped(double x) {
+  return std::clamp(x, 1e-30, 1e30);
+}
 
 }  // namespace
 
@@ -53,8 +55,8 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
   const double sigmas = params.foreground_dist_sigma / params.border_weight_sigma;
   settings.border_scale = T(clamped(sigmas * sigmas));
 
-  // Scale as little as needed: what is added to log2 is taken away again, at the cost of precision. Of sums down to
-  // 2^-120 subnormal numbers hold 29 bits; the largest stay below 2^127.
+  // Scale as little as needed: what is added to log2 is taken away again, at the cost of precision. Of sums
+  // down to 2^-120 subnormal numbers hold 29 bits; the largest stay below 2^127.
   constexpr double room_below = 120;
   const double most_exponent = std::floor((127 - 2 * std::ceil(std::log2(row_sum))) / 2);
   const double matters = (farthest(params, 5e-7, 5e-6) + slack) * bits_per_step;

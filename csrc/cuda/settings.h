@@ -1,35 +1,38 @@
 // The numbers that the kernels compute with, from a call's parameters.
 //
-// Distances are in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2); sums are known by
-// their log2, in bits.
+// Distances are in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2); sums are known
+// by their log2, in bits.
 #pragma once
 
 #include <cstdint>
+
 #include "fastlogconv.h"
 
 namespace flc::cuda {
 
-// A sum of an instance is scaled where a float can hold it as a^-steps times itself, steps the way to the bounding
-// box, times 4^exponent. This is so where its largest term is no less than a^steps a^inside; see `scalable`.
+// A sum of an instance is scaled where a float can hold it as a^-steps times itself, steps the way to the
+// bounding box, times 4^exponent. This is so where its largest term is no less than a^steps a^inside; see
+// `scalable`.
 struct Scaling {
   int exponent;
-  float unit;             // 2^exponent
-  float decay, decay_8;   // a, a^8
-  float powers[8];        // a^t
-  float leaving;          // a^(radius + 1) 2^exponent
-  float complete;         // a row's sum and all further ones are below this much of 2^-24 times the first one's weight
+  float unit;  // 2^exponent
+  float decay, decay_8;  // a, a^8
+  float powers[8];  // a^t
+  float leaving;  // a^(radius + 1) 2^exponent
+  float
+      complete;  // a row's sum and all further ones are below this much of 2^-24 times the first one's weight
   float most_bits_along;  // that the largest term may lose inside the box along one axis
-  float most_bits;        // along both
+  float most_bits;  // along both
   float bits_that_matter;  // a larger loss need not be told from +inf
 };
 
 template <class T>
 struct Settings {
   int radius;  // of the window, no more than matters
-  T limit;     // an instance farther away than this many steps adds nothing
+  T limit;  // an instance farther away than this many steps adds nothing
   T bits_per_step;  // -log2 a
-  T step_scale;     // the distance of one step
-  T bit_scale;      // the distance of one bit
+  T step_scale;  // the distance of one step
+  T bit_scale;  // the distance of one bit
   T foreground_background_ratio, border_weight_factor, border_scale;
   Scaling scaling;
 };

@@ -28,7 +28,8 @@ FLC_DEVICE int beyond(int position, int first, int last) {
 
 // The smallest box around both.
 FLC_DEVICE Box united(const Box& a, const Box& b) {
-  return {smaller(a.top, b.top), larger(a.bottom, b.bottom), smaller(a.left, b.left), larger(a.right, b.right)};
+  return {smaller(a.top, b.top), larger(a.bottom, b.bottom), smaller(a.left, b.left),
+          larger(a.right, b.right)};
 }
 
 FLC_DEVICE Box united_over_lanes(const Box& box) {
@@ -79,10 +80,13 @@ class CellLists {
   FLC_DEVICE Located entry(int place) const {
     const Entry entry = cells_.entries[cell_ * ROOM + place];
     const uint32_t box = entry.box;
-    return {entry.id, {y_ + int(box & 31), y_ + int(box >> 5 & 31), x_ + int(box >> 10 & 31), x_ + int(box >> 15 & 31)}};
+    return {
+        entry.id,
+        {y_ + int(box & 31), y_ + int(box >> 5 & 31), x_ + int(box >> 10 & 31), x_ + int(box >> 15 & 31)}};
   }
 
-  // Entry `number` of them all, numbered through; -1 in lanes that do not have it. `list` is the lane that has.
+  // Entry `number` of them all, numbered through; -1 in lanes that do not have it. `list` is the lane that
+  // has.
   FLC_DEVICE int place_of(int number, int lane, int& list) const {
     const int end = warp_scan(count_, lane);
     list = __popc(__ballot_sync(ALL_LANES, end <= number));

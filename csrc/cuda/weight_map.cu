@@ -1,7 +1,8 @@
 // Instance labels to weights: the second launch, in which each block weighs one tile.
 //
-// It goes through the entries of all cells within reach, 32 at a time: finds the instances that they belong to, forms
-// row sums for as many as the table holds, and lets each warp add them to the distances of its strip.
+// It goes through the entries of all cells within reach, 32 at a time: finds the instances that they belong
+// to, forms row sums for as many as the table holds, and lets each warp add them to the distances of its
+// strip.
 #include <climits>
 #include <type_traits>
 
@@ -21,11 +22,13 @@ struct WeighTilesArguments {
   bool out_is_double;
 };
 
-// Rows of the table of row sums: as many as static shared memory takes, in float as leave room for four blocks.
+// Rows of the table of row sums: as many as static shared memory takes, in float as leave room for four
+// blocks.
 template <class T>
 constexpr int TABLE_ROWS = sizeof(T) == 4 ? 192 : 152;
 
-// How the sums of the instances can be known: all scaled, each as it is possible for it, or all by logarithms.
+// How the sums of the instances can be known: all scaled, each as it is possible for it, or all by
+// logarithms.
 enum Sums { SCALED, MIXED, LOGARITHMIC };
 
 // Instances whose row sums are in the table at the same time, or one whose sums cannot be scaled.
@@ -70,13 +73,13 @@ class TileWeigher {
         settings_(arguments.settings),
         shared_(shared),
         lane_(threadIdx.x % WARP),
-        warp_(threadIdx.x / WARP)
-{}
+        warp_(threadIdx.x / WARP) {}
 
   FLC_DEVICE void weigh() {
     if (threadIdx.x == 0) {
       shared_.seen = 0;
-      shared_.tile = Tile(blockIdx.x, arguments_.cells, arguments_.height, arguments_.width, settings_.radius);
+      shared_.tile =
+          Tile(blockIdx.x, arguments_.cells, arguments_.height, arguments_.width, settings_.radius);
     }
     if constexpr (CAN_SCALE) fill_byte_sums(settings_.scaling, shared_.scaling.byte_sums);
     __syncthreads();
@@ -92,7 +95,8 @@ class TileWeigher {
           const Batch& batch = shared_.plan[i];
           if constexpr (CAN_SCALE) form_row_sums(batch);
           __syncthreads();
-          for (unsigned rest = batch.candidates; rest != 0; rest &= rest - 1) add(__ffs(rest) - 1, batch.scaled);
+          for (unsigned rest = batch.candidates; rest != 0; rest &= rest - 1)
+            add(__ffs(rest) - 1, batch.scaled);
           __syncthreads();
         }
       }
@@ -117,7 +121,8 @@ class TileWeigher {
     for (int i = 0; i < count; ++i) shared_.nearby[end - count + i] = lists.entry(i);
   }
 
-  // Notes the instance of an entry, or nothing where another entry stands for it or this tile does not need it.
+  // Notes the instance of an entry, or nothing where another entry stands for it or this tile does not need
+  // it.
   FLC_DEVICE void find_candidate(int candidate, int first_list, int entry) {
     const int entries = shared_.entries;
     Located found = {0, Box::nothing()};
@@ -143,7 +148,8 @@ class TileWeigher {
   // What the windows show of a box, or nothing where the instance is too far away to matter.
   FLC_DEVICE Box needed_part(const Box& box) const {
     const Box shown = shown_part(box, settings_.radius);
-    const int away = beyond(0, shown.top - (TILE_H - 1), shown.bottom) + beyond(0, shown.left - (TILE_W - 1), shown.right);
+    const int away =
+        beyond(0, shown.top - (TILE_H - 1), shown.bottom) + beyond(0, shown.left - (TILE_W - 1), shown.right);
     return T(away) <= settings_.limit ? shown : Box::nothing();
   }
 
@@ -210,8 +216,9 @@ class TileWeigher {
       }
     }
     if (SUMS == LOGARITHMIC || (SUMS == MIXED && !scaled)) {
-      log_distances<T, SLOT_ROWS - STRIP_H>(settings_, arguments_.cells, shared_.tile, shared_.candidates[candidate],
-                                            strip_y(), lane_, shared_.table + warp_ * SLOT_ROWS, d);
+      log_distances<T, SLOT_ROWS - STRIP_H>(settings_, arguments_.cells, shared_.tile,
+                                            shared_.candidates[candidate], strip_y(), lane_,
+                                            shared_.table + warp_ * SLOT_ROWS, d);
     }
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) sums_[i].add(d[i]);
@@ -223,7 +230,8 @@ class TileWeigher {
     const int x = tile.x + lane_, y = tile.y + strip_y(), rows = arguments_.height - y;
     if (x >= arguments_.width) return;
     // In parity mode the instances are 1..largest, present or not.
-    const bool with_border = !FARTHEST || (shared_.seen > 0 && uint64_t(shared_.seen) == cells.largest[tile.image]);
+    const bool with_border =
+        !FARTHEST || (shared_.seen > 0 && uint64_t(shared_.seen) == cells.largest[tile.image]);
     const uint32_t* const foreground =
         cells.foreground + cells.index(tile.image, y / CELL, tile.x / CELL) * CELL + y % CELL;
     const int64_t first = (tile.image * arguments_.height + y) * arguments_.width + x;
@@ -242,15 +250,17 @@ class TileWeigher {
   Accumulated<T, FARTHEST> sums_[STRIP_H];
 };
 
-// Blocks that an SM is to hold. Four of scaled sums, of 64 registers a thread, fill half of it; the assemblers for
-// newer GPUs need more registers.
+// Blocks that an SM is to hold. Four of scaled sums, of 64 registers a thread, fill half of it; the
+// assemblers for newer GPUs need more registers.
 #if __CUDA_ARCH__ >= 1000
 constexpr int SCALED_BLOCKS = 3;
 #else
 constexpr int SCALED_BLOCKS = 4;
 #endif
 template <Sums SUMS>
-constexpr int BLOCKS = SUMS == SCALED ? SCALED_BLOCKS : SUMS == MIXED ? 2 : 1;
+constexpr int BLOCKS = SUMS == SCALED  ? SCALED_BLOCKS
+                       : SUMS == MIXED ? 2
+                                       : 1;
 
 template <class T, Sums SUMS, bool FARTHEST>
 __global__ void __launch_bounds__(WARPS* WARP, BLOCKS<SUMS>)
@@ -262,29 +272,32 @@ __global__ void __launch_bounds__(WARPS* WARP, BLOCKS<SUMS>)
 // -------------------------------------------------------------------------------------------- on the host
 
 template <class T, Sums SUMS>
-static cudaError_t weigh_tiles(const flc_tensor& labels, const WeighTilesArguments<T>& arguments, bool farthest,
-                               cudaStream_t stream) {
-  const int64_t tiles =
-      labels.size[0] * divide_up<int64_t>(labels.size[1], TILE_H) * divide_up<int64_t>(labels.size[2], TILE_W);
-  return launch(farthest ? weigh_tiles_kernel<T, SUMS, true> : weigh_tiles_kernel<T, SUMS, false>, tiles, WARPS * WARP,
-                arguments, stream);
+static cudaError_t weigh_tiles(const flc_tensor& labels, const WeighTilesArguments<T>& arguments,
+                               bool farthest, cudaStream_t stream) {
+  const int64_t tiles = labels.size[0] * divide_up<int64_t>(labels.size[1], TILE_H) *
+                        divide_up<int64_t>(labels.size[2], TILE_W);
+  return launch(farthest ? weigh_tiles_kernel<T, SUMS, true> : weigh_tiles_kernel<T, SUMS, false>, tiles,
+                WARPS * WARP, arguments, stream);
 }
 
 template <class T>
 static WeighTilesArguments<T> arguments_for(const flc_tensor& labels, const Cells& cells,
                                             const flc_weight_params& params, void* out, int32_t out_dtype) {
   const int64_t height = labels.size[1], width = labels.size[2];
-  return {cells, settings_for<T>(params, height, width), int(height), int(width), out, out_dtype == FLC_FLOAT64};
+  return {
+      cells, settings_for<T>(params, height, width), int(height), int(width), out, out_dtype == FLC_FLOAT64};
 }
 
 }  // namespace flc::cuda
 
 extern "C" {
 
-int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels) { return flc::cuda::cells_bytes(*labels); }
+int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels) {
+  return flc::cuda::cells_bytes(*labels);
+}
 
-int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out, int32_t out_dtype,
-                            void* scratch, int32_t device, void* stream) {
+int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out,
+                            int32_t out_dtype, void* scratch, int32_t device, void* stream) {
   using namespace flc::cuda;
   if (labels->size[0] * labels->size[1] * labels->size[2] == 0) return FLC_OK;
   if (!sizes_supported(*labels)) return FLC_UNSUPPORTED;

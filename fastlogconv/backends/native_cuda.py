@@ -1,8 +1,8 @@
 """The native CUDA kernels, through ctypes onto the flc_cuda functions of csrc/fastlogconv.h.
 
-They work on the current stream of the tensor's device. Nothing waits for the GPU or looks at the data, so every
-function can be captured in a CUDA graph; values that the other backends refuse (a label of 0.5, a negative
-mask, a distance of NaN) give weights without meaning.
+They work on the current stream of the tensor's device. Nothing waits for the GPU or looks at the data, so
+every function can be captured in a CUDA graph; values that the other backends refuse (a label of 0.5, a
+negative mask, a distance of NaN) give weights without meaning.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple = ()) -> None
     if status == _OUT_OF_MEMORY:
         raise MemoryError(f"fastlogconv: out of memory in {what}")
     if status == _UNSUPPORTED:
-        raise ValueError(f"fastlogconv: {what} is beyond what the native backend handles (2**30 pixels a side)")
+        raise ValueError(
+            f"fastlogconv: {what} is beyond what the native backend handles (2**30 pixels a side)"
+        )
     raise RuntimeError(f"fastlogconv: {what} failed: {library.flc_cuda_error_text(-status).decode()}")
 
 

@@ -38,3 +38,8 @@ def why_no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     return why_not()
+
+
+def why_no_nvcc() -> str | None:
+    """Why CUDA's kernels cannot be compiled for a GPU; None where they can."""
+    return None if shutil.which("nvcc") else "nvcc, of the CUDA toolkit, is not on the PATH"

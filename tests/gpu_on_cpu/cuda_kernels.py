@@ -1,7 +1,7 @@
 """The package's CUDA kernels on CPU tensors: built for the CPU, or as nvcc compiles them for a GPU.
 
-Both go the way of backend "native" on a GPU: through its Python and the C interface, with `csrc/cuda` built by
-g++ (see host/cuda_runtime.h). There kernels run as they stand, or each launch is taken to nvcc's PTX.
+Both go the way of backend "native" on a GPU: through its Python and the C interface, with `csrc/cuda` built
+by g++ (see host/cuda_runtime.h). There kernels run as they stand, or each launch is taken to nvcc's PTX.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import hashlib
 import os
 import re
 import shlex
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 import fastlogconv
 from fastlogconv.backends import native, native_cuda
 
+from . import why_no_nvcc
 from . import why_not as why_no_ptx
 from .ptx import Module, Record, build_folder
 from .resources import Resources, measure
@@ -35,11 +36,6 @@ HOST_FLAGS = (
     f"-I{HERE / 'host'} -I{CSRC}"
 )
 NVCC_FLAGS = f"-std=c++17 -O3 -I{CSRC}"
-
-
-def why_no_nvcc() -> str | None:
-    """Why kernels cannot be compiled for a GPU; None where they can."""
-    return None if shutil.which("nvcc") else "nvcc, of the CUDA toolkit, is not on the PATH"
 
 
 def why_not() -> str | None:
@@ -111,6 +107,24 @@ def compiled(source: Path, capability: int, kind: str) -> Path:
     )
 
 
+TARGETS = (75, 80, 86, 89, 90, 100, 120)
+
+
+def resource_usage(capabilities: Iterable[int]) -> list[str]:
+    """What ptxas reports of each kernel on each GPU: registers, stack, spills."""
+    targets = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in capabilities]
+
+    def command(source: Path, target: Path) -> list[str]:
+        build = shlex.join(["nvcc", *shlex.split(NVCC_FLAGS), *targets, "-Xptxas=-v", "-c", str(source)])
+        return ["sh", "-c", f"{build} -o /dev/null 2> {shlex.quote(str(target))}"]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        files = pool.map(lambda s: _made(f"{s.stem}.usage", [s], functools.partial(command, s)), _sources())
+    reports = [report for file in files for report in file.read_text().split("Compiling entry function")[1:]]
+    assert reports
+    return reports
+
+
 def _readable(kernel: str) -> str:
     """weigh_tiles of _ZN3flc4cuda18weigh_tiles_kernelIf..."""
     name = subprocess.run(["c++filt", kernel], capture_output=True, text=True, check=True).stdout
@@ -120,18 +134,17 @@ def _readable(kernel: str) -> str:
 _LAUNCH_HANDLER = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint64
 )
-_modules: dict[bool, dict[str, Module]] = {False: {}, True: {}}  # by kernel; translated and built once
+_modules: dict[tuple[str, bool], Module] = {}  # translated and built once
 
 
 def _module_of(kernel: str, profile: bool) -> Module:
-    modules = _modules[profile]
-    if kernel not in modules:
-        for source in _sources():
-            text = compiled(source, 80, "ptx").read_text()
-            if kernel in text:
-                module = Module(text, profile=profile)
-                modules.update(dict.fromkeys(module.functions, module))
-    return modules[kernel]
+    """The kernel alone: translating all of a source would take minutes."""
+    if (kernel, profile) not in _modules:
+        texts = [compiled(source, 80, "ptx").read_text() for source in _sources()]
+        entry = re.compile(rf"\.entry {re.escape(kernel)}\(.*?\n\}}\n", re.S)
+        text = next(found[0] for text in texts if (found := entry.search(text)))
+        _modules[kernel, profile] = Module(text, profile=profile)
+    return _modules[kernel, profile]
 
 
 class Emulator:
@@ -196,7 +209,7 @@ def run(operator: Callable[..., Tensor], *arguments, **settings) -> tuple[Tensor
 
 @functools.cache
 def _launched_by_default() -> dict[str, int]:
-    """The kernels that run with the settings that users leave as they are, and the threads of their blocks."""
+    """The kernels that run with the settings that users leave as they are, and the size of their blocks."""
     found: dict[str, int] = {}
     emulator = Emulator()
     emulator._launch = lambda kernel, blocks, threads, *_: found.setdefault(kernel.decode(), threads)

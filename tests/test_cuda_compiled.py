@@ -1,0 +1,225 @@
+"""The CUDA kernels without a GPU: built for the CPU, run as nvcc compiles them, their registers counted."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu_on_cpu
+import numpy as np
+import pytest
+import torch
+from cases import random_case, random_weights64, scattered, two_cells, weight_error
+from test_triton_compiled import WEIGHT_CASES, margins, nuclei, reference_of
+from tolerances import WEIGHT, WEIGHT_MEDIAN
+
+import fastlogconv
+from bench.cases import all_cases
+from fastlogconv.backends import native, native_cuda
+
+pytestmark = pytest.mark.skipif(gpu_on_cpu.why_not() is not None, reason=str(gpu_on_cpu.why_not()))
+needs_nvcc = pytest.mark.skipif(gpu_on_cpu.why_no_nvcc() is not None, reason=str(gpu_on_cpu.why_no_nvcc()))
+ORDERS = {"ascending": 0, "descending": 1, "random": 7}  # of the threads of a block
+
+
+@pytest.fixture(scope="module")
+def library():
+    from gpu_on_cpu.cuda_kernels import load_host_library
+
+    return load_host_library()
+
+
+@pytest.fixture
+def served(library):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    with serving(library):
+        yield
+
+
+# ------------------------------------------------------------------------------------- built for the CPU
+
+
+@pytest.mark.parametrize("name", WEIGHT_CASES)
+def test_same_weights_in_all_orders(name, library, monkeypatch):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    labels, dtype, settings = WEIGHT_CASES[name]
+    results = []
+    for order in ORDERS.values():
+        with serving(library, order=order), margins(monkeypatch):
+            weights = fastlogconv.weight_map(torch.from_numpy(labels).to(dtype), **settings, backend="native")
+        results.append(weights)
+    assert weight_error(results[0], reference_of(labels, settings)) <= WEIGHT[weights.dtype]
+    for weights in results[1:]:
+        assert torch.equal(weights, results[0])
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_cases(seed, served):
+    labels, settings = random_case(seed)
+    for dtype in (torch.float32, torch.float64):
+        weights = fastlogconv.weight_map(torch.from_numpy(labels).to(dtype), **settings, backend="native")
+        assert weight_error(weights, random_weights64(seed)) <= WEIGHT[dtype]
+
+
+def test_errors_of_typical_images_are_far_below_the_limit(served):
+    errors = []
+    for seed in range(5):
+        labels = nuclei((127, 113), 14, seed)
+        weights = fastlogconv.weight_map(torch.from_numpy(labels).int(), backend="native")
+        errors.append(weight_error(weights, reference_of(labels, {})))
+    assert np.median(errors) <= WEIGHT_MEDIAN
+
+
+# Values that other backends refuse go unnoticed on a GPU; the rest takes too long.
+LEFT_OUT = "refused or must_be_ids or limited or 40000 or shapes or against_the_reference or random"
+PUBLIC = ("weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d")
+
+
+def test_all_that_is_promised_of_the_operators():
+    """Runs the tests of the public functions with backend "native" served by the CUDA kernels."""
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    files = [str(here / f"test_{name}.py") for name in PUBLIC]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "gpu_on_cpu.cuda_plugin",
+        "-k",
+        f"native-cpu and not ({LEFT_OUT})",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *files],
+        env=environment, cwd=here.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 500
+
+
+# ------------------------------------------------------------------------------------------- bad launches
+
+
+def test_an_error_of_cuda_is_raised_with_the_kernel_and_the_shape(served, monkeypatch):
+    monkeypatch.setattr(native_cuda, "_on_device", lambda tensor: contextlib.nullcontext((5, None)))
+    message = r"flc_cuda_weight_map on torch.int32 \(1, 24, 30\) failed: invalid device ordinal"
+    with pytest.raises(RuntimeError, match=message):
+        fastlogconv.weight_map(torch.from_numpy(two_cells()).int(), backend="native")
+
+
+def test_more_blocks_than_a_grid_can_have_are_an_error(library):
+    distance = native._tensor(torch.zeros(1).expand(1, 2**20, 2**20))
+    params = native._params("farthest", 10, 10, 1, 0.1, 1.0, 1)
+    status = library.flc_cuda_distance_to_weight(distance, None, params, None, 11, 0, None)
+    assert b"invalid configuration" in library.flc_cuda_error_text(-status)
+
+
+@pytest.mark.parametrize("shape", [(1, 2**30 + 1, 1), (1, 1, 2**31)])
+def test_sides_beyond_what_an_int_holds_are_unsupported(shape, library):
+    tensor = native._tensor(torch.zeros(1).expand(shape))
+    params = native._params("farthest", 10, 10, 1, 0.1, 1.0, 1)
+    assert library.flc_cuda_weight_map(tensor, params, None, 11, None, 0, None) == native._UNSUPPORTED
+    assert library.flc_cuda_region_weight_map(tensor, params, None, 11, None, 0, None) == native._UNSUPPORTED
+    assert (
+        library.flc_cuda_separable_conv2d(tensor, 1.0, 1, 0, None, 11, None, 0, None) == native._UNSUPPORTED
+    )
+
+
+def test_scratch_is_at_most_32_bytes_a_pixel(library):
+    tensor = native._tensor(torch.zeros(1).expand(3, 512, 512))
+    assert library.flc_cuda_weight_map_scratch_bytes(tensor) <= 32 * 3 * 512 * 512
+
+
+# --------------------------------------------------------------------------------------- AddressSanitizer
+
+UNDER_SANITIZER = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+import torch, fastlogconv
+from gpu_on_cpu.cuda_kernels import load_host_library, serving
+from test_triton_compiled import crowded, nuclei, ring
+with serving(load_host_library({flags!r}), threads=1):
+    for labels, fds in ((nuclei((101, 103), 9), 10), (ring((131, 127)), 25), (crowded((41, 67)), 10)):
+        labels = torch.from_numpy(labels)
+        fastlogconv.weight_map(labels, fds=fds, backend="native")
+        fastlogconv.weight_map(labels.double(), fds=fds, border="farthest", backend="native")
+    masks = torch.rand(3, 45, 67)
+    fastlogconv.region_weight_map(masks, backend="native")
+    fastlogconv.distance_to_weight(masks, masks[0] > 0.5, backend="native")
+    for lmbda, ks in ((0.35, 73), (60.0, 75)):
+        fastlogconv.separable_conv2d(masks, lmbda, ks, backend="native")
+        fastlogconv.separable_conv2d(masks.double(), lmbda, ks, "replicate", backend="native")
+print("no complaints")
+"""
+
+
+def test_under_address_sanitizer():
+    from gpu_on_cpu.cuda_kernels import host_library
+
+    flags = "-fsanitize=address -g1 -O1 -march=x86-64-v2"
+    host_library(flags)
+    runtime = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    here = Path(__file__).parent
+    code = UNDER_SANITIZER.format(tests=str(here), root=str(here.parent), flags=flags)
+    environment = os.environ | {"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "no complaints", done.stderr[-3000:]
+
+
+# ---------------------------------------------------------------------------------- as nvcc compiles them
+
+
+@pytest.fixture
+def emulator():
+    from gpu_on_cpu.cuda_kernels import Emulator
+
+    return Emulator()
+
+
+@needs_nvcc
+def test_weights_by_ptx(emulator, monkeypatch):
+    labels = all_cases()["tissue-512"].make().int()
+    with margins(monkeypatch), emulator.serving():
+        weights = fastlogconv.weight_map(labels, backend="native")
+    assert [record.kernel for record in emulator.records] == ["list_cells", "weigh_tiles"]
+    assert emulator.races == 0
+    expected = fastlogconv.weight_map(labels.double(), backend="native")
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@needs_nvcc
+def test_other_kernels_by_ptx(emulator, library, monkeypatch):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
+    masks = torch.stack([(labels == i) * (0.2 * i) for i in range(6)]).float()
+    calls = [
+        lambda: fastlogconv.weight_map(labels, fds=25, backend="native"),
+        lambda: fastlogconv.region_weight_map(masks, backend="native"),
+        lambda: fastlogconv.distance_to_weight(masks * 60, labels > 0, backend="native"),
+        lambda: fastlogconv.separable_conv2d(masks, 0.35, backend="native"),
+    ]
+    for call in calls:
+        with serving(library):
+            expected = call()
+        with margins(monkeypatch), emulator.serving():
+            result = call()
+        assert weight_error(result, expected) <= 2e-6  # one code, two compilers
+    assert emulator.races == 0
+
+
+@needs_nvcc
+def test_no_spills_and_enough_occupancy():
+    from gpu_on_cpu.cuda_kernels import TARGETS, resource_usage, resources_by_kernel
+
+    for usage in resource_usage(TARGETS):
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in usage, usage
+    assert resources_by_kernel(torch.zeros(8, 8), 90)["weigh_tiles"].occupancy >= 0.5
