@@ -113,10 +113,11 @@ FLC_API int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double decay_l
 
 // ---------------------------------------------------------------------------------------------------- CUDA
 //
-// A library of its own. As above, with these differences: `data` and `out` are memory of `device`, the work is
-// queued on `stream` (a cudaStream_t) and not waited for, a value that is no id goes unnoticed and gives weights
-// without meaning, and beside flc_status a function may return the negative of a cudaError_t. `scratch` is memory
-// of the device for the duration of the work, as many bytes as the function of that name asks for, of any content.
+// A library of its own. As above, with these differences: `data` and `out` are memory of `device`, the work
+// is queued on `stream` (a cudaStream_t) and not waited for, a value that is no id goes unnoticed and gives
+// weights without meaning, and beside flc_status a function may return the negative of a cudaError_t.
+// `scratch` is memory of the device for the duration of the work, as many bytes as the function of that name
+// asks for, of any content.
 
 FLC_API int32_t flc_cuda_abi_version(void);
 
@@ -128,8 +129,9 @@ FLC_API int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_weight_p
                                     int32_t out_dtype, void* scratch, int32_t device, void* stream);
 
 FLC_API int64_t flc_cuda_region_weight_map_scratch_bytes(const flc_tensor* masks);
-FLC_API int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_weight_params* params, void* out,
-                                           int32_t out_dtype, void* scratch, int32_t device, void* stream);
+FLC_API int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_weight_params* params,
+                                           void* out, int32_t out_dtype, void* scratch, int32_t device,
+                                           void* stream);
 
 FLC_API int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
                                             const flc_weight_params* params, void* out, int32_t out_dtype,

@@ -48,8 +48,8 @@ def info() -> Info:
 
 
 def _description(backend: ModuleType) -> dict[str, str]:
-    lacks = ", ".join(sorted(getattr(backend, "LACKS", ())))
-    return backend.describe() | ({"does not compute": lacks} if lacks else {})
+    lacks = {device: ", ".join(sorted(names)) for device, names in getattr(backend, "LACKS", {}).items()}
+    return backend.describe() | {f"lacks on {device}": names for device, names in lacks.items() if names}
 
 
 def _version(name: str) -> str | None:

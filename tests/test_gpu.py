@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device"),
 ]
-BACKENDS = ["triton"]
+BACKENDS = ["triton", "native"]
 
 
 @pytest.fixture(params=BACKENDS)

@@ -48,7 +48,9 @@ def unpacked(tmp_path_factory):
     """The sources as the sdist ships them."""
     folder = tmp_path_factory.mktemp("sdist")
     checkout = folder / "checkout"
-    clutter = shutil.ignore_patterns(".*", "build", "dist", "demo", "*.egg-info", "__pycache__", "*.so", "*.dylib", "*.dll")
+    clutter = shutil.ignore_patterns(
+        ".*", "build", "dist", "demo", "*.egg-info", "__pycache__", "*.so", "*.dylib", "*.dll"
+    )
     shutil.copytree(ROOT, checkout, ignore=clutter)
     done = build("sdist", checkout, folder)
     assert done.returncode == 0, done.stdout

@@ -2,7 +2,7 @@
 
 A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
 `reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`; what it
-does not compute yet it names in `LACKS`, a set of "euclidean", "classes" and "ignore".
+does not compute yet it names in `LACKS`, by device type a set of "euclidean", "classes" and "ignore".
 """
 
 from __future__ import annotations
@@ -55,11 +55,16 @@ def use_backend(name: str) -> Iterator[None]:
         _override.reset(token)
 
 
+def lacks(backend: ModuleType, device: torch.device) -> frozenset[str]:
+    """What `backend` does not compute on `device` yet."""
+    return getattr(backend, "LACKS", {}).get(device.type, frozenset())
+
+
 def why_not(backend: ModuleType, device: torch.device, features: tuple[str, ...] = ()) -> str | None:
     """Why `backend` cannot serve `device` with all of `features`; None where it can."""
     reason = backend.why_not(device)
     if reason is None and features:
-        lacking = [feature for feature in features if feature in getattr(backend, "LACKS", ())]
+        lacking = [feature for feature in features if feature in lacks(backend, device)]
         if lacking:
             return f"it does not compute {', '.join(lacking)} yet"
     return reason

@@ -21,6 +21,8 @@ from torch import Tensor
 from ..errors import distance_error, label_error, mask_error
 from .reference import result_dtype
 
+LACKS = {"cuda": frozenset({"euclidean", "classes", "ignore"})}
+
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _FOLDER = Path(__file__).resolve().parent.parent
 CPU_LIBRARY = _FOLDER / f"libfastlogconv_cpu{_SUFFIX}"

@@ -114,21 +114,42 @@ def _on_device(tensor: Tensor):
 
 
 def weight_map(
-    labels: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    labels: Tensor,
+    classes: None,
+    ignore: None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W]."""
     out = _output(labels, labels.shape)
-    params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
+    params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
     _call("weight_map", labels, params, out.data_ptr(), _DTYPES[out.dtype])
     return _as_result(out, labels)
 
 
 def region_weight_map(
-    masks: Tensor, *, border: str, bws: float, fds: float, bwf: float, fbr: float, lmbda: float, ks: int
+    masks: Tensor,
+    ignore: None,
+    *,
+    distance: str,
+    border: str,
+    bws: float,
+    fds: float,
+    bwf: float,
+    fbr: float,
+    lmbda: float,
+    ks: int,
 ) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     out = _output(masks, masks.shape[1:])
-    params = _params(border, bws, fds, bwf, fbr, lmbda, ks)
+    params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
     _call("region_weight_map", masks, params, out.data_ptr(), _DTYPES[out.dtype])
     return _as_result(out, masks)
 
@@ -145,7 +166,7 @@ def distance_to_weight(
 ) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances."""
     out = _output(distance, distance.shape[1:])
-    params = _params(border, bws, fds, bwf, fbr, 1.0, 1)
+    params = _params(border, bws, fds, bwf, fbr)
     covered = None if foreground is None else _tensor(foreground)
     _call(
         "distance_to_weight", distance, covered, params, out.data_ptr(), _DTYPES[out.dtype], scratch_for=None

@@ -23,7 +23,7 @@ from torch import Tensor
 from . import reference
 from .reference import result_dtype
 
-LACKS = frozenset({"euclidean", "classes", "ignore"})
+LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({"euclidean", "classes", "ignore"}))
 
 # As in the kernels: pixels on a side of a cell, the ways to hold a sum, the paddings.
 CELL = 32
