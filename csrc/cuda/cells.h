@@ -28,14 +28,14 @@ struct Cells {
   uint32_t* words;  // [ROOM]
   uint64_t* largest;  // by image: the largest id; null where nobody asks
 
-  FLC_DEVICE int64_t index(int64_t image, int row, int column) const {
+  FLC_DEVICE int index(int image, int row, int column) const {
     return (image * rows + row) * columns + column;
   }
 };
 
 // The place of an id among a cell's entries, -1 where it has none.
-FLC_DEVICE int find_entry(const Cells& cells, int64_t cell, int count, int64_t id) {
-  const Entry* const entries = cells.entries + cell * ROOM;
+FLC_DEVICE int find_entry(const Cells& cells, int cell, int count, int64_t id) {
+  const Entry* const entries = cells.entries + int64_t(cell) * ROOM;
   int first = 0, end = count;
   while (first < end) {
     const int middle = (first + end) / 2;
@@ -48,10 +48,10 @@ FLC_DEVICE int find_entry(const Cells& cells, int64_t cell, int count, int64_t i
 }
 
 // Row `row` (0..31) of an entry.
-FLC_DEVICE uint32_t word_of(const Cells& cells, int64_t cell, const Entry& entry, int row) {
+FLC_DEVICE uint32_t word_of(const Cells& cells, int cell, const Entry& entry, int row) {
   if (!(entry.row_set >> row & 1)) return 0;
   const int below = __popc(entry.row_set & ((1u << row) - 1));
-  return cells.words[cell * ROOM + (entry.box >> 20) + below];
+  return cells.words[int64_t(cell) * ROOM + (entry.box >> 20) + below];
 }
 
 // How the cells of a tensor lie in memory that the caller provides.

@@ -30,16 +30,16 @@ template <class T>
 __host__ __device__ constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
-FLC_DEVICE float smaller(float a, float b) {
+__host__ __device__ inline float smaller(float a, float b) {
   return fminf(a, b);
 }
-FLC_DEVICE float larger(float a, float b) {
+__host__ __device__ inline float larger(float a, float b) {
   return fmaxf(a, b);
 }
-FLC_DEVICE double smaller(double a, double b) {
+__host__ __device__ inline double smaller(double a, double b) {
   return fmin(a, b);
 }
-FLC_DEVICE double larger(double a, double b) {
+__host__ __device__ inline double larger(double a, double b) {
   return fmax(a, b);
 }
 template <class T>

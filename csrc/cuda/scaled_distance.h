@@ -16,17 +16,21 @@ constexpr int TABLE_PITCH =
     TILE_W + 1;  // so that lanes side by side, in a row or a column, use different banks
 constexpr int MOST_WORDS = 5;  // 32 bits each, of a row of an instance whose sums are scaled
 
-// Whether the sums of an instance can be scaled.
+// Sums below this are not accurate any more.
+constexpr float TOO_SMALL = 0x1p-100f;
+
+// Whether the factors of the sums of an instance can be scaled.
 __host__ __device__ inline bool scalable(const Settings<float>& settings, const Box& box, int table_rows) {
   const Scaling& scaling = settings.scaling;
-  const int along_row = smaller(box.width() - 1, settings.radius);
-  const int along_column = smaller(box.height() - 1, settings.radius) + STRIP_H;
-  const float bits_along_row = float(along_row) * settings.bits_per_step;
-  const float bits = bits_along_row + float(along_column) * settings.bits_per_step;
-  const bool along_fits =
-      bits_along_row <= scaling.most_bits_along || scaling.bits_that_matter <= scaling.most_bits_along;
-  const bool fits = bits <= scaling.most_bits || scaling.bits_that_matter <= scaling.most_bits;
-  return box.width() <= MOST_WORDS * 32 && box.height() <= table_rows && along_fits && fits;
+  const int longest = smaller(larger(box.width(), box.height()) - 1 + STRIP_H, settings.radius);
+  const float bits = smaller(float(longest) * settings.bits_per_step, scaling.bits_that_matter);
+  return box.width() <= MOST_WORDS * 32 && box.height() <= table_rows && bits <= scaling.most_bits;
+}
+
+// Whether no sum can become too small.
+__host__ __device__ inline bool always_accurate(const Settings<float>& settings) {
+  const float bits = float(2 * settings.radius + STRIP_H) * settings.bits_per_step;
+  return smaller(bits, settings.scaling.bits_that_matter) <= settings.scaling.most_bits_of_product;
 }
 
 // --------------------------------------------------------------------------------------------- row sums
@@ -107,7 +111,6 @@ class ScaledRow {
     float* at = sums + edge - DIRECTION * away;
     const float* const end = sums + edge - DIRECTION * (nearest - 1);
     uint32_t next = shown < width ? bits<DIRECTION>(edge + DIRECTION * shown) : 0;
-#pragma unroll 1
     for (const float* partly = at + DIRECTION * smaller(width - shown, away - nearest + 1); at != partly;
          at += DIRECTION) {
       *at = sum;
@@ -115,7 +118,6 @@ class ScaledRow {
       next >>= 1;
       weight *= scaling_.decay;
     }
-#pragma unroll 1
     for (; at != end; at += DIRECTION) *at = sum;
   }
 
@@ -142,7 +144,6 @@ class ScaledRow {
       const uint32_t leaving = WIDE ? bits<+1>(first - radius_ - 1) : 0;
       float sum = sum_of<-1>(first - 1, first - left_);
       int nearest = WIDE ? nearest_from<-1>(first - 1) : 0;
-#pragma unroll 1
       for (int i = 0; i <= last - first; ++i) {
         sum = sum * scaling_.decay + (has(own, i) ? scaling_.unit : 0.f);
         if (WIDE) {
@@ -156,7 +157,6 @@ class ScaledRow {
     const uint32_t leaving = WIDE ? bits<+1>(first + radius_ + 1) : 0;
     float sum = sum_of<+1>(last + 1, right_ - last);
     int nearest = WIDE ? nearest_from<+1>(last + 1) : 0;
-#pragma unroll 1
     for (int i = last - first; i >= 0; --i) {
       sum *= scaling_.decay;
       if (WIDE) {
@@ -181,6 +181,8 @@ class ScaledRow {
 // ------------------------------------------------------------------------------------------ column sums
 
 // The distances of an instance at the pixels of a strip, one column in each lane, from its table of row sums.
+// CHECKED: sums may become too small.
+template <bool CHECKED>
 class ScaledColumn {
  public:
   // `sums`: the instance's first row, at column 0.
@@ -190,8 +192,8 @@ class ScaledColumn {
     in_reach_ = away <= settings.radius;
     // Columns out of reach have no sums. What is read for them does not matter, but must be numbers.
     sums_ = sums + smaller(larger(x, box.left - settings.radius), box.right + settings.radius);
-    base_ = in_reach_ ? float(away) * settings.step_scale + 2 * float(scaling_.exponent) * settings.bit_scale
-                      : INFINITE<float>;
+    base_ = in_reach_ ? float(away) * settings.step_scale + scaling_.unscaled : INFINITE<float>;
+    if (CHECKED) by_row_ = base_ - 0.5f * scaling_.unscaled;
   }
 
   // Of a strip that begins `y` rows below the first row of the box; y may be negative.
@@ -202,9 +204,31 @@ class ScaledColumn {
       outside<-1>(y - height_ + 1, d);
     else
       across(y, d);
+    if (CHECKED && __any_sync(ALL_LANES, in_reach_ && smallest_ < TOO_SMALL)) by_logarithms(y, d);
   }
 
  private:
+  // The same, slowly: the sums of rows do fit.
+  FLC_DEVICE void by_logarithms(int y, float (&d)[STRIP_H]) const {
+    const float* const sums = sums_;
+    const float bits_per_step = settings_.bits_per_step;
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) {
+      const int begin = larger(0, y + i - settings_.radius),
+                end = smaller(height_, y + i + settings_.radius + 1);
+      const auto term = [&](int row) {
+        return log2_of(sums[row * TABLE_PITCH]) - float(beyond(row, y + i, y + i)) * bits_per_step;
+      };
+      float largest = -INFINITE<float>, sum = 0;
+#pragma unroll 1
+      for (int row = begin; row < end; ++row) largest = larger(largest, term(row));
+      const float shift = larger(largest, LOWEST<float>);
+#pragma unroll 1
+      for (int row = begin; row < end; ++row) sum += exp2_of(term(row) - shift);
+      d[i] = by_row_ - settings_.bit_scale * (largest + log2_of(sum));
+    }
+  }
+
   // Adds rows row..end - 1 of those that follow in DIRECTION, with falling weights; false where it stops
   // before, for the rest adds no more.
   template <int DIRECTION>
@@ -219,7 +243,6 @@ class ScaledColumn {
       at += STEP * DIRECTION * TABLE_PITCH;
       if (__all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_)) return false;
     }
-#pragma unroll 1
     for (; row < end; ++row) add_row<DIRECTION>(sum, weight, at);
     return true;
   }
@@ -231,7 +254,10 @@ class ScaledColumn {
     at += DIRECTION * TABLE_PITCH;
   }
 
-  FLC_DEVICE float distance(float sum) const { return base_ - settings_.bit_scale * log2_of(sum); }
+  FLC_DEVICE float distance(float sum) {
+    if (CHECKED) smallest_ = smaller(smallest_, sum);
+    return base_ - settings_.bit_scale * log2_of(sum);
+  }
 
   // The strip lies `gap` rows above (+1) or below (-1) the box. Sums are scaled by the way to it.
   template <int DIRECTION>
@@ -264,20 +290,22 @@ class ScaledColumn {
 
   // The strip begins in row y of the box, or reaches into it. Sums are not scaled by the way along columns.
   FLC_DEVICE void across(int y, float (&d)[STRIP_H]) {
-    const auto own = [&](int i) {  // read again where it is needed again: registers are short
-      return unsigned(y + i) < unsigned(height_) ? sums_[(y + i) * TABLE_PITCH] * scaling_.unit : 0.f;
-    };
+    float own[STRIP_H];
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) {
+      own[i] = unsigned(y + i) < unsigned(height_) ? sums_[(y + i) * TABLE_PITCH] * scaling_.unit : 0.f;
+    }
     if (settings_.radius >= STRIP_H - 1) {
       float sum = 0;
 #pragma unroll
       for (int i = STRIP_H - 1; i >= 0; --i) {
         d[i] = sum;
-        sum = (sum + own(i)) * scaling_.decay;
+        sum = (sum + own[i]) * scaling_.decay;
       }
       sum = 0;
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
-        sum = sum * scaling_.decay + own(i);
+        sum = sum * scaling_.decay + own[i];
         d[i] += sum;
       }
     } else {
@@ -287,7 +315,7 @@ class ScaledColumn {
 #pragma unroll
         for (int k = 0; k < STRIP_H; ++k) {
           const int steps = i < k ? k - i : i - k;
-          if (steps <= settings_.radius) d[i] += scaling_.powers[steps] * own(k);
+          if (steps <= settings_.radius) d[i] += scaling_.powers[steps] * own[k];
         }
       }
     }
@@ -333,6 +361,7 @@ class ScaledColumn {
   const float* sums_;
   bool in_reach_;
   float base_;
+  float by_row_ = 0, smallest_ = INFINITE<float>;  // where it is checked
 };
 
 }  // namespace flc::cuda

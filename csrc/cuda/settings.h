@@ -10,19 +10,20 @@
 
 namespace flc::cuda {
 
-// A sum of an instance is scaled where a float can hold it as a^-steps times itself, steps the way to the
-// bounding box, times 4^exponent. This is so where its largest term is no less than a^steps a^inside; see
-// `scalable`.
+// Sums of an instance are scaled, to fit into floats: S a^-steps 4^exponent is held in place of S, with steps
+// the way to its bounding box. Factors along each axis must fit, see `scalable`; where their product may not,
+// sums that are too small are noticed, and formed again by logarithms.
 struct Scaling {
   int exponent;
   float unit;  // 2^exponent
+  float unscaled;  // the distance of 4^exponent
   float decay, decay_8;  // a, a^8
   float powers[8];  // a^t
   float leaving;  // a^(radius + 1) 2^exponent
   float
       complete;  // a row's sum and all further ones are below this much of 2^-24 times the first one's weight
-  float most_bits_along;  // that the largest term may lose inside the box along one axis
-  float most_bits;  // along both
+  float most_bits;  // that a factor along one axis may lose inside the box
+  float most_bits_of_product;
   float bits_that_matter;  // a larger loss need not be told from +inf
 };
 

@@ -43,8 +43,7 @@ struct Located {
 };
 
 struct Tile {
-  int64_t image;
-  int y, x;
+  int image, y, x;
   // The cells that the windows of the tile's pixels meet, row by row: `list` 0..lists - 1.
   int cell_row, cell_column, cell_columns, lists;
 
@@ -78,7 +77,7 @@ class CellLists {
 
   // Entry `place` of this lane's list.
   FLC_DEVICE Located entry(int place) const {
-    const Entry entry = cells_.entries[cell_ * ROOM + place];
+    const Entry entry = cells_.entries[int64_t(cell_) * ROOM + place];
     const uint32_t box = entry.box;
     return {
         entry.id,
@@ -98,8 +97,7 @@ class CellLists {
 
  private:
   const Cells& cells_;
-  int64_t cell_;
-  int count_, y_, x_;
+  int cell_, count_, y_, x_;
 };
 
 // The bounding box of an instance in all lists, where `list` is the first that has it; else nothing.
@@ -171,13 +169,14 @@ class RowBits {
 
  private:
   FLC_DEVICE uint32_t word(int cell_column) const {
-    const int64_t cell = cell_ + cell_column;
+    const int cell = cell_ + cell_column;
     const int place = find_entry(cells_, cell, cells_.counts[cell], id_);
-    return place < 0 ? 0 : word_of(cells_, cell, cells_.entries[cell * ROOM + place], row_);
+    return place < 0 ? 0 : word_of(cells_, cell, cells_.entries[int64_t(cell) * ROOM + place], row_);
   }
 
   const Cells& cells_;
-  int64_t id_, cell_;
+  int64_t id_;
+  int cell_;
   int left_, right_, x_, row_;
 };
 

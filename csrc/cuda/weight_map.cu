@@ -87,9 +87,10 @@ class TileWeigher {
       if (warp_ == 0) gather(first_list);
       __syncthreads();
       for (int entry = 0; entry < shared_.entries; entry += CANDIDATES) {
-        for (int i = warp_; i < CANDIDATES; i += WARPS) find_candidate(i, first_list, entry + i);
+        const int count = smaller(CANDIDATES, shared_.entries - entry);
+        for (int i = warp_; i < count; i += WARPS) find_candidate(i, first_list, entry + i);
         __syncthreads();
-        if (warp_ == 0) plan();
+        if (warp_ == 0) plan(count);
         __syncthreads();
         for (int i = 0; i < shared_.batches; ++i) {
           const Batch& batch = shared_.plan[i];
@@ -125,11 +126,8 @@ class TileWeigher {
   // it.
   FLC_DEVICE void find_candidate(int candidate, int first_list, int entry) {
     const int entries = shared_.entries;
-    Located found = {0, Box::nothing()};
-    if (entry < entries) {
-      found = at_hand(entries) ? nearby_instance(entry, entries) : listed_instance(first_list, entry);
-      found.box = needed_part(found.box);
-    }
+    Located found = at_hand(entries) ? nearby_instance(entry, entries) : listed_instance(first_list, entry);
+    found.box = needed_part(found.box);
     if (lane_ == 0) shared_.candidates[candidate] = found;
   }
 
@@ -154,8 +152,8 @@ class TileWeigher {
   }
 
   // Divides the candidates into batches. By one warp, each lane with a candidate.
-  FLC_DEVICE void plan() {
-    const Box box = shared_.candidates[lane_].box;
+  FLC_DEVICE void plan(int count) {
+    const Box box = lane_ < count ? shared_.candidates[lane_].box : Box::nothing();
     const bool present = !box.empty();
     bool scaled = false;
     if constexpr (CAN_SCALE) {
@@ -211,7 +209,8 @@ class TileWeigher {
     T d[STRIP_H];
     if constexpr (CAN_SCALE) {
       if (scaled) {
-        ScaledColumn column(settings_, box, shared_.table[shared_.first_rows[candidate]], lane_);
+        ScaledColumn<SUMS == MIXED> column(settings_, box, shared_.table[shared_.first_rows[candidate]],
+                                           lane_);
         column.distances(strip_y() - box.top, d);
       }
     }
@@ -233,8 +232,8 @@ class TileWeigher {
     const bool with_border =
         !FARTHEST || (shared_.seen > 0 && uint64_t(shared_.seen) == cells.largest[tile.image]);
     const uint32_t* const foreground =
-        cells.foreground + cells.index(tile.image, y / CELL, tile.x / CELL) * CELL + y % CELL;
-    const int64_t first = (tile.image * arguments_.height + y) * arguments_.width + x;
+        cells.foreground + int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
+    const int64_t first = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) {
       if (i >= rows) return;
@@ -313,7 +312,8 @@ int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_weight_params* p
     }
     const auto arguments = arguments_for<float>(*labels, cells, *params, out, out_dtype);
     const Box largest = shown_part({INT_MIN, INT_MAX, INT_MIN, INT_MAX}, arguments.settings.radius);
-    const bool all_scaled = scalable(arguments.settings, largest, TABLE_ROWS<float>);
+    const bool all_scaled =
+        scalable(arguments.settings, largest, TABLE_ROWS<float>) && always_accurate(arguments.settings);
     return all_scaled ? weigh_tiles<float, SCALED>(*labels, arguments, farthest, queue)
                       : weigh_tiles<float, MIXED>(*labels, arguments, farthest, queue);
   });
