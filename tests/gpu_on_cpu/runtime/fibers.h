@@ -51,7 +51,8 @@ inline void leave_stack(SanitizedStack&, const SanitizedStack&, bool) {}
 inline void enter_stack(const SanitizedStack&, SanitizedStack*) {}
 #endif
 
-// In which order the threads of a block take their turns: 0 ascending, 1 descending, else at random by this seed.
+// In which order the threads of a block take their turns: 0 ascending, 1 descending, else at random by this
+// seed.
 inline unsigned thread_order = 0;
 extern "C" __attribute__((used)) inline void set_thread_order(unsigned order) {
   thread_order = order;
