@@ -158,6 +158,8 @@ def _our_competitors(computes: str) -> list[Competitor]:
         results = {"": ("convolution", {})}
     else:
         results = {"": ("logconv-farthest", FARTHEST), "-second": ("logconv-second", SECOND)}
+    if computes == WEIGHTS:
+        results["-exact"] = ("exact-second", {**SECOND, "distance": "euclidean"})
     found = []
     for suffix, (result, settings) in results.items():
         common = dict(computes=computes, result=result, tolerance=TOLERANCE)

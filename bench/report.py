@@ -263,6 +263,7 @@ def write_csv(rows: list[Row], path: Path) -> None:
 LINES = {
     "native": ("fastlogconv, farthest", "#d62728", "-"),
     "native-second": ("fastlogconv, second nearest", "#ff7f0e", "-"),
+    "native-exact": ("fastlogconv exact, second nearest", "#e377c2", "-"),
     "reference-second": ("fastlogconv reference", "#bcbd22", "-"),
     "dense": ("dense PyTorch conv1d, farthest", "black", "-"),
     "dense-matmul": ("dense PyTorch matmul, farthest", "#7f7f7f", "-"),
