@@ -193,7 +193,7 @@ def _our_competitors(computes: str) -> list[Competitor]:
                 f"reference{suffix}",
                 "fastlogconv reference (float64)",
                 prepare=_ours(computes, "reference", settings),
-                work=_reference_work,
+                work=_whole_images if result == "exact-second" else _reference_work,
                 memory=functools.partial(_image_bytes, buffers=30),
                 why_not=lambda: reference.why_not(torch.device("cpu")),
                 **common,
