@@ -58,15 +58,18 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
     labels = _as_dask(array, "array")
     if labels.ndim not in (2, 3):
         raise ValueError(f"array must have the shape [H, W] or [B, H, W], got {labels.shape}")
-    meta = weights_like(transform, np.zeros((1, 1), labels.dtype))
     beside = {"classes": classes, "ignore": ignore}
     beside = {name: _beside(value, name, labels) for name, value in beside.items() if value is not None}
+    pixels = {name: np.zeros((1, 1), value.dtype) for name, value in beside.items()}
+    meta = weights_like(transform, np.zeros((1, 1), labels.dtype), **pixels)
     reach = _reach(transform, meta.dtype)
+    if labels.size == 0:
+        return da.empty(labels.shape, dtype=meta.dtype, chunks=labels.chunks)
     return da.map_overlap(
         functools.partial(_tile, transform, tuple(beside)),
         labels,
         *beside.values(),
-        depth={labels.ndim - 2: reach, labels.ndim - 1: reach},
+        depth={axis: min(reach, labels.shape[axis]) for axis in (labels.ndim - 2, labels.ndim - 1)},
         boundary="none",
         dtype=meta.dtype,
         meta=meta[:0, :0],
@@ -76,7 +79,8 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
 def store(array, path, *, classes=None, ignore=None, progress: bool = True, **settings):
     """Computes `weight_map` into a zarr array, and goes on where an earlier call was interrupted.
 
-    A chunk that is there is not computed again: zarr writes whole chunks or none.
+    A chunk that is there is not computed again: zarr writes whole chunks or none. It goes on with an array that
+    was begun with the same settings, wherever its labels came from: remove it when labels have changed.
 
     Args:
         array, classes, ignore, settings: as for `weight_map`.
@@ -89,7 +93,7 @@ def store(array, path, *, classes=None, ignore=None, progress: bool = True, **se
 
     Raises:
         TypeError, ValueError: as for `weight_map`; ValueError also if there is an array of another shape,
-            dtype or chunks, or that was begun with other settings.
+            dtype or chunks, one that was begun with other settings, or a group of arrays.
     """
     import zarr
 
@@ -112,6 +116,8 @@ def store(array, path, *, classes=None, ignore=None, progress: bool = True, **se
 
 def _as_dask(array, name: str) -> da.Array:
     if isinstance(array, da.Array):
+        if any(map(math.isnan, array.shape)):
+            raise ValueError(f"{name} has chunks of unknown sizes: call its compute_chunk_sizes() first")
         return array
     if not all(hasattr(array, attribute) for attribute in ("shape", "dtype", "__getitem__")):
         raise TypeError(
@@ -169,6 +175,8 @@ def _open(zarr, path, weights: da.Array, description: str):
             path, shape=weights.shape, chunks=weights.chunksize, dtype=weights.dtype, fill_value=math.nan,
             attributes={"fastlogconv": description}, config={"write_empty_chunks": True},
         )  # fmt: skip
+    except zarr.errors.NodeTypeValidationError as error:
+        raise ValueError(f"{path} holds something else than an array: {error}") from error
     for what, stored, wanted in (
         ("shape", target.shape, weights.shape),
         ("dtype", target.dtype, weights.dtype),

@@ -74,6 +74,21 @@ def test_batch(labels):
     assert error(weights, whole(batch, **LOGCONV)) <= NEAR
 
 
+@pytest.mark.parametrize("shape", [(40, 9), (9, 40), (20, 20), (1, 1), (1, 60), (5, 12, 30)])
+@pytest.mark.parametrize("settings", [LOGCONV, EUCLIDEAN], ids=["logconv", "euclidean"])
+def test_images_smaller_than_the_surroundings(settings, shape):
+    labels = np.random.default_rng(0).integers(0, 3, shape)
+    result = large.weight_map(da.from_array(labels, 8), **settings).compute()
+    assert result.shape == shape
+    assert error(result, whole(labels, **settings)) <= NEAR
+
+
+@pytest.mark.parametrize("shape", [(0, 9), (9, 0), (0, 9, 9), (2, 0, 3)])
+def test_nothing_to_weigh(shape):
+    result = large.weight_map(np.zeros(shape, np.uint8)).compute()
+    assert (result.shape, result.dtype) == (shape, np.float32)
+
+
 def test_classes_and_ignore(labels):
     classes = np.where(labels > 0, labels % 3 + 1, 0)
     ignore = np.random.default_rng(0).random(SHAPE) < 0.1
@@ -217,6 +232,12 @@ def test_store_refuses_another_array(labels, tmp_path):
         large.store(da.from_array(labels, (64, 64)), path, ignore=labels == 1, progress=False, **LOGCONV)
 
 
+def test_store_refuses_a_group(labels, tmp_path):
+    zarr.create_group(tmp_path / "weights.zarr")
+    with pytest.raises(ValueError, match="holds something else than an array"):
+        large.store(labels, tmp_path / "weights.zarr", progress=False)
+
+
 def test_chunks_smaller_than_the_surroundings(labels, tmp_path):
     result = large.store(
         da.from_array(labels, (10, 20)), tmp_path / "weights.zarr", progress=False, **LOGCONV
@@ -268,6 +289,12 @@ def test_arrays_that_are_refused(labels):
         large.weight_map(da.zeros((9, 9), dtype=np.complex64))
     with pytest.raises(ValueError, match="ignore must have the shape"):
         large.weight_map(da.from_array(labels), ignore=np.zeros((3, 4), bool))
+    with pytest.raises(TypeError, match="ignore must"):
+        large.weight_map(da.from_array(labels), ignore=np.zeros(labels.shape, int))
+    with pytest.raises(TypeError, match="classes must"):
+        large.weight_map(da.from_array(labels), classes=np.zeros(labels.shape, complex))
+    with pytest.raises(ValueError, match="array has chunks of unknown sizes"):
+        large.weight_map(da.from_array(labels)[da.from_array(labels[:, 0] > 0)])
     with pytest.raises(ValueError, match="whole numbers"):
         large.weight_map(da.from_array(labels + 0.5)).compute()
 
