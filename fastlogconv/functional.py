@@ -15,6 +15,7 @@ DISTANCES = ("logconv", "euclidean")
 BORDERS = ("second_nearest", "farthest")
 PADDING_MODES = ("constant", "reflect", "replicate", "circular")
 LARGEST_KS = 2**31 - 1
+LARGEST_FACTOR = 1e30  # times any sum of an image is still a float32
 PRESETS = {
     "unet": dict(distance="euclidean", border="second_nearest", bwf=10.0),
     "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10.0),
@@ -79,8 +80,9 @@ def weight_map(
         border: "second_nearest" or "farthest".
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
-        bwf: border weight factor, >= 0.
-        fbr: foreground background ratio, the weight of the far background, >= 0.
+        bwf: border weight factor, from 0 to 1e30. What float16 cannot hold (above 65504) becomes inf there.
+        fbr: foreground background ratio, the weight of the far background, from 0 to 1e30. Above 1, weights
+            become smaller near instances, and negative where many are near.
         lmbda: decay length of the LogConv kernel in pixels, > 0. The smaller, the closer to city-block. Of no
             effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
@@ -329,10 +331,10 @@ def _check_weight(border, bws, fds, bwf, fbr, backend) -> tuple[float, float, fl
         raise _range_error("bws", bws, "> 0 (pixels)")
     if not 0 < fds < math.inf:
         raise _range_error("fds", fds, "> 0 (pixels)")
-    if not 0 <= bwf < math.inf:
-        raise _range_error("bwf", bwf, ">= 0")
-    if not 0 <= fbr < math.inf:
-        raise _range_error("fbr", fbr, ">= 0")
+    if not 0 <= bwf <= LARGEST_FACTOR:
+        raise _range_error("bwf", bwf, f">= 0 and at most {LARGEST_FACTOR:g}")
+    if not 0 <= fbr <= LARGEST_FACTOR:
+        raise _range_error("fbr", fbr, f">= 0 and at most {LARGEST_FACTOR:g}")
     if backend not in backends.NAMES:
         backends.check_name(backend)
     return bws, fds, bwf, fbr
@@ -414,12 +416,20 @@ def _broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str
 
 def _with_ignore_index(ignore: Tensor | None, labels: Tensor, value: int) -> Tensor | None:
     """`ignore`, and with it the pixels whose label is `value`."""
-    if not labels.is_floating_point() and labels.dtype is not torch.bool:
-        limits = torch.iinfo(labels.dtype)
-        if not limits.min <= value <= limits.max:
-            return ignore  # comparing would wrap around
+    if not _can_hold(labels.dtype, value):
+        return ignore  # comparing would wrap around, or round
     here = labels == value
     return here if ignore is None else ignore | here
+
+
+def _can_hold(dtype: torch.dtype, value: int) -> bool:
+    if dtype is torch.bool:
+        return value in (0, 1)
+    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    if not limits.min <= value <= limits.max:
+        return False
+    odd_part = value // (value & -value or 1)
+    return not dtype.is_floating_point or abs(odd_part) <= 2 / limits.eps
 
 
 def _check_foreground(foreground, distance: Tensor) -> None:

@@ -79,8 +79,8 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
 def store(array, path, *, classes=None, ignore=None, progress: bool = True, **settings):
     """Computes `weight_map` into a zarr array, and goes on where an earlier call was interrupted.
 
-    A chunk that is there is not computed again: zarr writes whole chunks or none. It goes on with an array that
-    was begun with the same settings, wherever its labels came from: remove it when labels have changed.
+    A chunk that is there is not computed again: zarr writes whole chunks or none. It goes on with an array
+    that was begun with the same settings, wherever its labels came from: remove it when labels have changed.
 
     Args:
         array, classes, ignore, settings: as for `weight_map`.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .functional import check_ignore_index
 
 NORMALIZATIONS = ("mean", "weight")
 
@@ -24,7 +24,8 @@ def weighted_cross_entropy(
         normalize="mean":    sum of w(p) c(p) / n            heavier weights, heavier loss
         normalize="weight":  sum of w(p) c(p) / sum of w(p)  a mean of the cross entropy
 
-    It is 0, with a gradient of 0, where no pixel counts. Half types are computed and summed in float32, under
+    Where a pixel does not count, its logits do not matter, not even if they are infinite or NaN. The loss is
+    0, with a gradient of 0, where no pixel counts. Half types are computed and summed in float32, under
     autocast, too.
 
     Args:
@@ -39,18 +40,23 @@ def weighted_cross_entropy(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: shapes that do not fit, another `normalize`.
+        ValueError: shapes that do not fit, another `normalize`, an `ignore_index` beyond 64 bits.
+        IndexError: a target outside of 0..C - 1 (on CUDA an assertion of the device, as of F.cross_entropy).
 
     Source: the pixel-weighted cross entropy of Ronneberger et al., "U-Net: convolutional networks for
     biomedical image segmentation", 2015.
     """
-    _check_normalize(normalize, ignore_index)
+    _check_normalize(normalize)
+    ignore_index = check_ignore_index(ignore_index)
     _check_tensors(logits, target, weights)
     compute = torch.promote_types(logits.dtype, torch.float32)
     target = target.to(torch.int64)
     counts = (weights != 0) & (target != ignore_index)
     target = target.masked_fill(~counts, ignore_index)
-    cross_entropy = F.cross_entropy(logits.to(compute), target, ignore_index=ignore_index, reduction="none")
+    logits = logits.to(compute).masked_fill(
+        ~counts[:, None], 0
+    )  # else 0 times NaN comes back in their gradient
+    cross_entropy = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
     weights = weights.to(compute).where(counts, 0)
     total = counts.sum() if normalize == "mean" else weights.sum()
     return (weights * cross_entropy).sum() / torch.where(total > 0, total, 1)
@@ -73,9 +79,9 @@ class WeightedCrossEntropyLoss(nn.Module):
 
     def __init__(self, normalize: str = "mean", *, ignore_index: int = -100) -> None:
         super().__init__()
-        _check_normalize(normalize, ignore_index)
+        _check_normalize(normalize)
         self.normalize = normalize
-        self.ignore_index = ignore_index
+        self.ignore_index = check_ignore_index(ignore_index)
 
     def forward(self, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
         return weighted_cross_entropy(logits, target, weights, self.normalize, ignore_index=self.ignore_index)
@@ -84,14 +90,10 @@ class WeightedCrossEntropyLoss(nn.Module):
         return f"normalize={self.normalize!r}, ignore_index={self.ignore_index}"
 
 
-def _check_normalize(normalize, ignore_index) -> None:
+def _check_normalize(normalize) -> None:
     if normalize not in NORMALIZATIONS:
         allowed = ", ".join(map(repr, NORMALIZATIONS))
         raise ValueError(f"normalize must be one of {allowed}, got {normalize!r}")
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral):
-        raise TypeError(
-            f"ignore_index must be an integer, got {ignore_index!r} of type {type(ignore_index).__name__}"
-        )
 
 
 def _check_tensors(logits, target, weights) -> None:

@@ -80,8 +80,9 @@ def calculate_weights(
         clabels, instlabels, ignore, n_dims: as for `preprocess_mask`.
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
-        bwf: border weight factor, >= 0.
-        fbr: foreground background ratio, the weight and density of the far background, >= 0.
+        bwf: border weight factor, from 0 to 1e30.
+        fbr: foreground background ratio, the weight and density of the far background,
+            from 0 to 1e30.
 
     Returns:
         labels int32, weights float32, pdf float32 (1 where labels > 0, else `fbr`), each [H, W].

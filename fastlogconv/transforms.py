@@ -69,8 +69,8 @@ class WeightTransform(_Weights):
         channels: accepted for compatibility, not needed; any H and W work.
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
-        bwf: border weight factor, >= 0; None: the preset's.
-        fbr: foreground background ratio, >= 0.
+        bwf: border weight factor, from 0 to 1e30; None: the preset's.
+        fbr: foreground background ratio, from 0 to 1e30.
         lmbda: decay length of the LogConv kernel in pixels, > 0. Of no effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
             no effect with "euclidean".

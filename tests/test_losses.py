@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,10 @@ def test_what_does_not_count_does_not_matter(normalize, device):
         assert torch.equal(loss, expected)
         loss = WeightedCrossEntropyLoss(normalize, ignore_index=wrong)(other, there, weights)
         assert torch.equal(loss, expected)
+    other[:, 0] = torch.where(
+        counts, other[:, 0], torch.tensor([math.nan, math.inf] * 3 + [-1e38], device=device)
+    )
+    assert torch.equal(weighted_cross_entropy(other, target, weights * counts, normalize), expected)
     leaf = other.clone().requires_grad_()
     weighted_cross_entropy(leaf, target, weights * counts, normalize).backward()
     assert (leaf.grad.movedim(1, -1)[~counts] == 0).all() and (leaf.grad.movedim(1, -1)[counts] != 0).any()
@@ -152,6 +157,15 @@ def test_compile(device):
     torch.testing.assert_close(compiled(*inputs), module(*inputs))
 
 
+def test_targets_that_are_no_class():
+    with pytest.raises(IndexError):
+        weighted_cross_entropy(torch.zeros(1, 2, 3, 4), torch.full((1, 3, 4), 2), torch.ones(1, 3, 4))
+
+
+def test_integers_of_numpy():
+    assert type(WeightedCrossEntropyLoss(ignore_index=np.int64(255)).ignore_index) is int
+
+
 def test_module():
     module = WeightedCrossEntropyLoss("weight", ignore_index=255)
     assert repr(module) == "WeightedCrossEntropyLoss(normalize='weight', ignore_index=255)"
@@ -191,6 +205,8 @@ def test_module():
         ),
         (dict(normalize="sum"), ValueError, "normalize must be one of 'mean', 'weight', got 'sum'"),
         (dict(ignore_index=None), TypeError, "ignore_index must be an integer, got None"),
+        (dict(ignore_index=True), TypeError, "ignore_index must be an integer, got True"),
+        (dict(ignore_index=2**63), ValueError, "ignore_index must be from"),
     ],
 )
 def test_arguments(changed, error, message):

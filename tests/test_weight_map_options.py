@@ -418,6 +418,24 @@ def test_ignore_index_of_any_dtype(dtype, index, found, backend, device):
     assert (weights[:5] > 0).all()
 
 
+@pytest.mark.parametrize(
+    "dtype, label, index",
+    [
+        (torch.float16, 2048, 2049),
+        (torch.bfloat16, 256, -257),
+        (torch.bfloat16, 256, 257),
+        (torch.float32, 2**24, 2**24 + 1),
+        (torch.float64, 2**53, 2**53 + 1),
+    ],
+    ids=str,
+)
+def test_ignore_index_is_not_rounded(dtype, label, index, backend, device):
+    labels = torch.zeros(8, 9, dtype=dtype, device=device)
+    labels[6:, 6:] = label
+    assert (weight_map(labels, ignore_index=index, backend=backend)[6:, 6:] == 1).all()
+    assert (weight_map(labels, ignore_index=label, backend=backend)[6:, 6:] == 0).all()
+
+
 def test_background_may_be_ignored(backend, device):
     labels = tensor(two_cells(), device)
     expected = weight_map(labels, backend=backend).masked_fill(labels == 0, 0)
