@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .backends import native
-from .errors import LARGEST_CLASS
+from .errors import LARGEST_CLASS, label_error
 from .functional import check_weight_settings
 
 
@@ -50,6 +50,8 @@ def preprocess_mask(
     if remove_overlap:
         _require_native()
         return native.class_labels(instances, classes)
+    if instances is not None:
+        _check_instances(instances)
     return classes.astype(np.int32) if classes is not None else (instances > 0).astype(np.int32)
 
 
@@ -184,6 +186,13 @@ def _check_classes(classes: np.ndarray) -> None:
         wrong = classes != np.floor(classes)
         if wrong.any():
             raise ValueError(f"clabels must be whole numbers from 0 to 2**31 - 1, got {classes[wrong][0]}")
+
+
+def _check_instances(instances: np.ndarray) -> None:
+    if instances.dtype.kind == "f":
+        wrong = ~np.isfinite(instances) | (instances != np.floor(instances))
+        if wrong.any():
+            raise label_error(instances[wrong][0])
 
 
 def _require_native() -> None:

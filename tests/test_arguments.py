@@ -40,7 +40,9 @@ SETTINGS = [
     *[(name, value, ValueError, SIGMA)
       for name in ("bws", "fds", "lmbda")
       for value in (0, -1, nan, inf, -inf)],
-    *[(name, value, ValueError, FACTOR) for name in ("bwf", "fbr") for value in (-0.5, nan, inf, -inf, 1.1e30)],
+    *[(name, value, ValueError, FACTOR)
+      for name in ("bwf", "fbr")
+      for value in (-0.5, nan, inf, -inf, 1.1e30)],
     *[(name, value, TypeError, "must be a number, got")
       for name in ("bws", "fds", "bwf", "fbr", "lmbda")
       for value in (None, "10", 1j, True, [10], torch.tensor(10.0))],

@@ -78,6 +78,13 @@ def test_without_ridges_as_deepflash2():
     np.testing.assert_array_equal(labels, INSTANCES > 0)
 
 
+@pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf])
+@pytest.mark.parametrize("remove_overlap", [True, False])
+def test_instances_that_are_no_ids(wrong, remove_overlap):
+    with pytest.raises(ValueError, match=r"labels must be finite whole numbers .*, got (0.5|nan|inf)"):
+        preprocess_mask(instlabels=np.full((3, 4), wrong), remove_overlap=remove_overlap)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_weights_as_deepflash2(name):
     labels, weights, pdf = calculate_weights(**CASES[name])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from . import missing, weight_transform, weights_like
 
 try:
@@ -28,7 +30,7 @@ class WeightMap(BasicTransform):
 
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
-            range; when called as `weight_map`.
+            range; when called as `weight_map`, and for an array of several channels.
         KeyError: there is no `mask_key`.
     """
 
@@ -42,9 +44,15 @@ class WeightMap(BasicTransform):
         self.weights = weight_transform(settings)
 
     def apply_with_params(self, params: dict, *args, **data) -> dict:
+        if self.mask_key not in data:
+            raise KeyError(f"there is no {self.mask_key!r} to weigh: mask_key must be one of {sorted(data)}")
         labels = data[self.mask_key]
         if labels.ndim == 3 and labels.shape[-1] == 1:
             return data | {self.weight_key: weights_like(self.weights, labels[..., 0])[..., None]}
+        if labels.ndim == 3 and isinstance(labels, np.ndarray):  # a tensor may be channel first: [1, H, W]
+            raise ValueError(
+                f"{self.mask_key} must be labels [H, W] or [H, W, 1], got the shape {labels.shape}"
+            )
         return data | {self.weight_key: weights_like(self.weights, labels)}
 
     def get_transform_init_args(self) -> dict:

@@ -32,6 +32,13 @@ def test_dtypes(dtype, labels, image):
     assert np.array_equal(result, weight_map(native, **SETTINGS))
 
 
+def test_masks_that_are_refused(labels, image):
+    with pytest.raises(ValueError, match=r"mask must be labels \[H, W\] or \[H, W, 1\], got the shape"):
+        WeightMap()(image=image, mask=np.stack([labels, labels], -1))
+    with pytest.raises(KeyError, match=r"no 'mask' to weigh"):
+        WeightMap()(image=image)
+
+
 def test_in_a_pipeline(labels, image):
     pipeline = A.Compose([A.HorizontalFlip(p=1), A.Transpose(p=1), WeightMap()], strict=True)
     result = pipeline(image=image, mask=labels.numpy())
