@@ -28,6 +28,13 @@ def device(served):
     return served[1]
 
 
+@pytest.fixture
+def on_cpu(device):
+    """For tests of values that are refused."""
+    if device != "cpu":
+        pytest.skip("values are looked at on the CPU only: nothing waits for a GPU")
+
+
 @pytest.fixture(params=[pair for pair in SERVED if pair[0] != "reference"], ids="-".join)
 def faster(request):
     """Every (backend, device) that can run here and is to agree with the reference."""

@@ -108,6 +108,7 @@ def test_bitwise_the_same_for_any_number_of_threads(with_threads, backend, devic
 
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.usefixtures("on_cpu")
 def test_values_refused(dtype, value, backend, device):
     distance = torch.zeros(2, 5, 7, dtype=dtype, device=device)
     distance[1, 2, 3] = value

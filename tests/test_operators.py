@@ -140,6 +140,7 @@ def test_compile_a_loss(backend, device):
     torch.testing.assert_close(logits.grad, expected)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_errors_reach_the_caller_of_compiled_code(backend, device):
     compiled = torch.compile(fastlogconv.weight_map, backend="aot_eager")
     labels = cells(device).float()

@@ -87,7 +87,7 @@ def test_binary_masks_are_labels(border, backend, device):
         assert weight_error(weights, expected) <= WEIGHT[weights.dtype]
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1.0, 1e30])
 def test_scale_of_masks(scale, backend, device):
     masks = soft_masks(3, (16, 18), np.random.default_rng(18)) * scale
     settings = settings_of(border="farthest", bws=40, fds=30)
@@ -153,6 +153,7 @@ def test_bitwise_the_same_for_any_number_of_threads(with_threads, backend, devic
 
 @pytest.mark.parametrize("value", [-1.0, -1e-6, torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.usefixtures("on_cpu")
 def test_values_refused(dtype, value, backend, device):
     masks = torch.zeros(2, 5, 7, dtype=dtype, device=device)
     masks[1, 2, 3] = value

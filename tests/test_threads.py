@@ -58,6 +58,7 @@ def test_results_are_those_of_one_thread(threads_of_each, backend, device, with_
             assert all(torch.equal(result, expected[i]) for i, result in results)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_errors_stay_in_their_thread(backend, device):
     """Every second thread gives labels that are no ids, each its own; nobody else's call fails."""
     labels = torch.from_numpy(scattered((50, 60), 9, 8, np.random.default_rng(9))).double().to(device)

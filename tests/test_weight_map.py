@@ -416,8 +416,9 @@ def test_calls_from_many_threads_at_once(backend, device):
 # ----------------------------------------------------------------------------------------- labels refused
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 0.5, -0.5, 1.25, 2.0**63, 1e19])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 0.5, -0.5, 1.25, 1e-42, 2.0**63, 1e19])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.usefixtures("on_cpu")
 def test_float_labels_must_be_ids(dtype, value, backend, device):
     labels = torch.from_numpy(two_cells()).to(device, dtype)
     labels[5, 6] = value
@@ -426,6 +427,7 @@ def test_float_labels_must_be_ids(dtype, value, backend, device):
 
 
 @pytest.mark.parametrize("value", [2**63, 2**64 - 1])
+@pytest.mark.usefixtures("on_cpu")
 def test_uint64_ids_are_limited(value, backend, device):
     labels = torch.from_numpy(np.array([[0, 1], [value, 0]], dtype=np.uint64)).to(device)
     with pytest.raises(ValueError, match=r"up to 2\*\*63 - 1"):

@@ -322,6 +322,7 @@ def test_without_a_class_there_is_no_instance(distance, backend, device):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 0.5, 2.0**31, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.usefixtures("on_cpu")
 def test_float_classes_must_be_classes(dtype, value, backend, device):
     labels = tensor(two_cells(), device)
     classes = labels.to(dtype)
@@ -331,6 +332,7 @@ def test_float_classes_must_be_classes(dtype, value, backend, device):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint32, torch.int64, torch.uint64], ids=str)
+@pytest.mark.usefixtures("on_cpu")
 def test_classes_are_limited(dtype, backend, device):
     labels = tensor(two_cells(), device)
     classes = torch.full_like(labels, 2**31).to(dtype)

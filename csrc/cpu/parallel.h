@@ -5,12 +5,11 @@
 #include <cstdint>
 #include <thread>
 #include <vector>
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+
+#include "cpu/denormals.h"
 
 namespace flc {
 
@@ -27,28 +26,6 @@ inline void prefer_huge_pages(void* memory, int64_t bytes) {
   (void)memory, (void)bytes;
 #endif
 }
-
-// Treats denormal numbers as zero while it lives: sums that decay to nothing would else take 100 times as
-// long. The calling thread gets its own setting back.
-class DenormalsAreZero {
- public:
-#if defined(__SSE2__)
-  DenormalsAreZero() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-  ~DenormalsAreZero() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  DenormalsAreZero() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t(1) << 24)));
-  }
-  ~DenormalsAreZero() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#endif
-};
 
 // Calls job(i) -> status for i in [0, jobs) on up to `threads` threads, and returns the first status (by i)
 // that is not zero. Jobs must not throw.

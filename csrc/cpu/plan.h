@@ -6,6 +6,8 @@
 
 #include "fastlogconv.h"
 
+#define FLC_INLINE inline __attribute__((always_inline))
+
 namespace flc {
 
 // Columns are worked on in chunks of CHUNK, weights are collected in blocks of BLOCK columns.

@@ -6,6 +6,7 @@
 // likewise (the tables left_window and right_window).
 #pragma once
 
+#include "cpu/denormals.h"
 #include "cpu/simd/windowed_sum.h"
 
 namespace flc {
@@ -308,13 +309,7 @@ class InstanceDistance {
     for (int64_t i = 0; i < padded; ++i) values[i] = broadcast<S>(Number<S>::zero);
     for (int32_t row = 0; row < row_count_; row += lanes) {  // `lanes` rows at a time, one in each lane
       const int32_t rows = smaller(lanes, row_count_ - row);
-      Scalar* const scalars = reinterpret_cast<Scalar*>(values + radius);
-      for (int32_t lane = 0; lane < rows; ++lane) {
-        for (int32_t i = 0; i < width; ++i) {
-          scalars[int64_t(i) * lanes + lane] =
-              soft_value(instance_->top + rows_begin_ + row + lane, instance_->left + i);
-        }
-      }
+      read_soft_rows(row, rows, reinterpret_cast<Scalar*>(values + radius));
       windowed_sums<S>(values, 1, padded, *tables_, workspace, sums, padded <= radius + 1);
       for (int32_t lane = 0; lane < rows; ++lane) {
         const Scalar* const from = reinterpret_cast<const Scalar*>(sums) + lane;
@@ -324,6 +319,17 @@ class InstanceDistance {
     }
     soft_sums_ = soft_sums;
     return true;
+  }
+
+  // Row by row into the lanes of a vector for each column.
+  void read_soft_rows(int32_t first, int32_t rows, Scalar* scalars) const {
+    const DenormalsCount guard;
+    for (int32_t lane = 0; lane < rows; ++lane) {
+      for (int32_t x = instance_->left; x <= instance_->right; ++x) {
+        scalars[int64_t(x - instance_->left) * lanes + lane] =
+            soft_value(instance_->top + rows_begin_ + first + lane, x);
+      }
+    }
   }
 
   Scalar soft_value(int32_t y, int32_t x) const {

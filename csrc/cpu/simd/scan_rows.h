@@ -1,6 +1,7 @@
 // Finds the runs of equal labels, row by row.
 #pragma once
 
+#include "cpu/denormals.h"
 #include "cpu/simd/simd.h"
 
 namespace flc {
@@ -190,6 +191,7 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, const flc_tensor* ignore, 
 
 inline int32_t scan_rows(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
                          int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value) {
+  const DenormalsCount guard;
   switch (tensor->dtype) {
     case FLC_BOOL:
     case FLC_UINT8:

@@ -13,8 +13,6 @@
 
 #include "cpu/plan.h"
 
-#define FLC_INLINE inline __attribute__((always_inline))
-
 namespace flc {
 namespace FLC_ISA {
 
