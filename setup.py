@@ -54,7 +54,7 @@ left out, and CUDA tensors are served by Triton alone."""
 
 NO_COMPILER = """\
 fastlogconv cannot be built: {problem}
-Its native code needs a C++20 compiler with GCC's vector extensions, GCC >= 10 or Clang >= 12:
+Its native code needs a C++20 compiler with GCC's vector extensions, GCC >= 12 or Clang:
   Debian, Ubuntu   apt install g++
   Fedora           dnf install gcc-c++
   macOS            xcode-select --install

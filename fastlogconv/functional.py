@@ -73,7 +73,8 @@ def weight_map(
             "farthest", X is the farthest instance of the class; the ids 1..max may lie in whatever classes.)
             None: one class.
         ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where a pixel is
-            to be ignored: its weight is 0, it belongs to no instance, and its label may be anything.
+            to be ignored: its weight is 0, it belongs to no instance, and its label (not its class) may be
+            anything.
         ignore_index: the label of further pixels to ignore.
         distance: "logconv": about the city-block distance, found by convolution, +inf where i is more than ks
             // 2 pixels away along an axis. "euclidean": exact, unbounded.
@@ -212,7 +213,9 @@ def distance_to_weight(
 def separable_conv2d(
     input: Tensor, lmbda: float, ks: int = 73, padding_mode: str = "constant", *, backend: str = "auto"
 ) -> Tensor:
-    """Convolves with `lambda_kernel` along W, then along H. Differentiable, any number of times.
+    """Convolves with `lambda_kernel` along W, then along H.
+
+    Differentiable in reverse mode, any number of times.
 
     Args:
         input: [N, H, W], any floating-point type, or integers and bool (taken as float32).
