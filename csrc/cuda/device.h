@@ -78,7 +78,20 @@ FLC_DEVICE uint64_t warp_min(uint64_t value) {
 }
 
 FLC_DEVICE int warp_max(int value) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_max_sync(ALL_LANES, value);
+#else
   return -warp_min(-value);
+#endif
+}
+
+FLC_DEVICE uint32_t warp_or(uint32_t value) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_or_sync(ALL_LANES, value);
+#else
+  for (int step = WARP / 2; step > 0; step /= 2) value |= __shfl_xor_sync(ALL_LANES, value, step);
+  return value;
+#endif
 }
 
 // The sum over this lane and all lower ones.

@@ -75,13 +75,13 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP) list_cells_kernel(ListC
   Key id = 0;
   while (const Key next = next_id(ids, id)) {
     id = next;
-    uint32_t word = 0, column_set = 0;
+    uint32_t word = 0;
 #pragma unroll
     for (int row = 0; row < CELL; ++row) {
       const uint32_t own = __ballot_sync(ALL_LANES, ids[row] == id);
       if (lane == row) word = own;
-      column_set |= own;
     }
+    const uint32_t column_set = warp_or(word);
     const uint32_t row_set = __ballot_sync(ALL_LANES, word != 0);
     if (word != 0) words[word_count + __popc(row_set & ((1u << lane) - 1))] = word;
     if (lane == 0) {

@@ -35,13 +35,16 @@ __host__ __device__ inline bool always_accurate(const Settings<float>& settings)
 
 // --------------------------------------------------------------------------------------------- row sums
 
-// sums[byte]: of a^i 2^exponent over the bits i of the byte. By all threads of a block.
+// sums[byte]: of a^i 2^exponent over the bits i of the byte. By 256 threads.
 FLC_DEVICE void fill_byte_sums(const Scaling& scaling, float (&sums)[256]) {
-  for (int byte = threadIdx.x; byte < 256; byte += blockDim.x) {
+  const int byte = threadIdx.x;
+  if (byte < 16) {
     float sum = 0;
-    for (int bit = 7; bit >= 0; --bit) sum = sum * scaling.decay + (byte >> bit & 1 ? scaling.unit : 0.f);
+    for (int bit = 3; bit >= 0; --bit) sum = sum * scaling.decay + (byte >> bit & 1 ? scaling.unit : 0.f);
     sums[byte] = sum;
   }
+  __syncthreads();
+  if (byte >= 16) sums[byte] = sums[byte & 15] + scaling.powers[4] * sums[byte >> 4];
 }
 
 // One row of an instance: the sums along it, at the columns of the tile.
@@ -52,7 +55,7 @@ class ScaledRow {
                        const Box& box, uint32_t* words)
       : scaling_(scaling),
         byte_sums_(byte_sums),
-        decay_8_(scaling.decay_8),
+        decay_8_(scaling.powers[8]),
         bits_per_step_(bits_per_step),
         radius_(radius),
         left_(box.left),
@@ -118,6 +121,7 @@ class ScaledRow {
       next >>= 1;
       weight *= scaling_.decay;
     }
+#pragma unroll 1
     for (; at != end; at += DIRECTION) *at = sum;
   }
 
@@ -210,22 +214,54 @@ class ScaledColumn {
  private:
   // The same, slowly: the sums of rows do fit.
   FLC_DEVICE void by_logarithms(int y, float (&d)[STRIP_H]) const {
-    const float* const sums = sums_;
     const float bits_per_step = settings_.bits_per_step;
+    float log_sums[STRIP_H];
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      const int begin = larger(0, y + i - settings_.radius),
-                end = smaller(height_, y + i + settings_.radius + 1);
-      const auto term = [&](int row) {
-        return log2_of(sums[row * TABLE_PITCH]) - float(beyond(row, y + i, y + i)) * bits_per_step;
-      };
-      float largest = -INFINITE<float>, sum = 0;
+    for (int i = 0; i < STRIP_H; ++i) log_sums[i] = -INFINITE<float>;
 #pragma unroll 1
-      for (int row = begin; row < end; ++row) largest = larger(largest, term(row));
-      const float shift = larger(largest, LOWEST<float>);
+    for (int k = 0; k < STRIP_H; ++k) {
+      if (unsigned(y + k) >= unsigned(height_)) continue;
+      const float own = log2_of(sums_[(y + k) * TABLE_PITCH]);
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) {
+        const int steps = beyond(i, k, k);
+        if (steps <= settings_.radius)
+          log_sums[i] = log2_sum(log_sums[i], own - float(steps) * bits_per_step);
+      }
+    }
+    add_side_logarithms<+1>(y + STRIP_H - 1, log_sums);
+    add_side_logarithms<-1>(y, log_sums);
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) d[i] = by_row_ - settings_.bit_scale * log_sums[i];
+  }
+
+  // Adds to the logarithms of sums what the rows below (+1) or above a strip contribute. `edge` is its row
+  // that is nearest to them.
+  template <int DIRECTION>
+  FLC_DEVICE void add_side_logarithms(int edge, float (&log_sums)[STRIP_H]) const {
+    const auto index = [](int i) {
+      return DIRECTION > 0 ? STRIP_H - 1 - i : i;
+    };  // i rows from the nearest one
+    const int radius = settings_.radius;
+    const int begin = larger(1, DIRECTION > 0 ? -edge : edge - (height_ - 1));  // rows from `edge`
+    const int last = DIRECTION > 0 ? height_ - 1 - edge : edge;
+    const float bits_per_step = settings_.bits_per_step;
+    const auto term = [&](int steps) {
+      return log2_of(sums_[(edge + DIRECTION * steps) * TABLE_PITCH]) - float(steps) * bits_per_step;
+    };
+    float largest = -INFINITE<float>, sum = 0;
+    const int shown_by_all = smaller(last, radius - (STRIP_H - 1));
 #pragma unroll 1
-      for (int row = begin; row < end; ++row) sum += exp2_of(term(row) - shift);
-      d[i] = by_row_ - settings_.bit_scale * (largest + log2_of(sum));
+    for (int steps = begin; steps <= shown_by_all; ++steps) largest = larger(largest, term(steps));
+    const float shift = larger(largest, LOWEST<float>);
+#pragma unroll 1
+    for (int steps = begin; steps <= shown_by_all; ++steps) sum += exp2_of(term(steps) - shift);
+    float side = largest + log2_of(sum);
+#pragma unroll
+    for (int i = STRIP_H - 1; i >= 0; --i) {
+      log_sums[index(i)] = log2_sum(log_sums[index(i)], side - float(i) * bits_per_step);
+      const int next = radius - i + 1;  // what the next pixel sees besides
+      if (next >= begin && next <= last) side = log2_sum(side, term(next));
     }
   }
 
@@ -233,25 +269,28 @@ class ScaledColumn {
   // before, for the rest adds no more.
   template <int DIRECTION>
   FLC_DEVICE bool add_rows(int& row, int end, float& sum, float& weight, const float*& at) const {
-    constexpr int STEP = 8;
-    for (; row + STEP <= end; row += STEP) {
-      float part = 0;
-#pragma unroll
-      for (int i = STEP - 1; i >= 0; --i) part = part * scaling_.decay + at[i * DIRECTION * TABLE_PITCH];
-      sum += weight * part;
-      weight *= scaling_.decay_8;
-      at += STEP * DIRECTION * TABLE_PITCH;
+    for (; row + 8 <= end; row += 8) {
+      add_group<DIRECTION, 8>(sum, weight, at);
       if (__all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_)) return false;
     }
-    for (; row < end; ++row) add_row<DIRECTION>(sum, weight, at);
+    if (row + 4 <= end) {
+      add_group<DIRECTION, 4>(sum, weight, at);
+      row += 4;
+    }
+#pragma unroll 1
+    for (; row < end; ++row) add_group<DIRECTION, 1>(sum, weight, at);
     return true;
   }
 
-  template <int DIRECTION>
-  FLC_DEVICE void add_row(float& sum, float& weight, const float*& at) const {
-    sum += weight * *at;
-    weight *= scaling_.decay;
-    at += DIRECTION * TABLE_PITCH;
+  template <int DIRECTION, int ROWS>
+  FLC_DEVICE void add_group(float& sum, float& weight, const float*& at) const {
+    constexpr int PITCH = DIRECTION * TABLE_PITCH;
+    float part = at[(ROWS - 1) * PITCH];
+#pragma unroll
+    for (int i = ROWS - 2; i >= 0; --i) part = part * scaling_.decay + at[i * PITCH];
+    sum += weight * part;
+    weight *= scaling_.powers[ROWS];
+    at += ROWS * PITCH;
   }
 
   FLC_DEVICE float distance(float sum) {
@@ -282,7 +321,7 @@ class ScaledColumn {
     for (int i = STRIP_H - 1; i >= 0; --i) {
       d[index(i)] = distance(sum) + float(i) * step;
       if (row < height_ && row < shown_by_all + STRIP_H - i) {  // what the next pixel sees besides
-        add_row<DIRECTION>(sum, weight, at);
+        add_group<DIRECTION, 1>(sum, weight, at);
         ++row;
       }
     }
@@ -291,9 +330,10 @@ class ScaledColumn {
   // The strip begins in row y of the box, or reaches into it. Sums are not scaled by the way along columns.
   FLC_DEVICE void across(int y, float (&d)[STRIP_H]) {
     float own[STRIP_H];
+    const float* const first = sums_ + y * TABLE_PITCH;
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) {
-      own[i] = unsigned(y + i) < unsigned(height_) ? sums_[(y + i) * TABLE_PITCH] * scaling_.unit : 0.f;
+      own[i] = unsigned(y + i) < unsigned(height_) ? first[i * TABLE_PITCH] * scaling_.unit : 0.f;
     }
     if (settings_.radius >= STRIP_H - 1) {
       float sum = 0;
@@ -349,7 +389,7 @@ class ScaledColumn {
     for (int i = STRIP_H - 1; i >= 0; --i) {
       totals[index(i)] += scaling_.powers[i] * sum;
       if (row < count && row < shown_by_all + STRIP_H - i) {
-        add_row<DIRECTION>(sum, weight, at);
+        add_group<DIRECTION, 1>(sum, weight, at);
         ++row;
       }
     }

@@ -66,8 +66,7 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
   scaling.unit = float(std::exp2(scaling.exponent));
   scaling.unscaled = float(2 * scaling.exponent * step_scale / bits_per_step);
   scaling.decay = float(decay);
-  scaling.decay_8 = float(std::exp2(-8 * bits_per_step));
-  for (int t = 0; t < 8; ++t) scaling.powers[t] = float(std::exp2(-t * bits_per_step));
+  for (int t = 0; t <= 8; ++t) scaling.powers[t] = float(std::exp2(-t * bits_per_step));
   scaling.leaving = float(std::exp2(scaling.exponent - (settings.radius + 1) * bits_per_step));
   scaling.complete = float(std::min(scaling.unit * row_sum * terms * 0x1p24, 3e38));
   scaling.most_bits = float(scaling.exponent + room_below);

@@ -17,8 +17,8 @@ struct Scaling {
   int exponent;
   float unit;  // 2^exponent
   float unscaled;  // the distance of 4^exponent
-  float decay, decay_8;  // a, a^8
-  float powers[8];  // a^t
+  float decay;  // a
+  float powers[9];  // a^t
   float leaving;  // a^(radius + 1) 2^exponent
   float
       complete;  // a row's sum and all further ones are below this much of 2^-24 times the first one's weight

@@ -113,17 +113,18 @@ FLC_DEVICE Box find_instance(const Cells& cells, const Tile& tile, int list, int
   return united_over_lanes(box);
 }
 
-// The same by entries that lie at hand, list by list; `entry` is one of them.
-FLC_DEVICE Box find_instance(const Located* nearby, int entries, int entry, int lane) {
+// The same by entries that lie at hand, list by list; `entry` is one of them, in each lane another.
+FLC_DEVICE Box find_instance(const Located* nearby, int entries, int entry) {
   const int64_t id = nearby[entry].id;
   Box box = Box::nothing();
-  for (int first = 0; first < entries; first += WARP) {
-    const bool same = first + lane < entries && nearby[first + lane].id == id;
-    const unsigned lanes = __ballot_sync(ALL_LANES, same);
-    if (lanes != 0 && first + __ffs(lanes) - 1 < entry) return Box::nothing();
-    if (same) box = united(box, nearby[first + lane].box);
+  int first = entry;
+#pragma unroll 2
+  for (int i = entries - 1; i >= 0; --i) {
+    if (nearby[i].id != id) continue;
+    box = united(box, nearby[i].box);
+    first = i;
   }
-  return united_over_lanes(box);
+  return first == entry ? box : Box::nothing();
 }
 
 // The part of a box that the windows of the tile's pixels show.

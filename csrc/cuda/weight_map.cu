@@ -35,7 +35,7 @@ enum Sums { SCALED, MIXED, LOGARITHMIC };
 struct Batch {
   unsigned candidates;  // bit by bit
   bool scaled;
-  int begin_part, end_part;
+  int begin_row, end_row;  // of the numbering that `end_rows` tells
 };
 
 // What is only needed where sums are scaled.
@@ -53,7 +53,7 @@ struct Shared {
   Located nearby[MOST_NEARBY];   // those entries, where there is room for them
   Located candidates[CANDIDATES];
   int first_rows[CANDIDATES];  // of a candidate in the table
-  int end_parts[CANDIDATES];   // parts of 32 rows are numbered through: where a candidate's end
+  int end_rows[CANDIDATES];    // rows of candidates are numbered through: where those of a candidate end
   int batches;
   int seen;  // instances, so far
   Batch plan[CANDIDATES];
@@ -88,7 +88,7 @@ class TileWeigher {
       __syncthreads();
       for (int entry = 0; entry < shared_.entries; entry += CANDIDATES) {
         const int count = smaller(CANDIDATES, shared_.entries - entry);
-        for (int i = warp_; i < count; i += WARPS) find_candidate(i, first_list, entry + i);
+        find_candidates(first_list, entry, count);
         __syncthreads();
         if (warp_ == 0) plan(count);
         __syncthreads();
@@ -96,8 +96,11 @@ class TileWeigher {
           const Batch& batch = shared_.plan[i];
           if constexpr (CAN_SCALE) form_row_sums(batch);
           __syncthreads();
-          for (unsigned rest = batch.candidates; rest != 0; rest &= rest - 1)
+          const unsigned in_reach = candidates_in_reach();
+          if (FARTHEST && (batch.candidates & ~in_reach)) lose_border();
+          for (unsigned rest = batch.candidates & in_reach; rest != 0; rest &= rest - 1) {
             add(__ffs(rest) - 1, batch.scaled);
+          }
           __syncthreads();
         }
       }
@@ -122,17 +125,25 @@ class TileWeigher {
     for (int i = 0; i < count; ++i) shared_.nearby[end - count + i] = lists.entry(i);
   }
 
-  // Notes the instance of an entry, or nothing where another entry stands for it or this tile does not need
+  // Notes the instances of entries, or nothing where another entry stands for one or this tile does not need
   // it.
-  FLC_DEVICE void find_candidate(int candidate, int first_list, int entry) {
+  FLC_DEVICE void find_candidates(int first_list, int first_entry, int count) {
     const int entries = shared_.entries;
-    Located found = at_hand(entries) ? nearby_instance(entry, entries) : listed_instance(first_list, entry);
-    found.box = needed_part(found.box);
-    if (lane_ == 0) shared_.candidates[candidate] = found;
+    if (at_hand(entries)) {
+      const int entry = first_entry + lane_;
+      if (warp_ == 0 && lane_ < count) {
+        note_candidate(lane_, shared_.nearby[entry].id, find_instance(shared_.nearby, entries, entry));
+      }
+      return;
+    }
+    for (int i = warp_; i < count; i += WARPS) {
+      const Located found = listed_instance(first_list, first_entry + i);
+      if (lane_ == 0) note_candidate(i, found.id, found.box);
+    }
   }
 
-  FLC_DEVICE Located nearby_instance(int entry, int entries) const {
-    return {shared_.nearby[entry].id, find_instance(shared_.nearby, entries, entry, lane_)};
+  FLC_DEVICE void note_candidate(int candidate, int64_t id, const Box& box) {
+    shared_.candidates[candidate] = {id, box.empty() ? box : needed_part(box)};
   }
 
   FLC_DEVICE Located listed_instance(int first_list, int entry) const {
@@ -160,20 +171,19 @@ class TileWeigher {
       scaled = present && scalable(settings_, box, TABLE_ROWS<T>);
     }
     const unsigned all_scaled = __ballot_sync(ALL_LANES, scaled);
-    const int rows = scaled ? box.height() : 0, parts = divide_up(rows, WARP);
-    const int end_row = warp_scan(rows, lane_), end_part = warp_scan(parts, lane_);
-    shared_.end_parts[lane_] = end_part;
+    const int rows = scaled ? box.height() : 0, end_row = warp_scan(rows, lane_), begin_row = end_row - rows;
+    shared_.end_rows[lane_] = end_row;
     int batches = 0;
     const unsigned all_present = __ballot_sync(ALL_LANES, present);
     for (unsigned waiting = all_present; waiting != 0; ++batches) {
       const int first = __ffs(waiting) - 1;
       const bool first_is_scaled = all_scaled >> first & 1;
-      const int first_row = end_row - rows - __shfl_sync(ALL_LANES, end_row - rows, first);
-      const unsigned fit = __ballot_sync(ALL_LANES, first_row + rows <= TABLE_ROWS<T>) & all_scaled & waiting;
+      const int begin = __shfl_sync(ALL_LANES, begin_row, first);
+      const unsigned fit = __ballot_sync(ALL_LANES, end_row - begin <= TABLE_ROWS<T>) & all_scaled & waiting;
       const unsigned candidates = first_is_scaled ? fit : 1u << first;
-      const int end = __shfl_sync(ALL_LANES, end_part, 31 - __clz(candidates));
-      if (lane_ == first) shared_.plan[batches] = {candidates, first_is_scaled, end_part - parts, end};
-      if (candidates >> lane_ & 1) shared_.first_rows[lane_] = first_row;
+      const int end = __shfl_sync(ALL_LANES, end_row, 31 - __clz(candidates));
+      if (lane_ == first) shared_.plan[batches] = {candidates, first_is_scaled, begin, end};
+      if (candidates >> lane_ & 1) shared_.first_rows[lane_] = begin_row - begin;
       waiting &= ~candidates;
     }
     if (lane_ == 0) {
@@ -182,30 +192,39 @@ class TileWeigher {
     }
   }
 
-  // The table of row sums for a batch; 32 rows of an instance at a time, by one warp.
+  // The table of row sums for a batch, each row by one thread.
   FLC_DEVICE void form_row_sums(const Batch& batch) {
-    for (int part = batch.begin_part + warp_; part < batch.end_part; part += WARPS) {
-      const int candidate = __popc(__ballot_sync(ALL_LANES, shared_.end_parts[lane_] <= part));
-      const Located instance = shared_.candidates[candidate];
-      const int begin = candidate ? shared_.end_parts[candidate - 1] : 0, row = (part - begin) * WARP + lane_;
-      if (row >= instance.box.height()) continue;
-      ScaledRow sums(settings_.scaling, shared_.scaling.byte_sums, settings_.bits_per_step, settings_.radius,
-                     instance.box, &shared_.scaling.words[warp_][0][lane_]);
-      sums.read(RowBits(arguments_.cells, shared_.tile, instance, instance.box.top + row));
-      sums.sum(shared_.table[shared_.first_rows[candidate] + row]);
+    static_assert(TABLE_ROWS<T> <= WARPS * WARP);
+    const int row = batch.begin_row + threadIdx.x;
+    if (row >= batch.end_row) return;
+    int candidate = 0;  // the first whose rows end behind this one
+    for (int step = CANDIDATES / 2; step > 0; step /= 2) {
+      if (shared_.end_rows[candidate + step - 1] <= row) candidate += step;
     }
+    const Located& instance = shared_.candidates[candidate];
+    ScaledRow sums(settings_.scaling, shared_.scaling.byte_sums, settings_.bits_per_step, settings_.radius,
+                   instance.box, &shared_.scaling.words[warp_][0][lane_]);
+    const int y = instance.box.bottom + 1 - (shared_.end_rows[candidate] - row);
+    sums.read(RowBits(arguments_.cells, shared_.tile, instance, y));
+    sums.sum(shared_.table[threadIdx.x]);
   }
 
-  // Adds an instance to the pixels of this warp's strip, where their windows show it.
+  // Those that the windows of this warp's strip show, bit by bit.
+  FLC_DEVICE unsigned candidates_in_reach() const {
+    const Box box = shared_.candidates[lane_].box;
+    return __ballot_sync(ALL_LANES,
+                         beyond(strip_y(), box.top - (STRIP_H - 1), box.bottom) <= settings_.radius);
+  }
+
+  // One instance is infinitely far away.
+  FLC_DEVICE void lose_border() {
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) sums_[i].other = INFINITE<T>;
+  }
+
+  // Adds an instance to the pixels of this warp's strip.
   FLC_DEVICE void add(int candidate, bool scaled) {
     const Box box = shared_.candidates[candidate].box;
-    if (beyond(strip_y(), box.top - (STRIP_H - 1), box.bottom) > settings_.radius) {
-      if (FARTHEST) {
-#pragma unroll
-        for (int i = 0; i < STRIP_H; ++i) sums_[i].other = INFINITE<T>;
-      }
-      return;
-    }
     T d[STRIP_H];
     if constexpr (CAN_SCALE) {
       if (scaled) {
@@ -233,12 +252,14 @@ class TileWeigher {
         !FARTHEST || (shared_.seen > 0 && uint64_t(shared_.seen) == cells.largest[tile.image]);
     const uint32_t* const foreground =
         cells.foreground + int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
-    const int64_t first = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) {
       if (i >= rows) return;
-      const T weight = foreground[i] >> lane_ & 1 ? T(1) : compose(sums_[i], with_border, settings_);
-      store_weight(arguments_.out, arguments_.out_is_double, first + int64_t(i) * arguments_.width, weight);
+      const T weight = compose(sums_[i], with_border, settings_);
+      store_weight(arguments_.out, arguments_.out_is_double, index,
+                   foreground[i] & 1u << lane_ ? T(1) : weight);
+      index += arguments_.width;
     }
   }
 
