@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from cases import two_cells
 
 import fastlogconv
 from fastlogconv import backends
+from fastlogconv.backends import native_cuda
 
 CPU = torch.device("cpu")
 LABELS = torch.from_numpy(two_cells())
@@ -210,6 +212,18 @@ def test_a_backend_is_not_asked_for_what_it_lacks(lacks, call, monkeypatch):
     monkeypatch.setattr(backends.native, "LACKS", {"cpu": {"euclidean", "classes", "ignore"} - {lacks}})
     assert call(backend="native").shape == weights.shape
     fastlogconv.weight_map(LABELS, backend="native")
+
+
+def test_a_cuda_library_that_cannot_be_loaded_is_reported(monkeypatch, tmp_path):
+    broken = tmp_path / backends.native.CUDA_LIBRARY.name
+    broken.write_text("not a library")
+    monkeypatch.setattr(native_cuda, "CUDA_LIBRARY", broken)
+    monkeypatch.setattr(native_cuda, "_load", native_cuda._load.__wrapped__)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    problem = f"{broken.name} could not be loaded: "
+    assert backends.native.describe()["CUDA library"].startswith(problem)
+    with pytest.raises(RuntimeError, match=f"backend 'native' cannot run on cuda: {re.escape(problem)}"):
+        backends.select("native", torch.device("cuda"))
 
 
 # ----------------------------------------------------------------------------------------------------- info

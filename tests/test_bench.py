@@ -241,14 +241,16 @@ def test_oracle_by_hand():
 # ------------------------------------------------------------------------------------------------- GPU
 
 
-def test_gpu_counts_as_json(capsys):
+@pytest.mark.parametrize("backend, convolution", [("triton", "convolve_axis"), ("cuda", "convolve_tiles")])
+def test_gpu_counts_as_json(backend, convolution, capsys):
     gpu_counts = pytest.importorskip("bench.gpu_counts")
     counter = pytest.importorskip("tests.gpu_on_cpu")
-    if counter.why_no_triton() is not None:
-        pytest.skip(counter.why_no_triton())
-    assert gpu_counts.main(["--json", "--targets", "80", "--size", "96"]) == 0
+    reason = counter.why_no_triton() if backend == "triton" else counter.why_no_nvcc() or counter.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    assert gpu_counts.main(["--json", "--targets", "80", "--size", "96", "--backend", backend]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"list_cells", "weigh_tiles", "convolve_axis", gpu_counts.WHOLE_PATH} <= {
+    assert {"list_cells", "weigh_tiles", convolution, gpu_counts.WHOLE_PATH} <= {
         line["kernel"] for line in lines
     }
     for line in lines:

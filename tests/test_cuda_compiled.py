@@ -11,8 +11,8 @@ import gpu_on_cpu
 import numpy as np
 import pytest
 import torch
-from cases import random_case, random_weights64, scattered, two_cells, weight_error
-from test_triton_compiled import WEIGHT_CASES, margins, nuclei, reference_of
+from cases import SHAPES, random_case, random_weights64, scattered, two_cells, weight_error
+from test_triton_compiled import WEIGHT_CASES, margins, nuclei, reference_of, ring
 from tolerances import WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
@@ -21,7 +21,19 @@ from fastlogconv.backends import native, native_cuda
 
 pytestmark = pytest.mark.skipif(gpu_on_cpu.why_not() is not None, reason=str(gpu_on_cpu.why_not()))
 needs_nvcc = pytest.mark.skipif(gpu_on_cpu.why_no_nvcc() is not None, reason=str(gpu_on_cpu.why_no_nvcc()))
+needs_triton = pytest.mark.skipif(
+    gpu_on_cpu.why_no_triton() is not None, reason=str(gpu_on_cpu.why_no_triton())
+)
 ORDERS = {"ascending": 0, "descending": 1, "random": 7}  # of the threads of a block
+AGREEMENT = 2e-6  # of CUDA and Triton
+AGREEMENT_CASES = {
+    "nuclei": (nuclei((257, 263), 40), dict()),
+    "random": (scattered((131, 127), 60, 9, np.random.default_rng(40)), dict()),
+    "two cells, farthest": (two_cells((101, 103)), dict(border="farthest")),
+    "rings": (ring((127, 113)), dict()),
+    "crowd": (SHAPES["crowd"](), dict()),
+    "interleaved": (SHAPES["interleaved"](), dict()),
+}
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +123,31 @@ def test_an_error_of_cuda_is_raised_with_the_kernel_and_the_shape(served, monkey
         fastlogconv.weight_map(torch.from_numpy(two_cells()).int(), backend="native")
 
 
-def test_more_blocks_than_a_grid_can_have_are_an_error(library):
-    distance = native._tensor(torch.zeros(1).expand(1, 2**20, 2**20))
-    params = native._params("farthest", 10, 10, 1, 0.1, 1.0, 1)
-    status = library.flc_cuda_distance_to_weight(distance, None, params, None, 11, 0, None)
+@pytest.mark.parametrize("operator", PUBLIC)
+def test_more_blocks_than_a_grid_can_have_are_an_error(operator, library):
+    tensor = native._tensor(torch.zeros(1).expand(1, 2**29, 2**29))
+    params = native._params("second_nearest", 10, 10, 1, 0.1, 1.0, 1)
+    scratch, out, queue = None, (None, 11), (0, None)
+    arguments = {
+        "weight_map": (params, *out, scratch),
+        "region_weight_map": (params, *out, scratch),
+        "distance_to_weight": (None, params, *out),
+        "separable_conv2d": (1.0, 1, 0, *out, scratch),
+    }
+    status = getattr(library, f"flc_cuda_{operator}")(tensor, *arguments[operator], *queue)
     assert b"invalid configuration" in library.flc_cuda_error_text(-status)
+
+
+def test_offsets_beyond_32_bits(served):
+    labels = torch.from_numpy(two_cells((66, 60)))[None]
+    far_apart = torch.empty(66 * 2**25, dtype=torch.float16)  # takes the memory of what is written only
+    view = far_apart.as_strided(labels.shape, (0, 2**25, 1)).copy_(labels)
+    for operator in PUBLIC:
+        settings = dict(lmbda=0.35) if operator == "separable_conv2d" else {}
+        results = [
+            getattr(fastlogconv, operator)(v, **settings, backend="native") for v in (view, labels.half())
+        ]
+        assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("shape", [(1, 2**30 + 1, 1), (1, 1, 2**31)])
@@ -214,6 +246,22 @@ def test_other_kernels_by_ptx(emulator, library, monkeypatch):
             result = call()
         assert weight_error(result, expected) <= 2e-6  # one code, two compilers
     assert emulator.races == 0
+
+
+@needs_nvcc
+@needs_triton
+@pytest.mark.parametrize("name", AGREEMENT_CASES)
+def test_agrees_with_triton(name, emulator):
+    """Both as compiled for sm_80."""
+    from gpu_on_cpu.triton_kernels import Emulator
+
+    labels, settings = AGREEMENT_CASES[name]
+    labels = torch.from_numpy(labels).int()
+    with Emulator().serving():
+        by_triton = fastlogconv.weight_map(labels, **settings, backend="triton")
+    with emulator.serving():
+        by_cuda = fastlogconv.weight_map(labels, **settings, backend="native")
+    assert weight_error(by_cuda, by_triton.double()) <= AGREEMENT
 
 
 @needs_nvcc
