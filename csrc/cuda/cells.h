@@ -36,15 +36,13 @@ struct Cells {
 // The place of an id among a cell's entries, -1 where it has none.
 FLC_DEVICE int find_entry(const Cells& cells, int cell, int count, int64_t id) {
   const Entry* const entries = cells.entries + int64_t(cell) * ROOM;
-  int first = 0, end = count;
-  while (first < end) {
-    const int middle = (first + end) / 2;
-    if (entries[middle].id < id)
-      first = middle + 1;
-    else
-      end = middle;
+  int first = 0;
+  for (unsigned length = count; length > 1;) {  // it is among entries first..first + length - 1, if at all
+    const unsigned half = length / 2;
+    if (entries[first + half].id <= id) first += half;
+    length -= half;
   }
-  return first < count && entries[first].id == id ? first : -1;
+  return count > 0 && entries[first].id == id ? first : -1;
 }
 
 // Row `row` (0..31) of an entry.

@@ -265,10 +265,11 @@ class ScaledColumn {
     }
   }
 
-  // Adds rows row..end - 1 of those that follow in DIRECTION, with falling weights; false where it stops
+  // Adds the first `end` rows of those that follow in DIRECTION, with falling weights; false where it stops
   // before, for the rest adds no more.
   template <int DIRECTION>
-  FLC_DEVICE bool add_rows(int& row, int end, float& sum, float& weight, const float*& at) const {
+  FLC_DEVICE bool add_rows(int end, float& sum, float& weight, const float*& at) const {
+    int row = 0;
     for (; row + 8 <= end; row += 8) {
       add_group<DIRECTION, 8>(sum, weight, at);
       if (__all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_)) return false;
@@ -308,10 +309,8 @@ class ScaledColumn {
     const float step = settings_.step_scale;
     const int shown_by_all = settings_.radius - gap - STRIP_H + 2;
     float sum = 0, weight = scaling_.unit;
-    int row = 0;
     base_ += float(gap) * step;
-    if (!add_rows<DIRECTION>(row, smaller(height_, shown_by_all), sum, weight, at) ||
-        shown_by_all >= height_) {
+    if (!add_rows<DIRECTION>(smaller(height_, shown_by_all), sum, weight, at) || shown_by_all >= height_) {
       const float nearest = distance(sum);
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) d[index(i)] = nearest + float(i) * step;
@@ -320,10 +319,8 @@ class ScaledColumn {
 #pragma unroll
     for (int i = STRIP_H - 1; i >= 0; --i) {
       d[index(i)] = distance(sum) + float(i) * step;
-      if (row < height_ && row < shown_by_all + STRIP_H - i) {  // what the next pixel sees besides
-        add_group<DIRECTION, 1>(sum, weight, at);
-        ++row;
-      }
+      const int next = shown_by_all + STRIP_H - 1 - i;  // what the next pixel sees besides
+      if (unsigned(next) < unsigned(height_)) add_group<DIRECTION, 1>(sum, weight, at);
     }
   }
 
@@ -376,8 +373,7 @@ class ScaledColumn {
     const float* at = sums_ + first * TABLE_PITCH;
     const int shown_by_all = settings_.radius - STRIP_H + 1;
     float sum = 0, weight = scaling_.unit * scaling_.decay;
-    int row = 0;
-    if (!add_rows<DIRECTION>(row, smaller(count, shown_by_all), sum, weight, at) || shown_by_all >= count) {
+    if (!add_rows<DIRECTION>(smaller(count, shown_by_all), sum, weight, at) || shown_by_all >= count) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
         totals[index(i)] += sum;
@@ -388,10 +384,8 @@ class ScaledColumn {
 #pragma unroll
     for (int i = STRIP_H - 1; i >= 0; --i) {
       totals[index(i)] += scaling_.powers[i] * sum;
-      if (row < count && row < shown_by_all + STRIP_H - i) {
-        add_group<DIRECTION, 1>(sum, weight, at);
-        ++row;
-      }
+      const int next = shown_by_all + STRIP_H - 1 - i;
+      if (unsigned(next) < unsigned(count)) add_group<DIRECTION, 1>(sum, weight, at);
     }
   }
 

@@ -100,11 +100,13 @@ class CellLists {
   int cell_, count_, y_, x_;
 };
 
-// The bounding box of an instance in all lists, where `list` is the first that has it; else nothing.
-FLC_DEVICE Box find_instance(const Cells& cells, const Tile& tile, int list, int64_t id, int lane) {
+// The bounding box of an instance in all lists, where `list` is the first that has it; else nothing. `known`
+// are the lists from first_known on.
+FLC_DEVICE Box find_instance(const Cells& cells, const Tile& tile, const CellLists& known, int first_known,
+                             int list, int64_t id, int lane) {
   Box box = Box::nothing();
   for (int first = 0; first < tile.lists; first += WARP) {
-    const CellLists lists(cells, tile, first, lane);
+    const CellLists lists = first == first_known ? known : CellLists(cells, tile, first, lane);
     const int place = lists.find(id);
     const unsigned lanes = __ballot_sync(ALL_LANES, place >= 0);
     if (lanes != 0 && first + __ffs(lanes) - 1 < list) return Box::nothing();

@@ -136,8 +136,9 @@ class TileWeigher {
       }
       return;
     }
+    const CellLists lists(arguments_.cells, shared_.tile, first_list, lane_);
     for (int i = warp_; i < count; i += WARPS) {
-      const Located found = listed_instance(first_list, first_entry + i);
+      const Located found = listed_instance(lists, first_list, first_entry + i);
       if (lane_ == 0) note_candidate(i, found.id, found.box);
     }
   }
@@ -146,12 +147,12 @@ class TileWeigher {
     shared_.candidates[candidate] = {id, box.empty() ? box : needed_part(box)};
   }
 
-  FLC_DEVICE Located listed_instance(int first_list, int entry) const {
-    const CellLists lists(arguments_.cells, shared_.tile, first_list, lane_);
+  FLC_DEVICE Located listed_instance(const CellLists& lists, int first_list, int entry) const {
     int list;
     const int place = lists.place_of(entry, lane_, list);
     const int64_t id = __shfl_sync(ALL_LANES, place >= 0 ? lists.entry(place).id : 0, list);
-    return {id, find_instance(arguments_.cells, shared_.tile, first_list + list, id, lane_)};
+    return {id,
+            find_instance(arguments_.cells, shared_.tile, lists, first_list, first_list + list, id, lane_)};
   }
 
   // What the windows show of a box, or nothing where the instance is too far away to matter.
