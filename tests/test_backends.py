@@ -268,6 +268,8 @@ def test_import_is_silent_and_needs_no_extras():
         "sys.modules.update(dict.fromkeys(missing))\n"
         "import fastlogconv, torch\n"
         "fastlogconv.WeightTransform()(torch.zeros(1, 3, 3))\n"
+        "from fastlogconv.backends import native_cuda\n"
+        "assert native_cuda._load.cache_info().currsize == 0\n"  # it waits for a CUDA tensor
         "fastlogconv.info()\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
