@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from . import cases, report, timing, verify
+from . import cases, exact, report, timing, verify
 from .cases import CONVOLUTION, REGION_WEIGHTS, WEIGHTS, Workload
 from .competitors import Competitor, best_instruction_set
 from .suite import Suite
-from .timing import Effort
+from .timing import Contestant, Effort
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Figures:
     def measure(self) -> list[Figure]:
         """All of them."""
         groups = (
-            self.mask, self.tile, self.growth, self.two_threads, self.regions, self.convolution,
-            self.accuracy, self.thread_counts, self.instruction_sets,
+            self.mask, self.exact_distances, self.tile, self.growth, self.two_threads, self.regions,
+            self.convolution, self.accuracy, self.thread_counts, self.instruction_sets,
         )  # fmt: skip
         figures = []
         for group in groups:
@@ -107,6 +108,30 @@ class Figures:
             times = f"{report.duration(median['native-avx2'])} / {report.duration(median['native'])}"
             figures.append(_at_most(avx2, avx2_aim, 2, median["native-avx2"] / median["native"], times))
         return figures
+
+    def exact_distances(self) -> list[Figure]:
+        opencv, logconv = "mask: exact distances over OpenCV's transforms alone", "mask: exact over LogConv"
+        wanted = {opencv: "at least 150 x", logconv: "at most 5 x"}
+        try:
+            workload = self.cases["dsb"].workload()
+        except cases.Unavailable as missing:
+            return [Figure(what, aim, f"not measured: {missing}", None) for what, aim in wanted.items()]
+        contestants = {
+            name: self.suite.contestant(self.suite.find(WEIGHTS, name), workload)
+            for name in ("native-exact", "native-second")
+        }
+        if self.suite.find(WEIGHTS, "opencv"):
+            contestants["opencv"] = Contestant(lambda: _transforms(exact.opencv(1), workload))
+        timing.alternate(list(contestants.values()), self.effort)
+        median = {name: contestant.times.median for name, contestant in contestants.items()}
+        ours = median["native-exact"]
+        if "opencv" in median:
+            times = f"{report.duration(median['opencv'])} / {report.duration(ours)}"
+            first = _at_least(opencv, wanted[opencv], 150, median["opencv"] / ours, times)
+        else:
+            first = Figure(opencv, wanted[opencv], "not measured: OpenCV is not installed", None)
+        times = f"{report.duration(ours)} / {report.duration(median['native-second'])}"
+        return [first, _at_most(logconv, wanted[logconv], 5, ours / median["native-second"], times)]
 
     def tile(self) -> list[Figure]:
         seconds = self._medians(self.cases["tile-32"].workload(), "native")["native"]
@@ -252,6 +277,13 @@ class Figures:
         return [Figure(what, wanted, f"{worst:.1e} ({where})", worst <= 1e-6)]
 
 
+def _transforms(squared_distance: exact.SquaredDistance, workload: Workload) -> None:
+    """The distance to each instance, from the whole image, and nothing else."""
+    for image in workload.input.numpy():
+        for i in np.unique(image[image > 0]):
+            squared_distance(image, i)
+
+
 def _at_least(what: str, wanted: str, limit: float, ratio: float, times: str) -> Figure:
     return Figure(what, wanted, f"{report.factor(ratio)} ({times})", ratio >= limit)
 
@@ -261,8 +293,8 @@ def _at_most(what: str, wanted: str, limit: float, ratio: float, times: str) -> 
 
 
 COMPETITORS = (
-    "dense", "copy", "clone", "native", "native-second", "native-avx2", "native-avx2-second",
-    "native-baseline", "native-baseline-second",
+    "dense", "opencv", "copy", "clone",
+    *(f"native{isa}{result}" for isa in ("", "-avx2", "-baseline") for result in ("", "-second", "-exact")),
 )  # fmt: skip
 
 

@@ -74,7 +74,14 @@ def test_figures_name_what_was_wanted_and_what_was_measured(tmp_path, capsys):
     text = (tmp_path / "figures.md").read_text()
     assert text in capsys.readouterr().out
     lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
-    for figure in ("WeightTransform over dense", "32 x 32 tile", "time per pixel", "two threads", "float64"):
+    for figure in (
+        "WeightTransform over dense",
+        "exact over LogConv",
+        "32 x 32 tile",
+        "time per pixel",
+        "two threads",
+        "float64",
+    ):
         assert any(figure in line for line in lines)
     assert "not measured: no mask given: --mask FILE" in text
 
