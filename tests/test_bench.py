@@ -171,13 +171,14 @@ MIB = 2**20
 @needs_memory
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "temporary"])
 def test_memory_is_the_peak_of_the_call_beyond_what_was_there(kept):
-    there_before = torch.ones(100 * MIB, dtype=torch.uint8)
+    there_before = torch.ones(256 * MIB, dtype=torch.uint8)
 
     def call():
-        made = torch.ones(64 * MIB, dtype=torch.uint8)
+        made = torch.ones(256 * MIB, dtype=torch.uint8)
         return made if kept else None
 
-    assert 64 * MIB <= timing.extra_bytes(call) < 96 * MIB
+    # The system counts pages for each core and adds them up now and then.
+    assert 192 * MIB < timing.extra_bytes(call) < 320 * MIB
     assert there_before.all()
 
 
