@@ -150,11 +150,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=512, metavar="N", help="of the tissue (default: 512)")
     parser.add_argument("--backend", choices=BACKENDS, default="triton", help="default: triton")
     parser.add_argument("--border", choices=("second_nearest", "farthest"), default="second_nearest")
+    parser.add_argument("--distance", choices=("logconv", "euclidean"), default="logconv")
+    parser.add_argument("--classes", action="store_true", help="two of them, by odd and even ids")
+    parser.add_argument("--ignore", action="store_true", help="the upper eighth")
     parser.add_argument(
         "--targets", type=int, nargs="+", choices=TARGETS, default=TARGETS, metavar="CC", help="default: all"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line in place of tables")
     return parser
+
+
+def _settings(labels: Tensor, options: argparse.Namespace) -> dict:
+    """The settings of `weight_map` that the options ask for."""
+    settings = dict(distance=options.distance, border=options.border)
+    if options.classes:
+        settings["classes"] = 1 + labels % 2
+    if options.ignore:
+        settings["ignore"] = torch.arange(labels.shape[1])[:, None] < labels.shape[1] // 8
+    return settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -171,8 +184,9 @@ def main(argv: list[str] | None = None) -> int:
     case = cases.tissue_case(options.size) if options.mask is None else cases.all_cases(options.mask)["dsb"]
     labels = case.make().int()
     targets = sorted({COUNTED_TARGET, *options.targets})
-    kernels = {target: module.resources_by_kernel(labels, target) for target in targets}
-    counted = count(module, fastlogconv.weight_map, labels, border=options.border)
+    settings = _settings(labels, options)
+    kernels = {target: module.resources_by_kernel(labels, target, **settings) for target in targets}
+    counted = count(module, fastlogconv.weight_map, labels, **settings)
     if options.json:
         for line in _json_lines(kernels, counted):
             print(json.dumps(line))

@@ -1,10 +1,14 @@
 """The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
 
-A cell's instances are listed by ascending id, none left out: a cell has room for one entry per pixel. An
-instance's key is its id - 1. Its entry is its place and the key of the next one, so that one load of 16 bytes
-tells all that is to be known when it is met. The place: top | bottom << 5 | left << 10 | right << 15 of its
-bounding box, | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the
-pixel of column x. The words of a cell lie one after another; there are at most as many as pixels.
+A cell's instances are listed by ascending class, then id, none left out: a cell has room for one entry per
+pixel. An instance's key is its id - 1, and that of a class likewise. Its entry is its place and the key of the
+next one, so that one load of 16 bytes tells all that is to be known when it is met; the next one's class, if
+there are classes, is in a list beside. The place: top | bottom << 5 | left << 10 | right << 15 of its bounding
+box, | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of
+column x. The words of a cell lie one after another; there are at most as many as pixels.
+
+Labels, classes and pixels to ignore are read here alone. A cell's marks tell the second launch what is
+foreground and what is ignored.
 """
 
 import triton
@@ -32,16 +36,35 @@ def last_key(KEY: tl.constexpr):
 
 
 @triton.jit
-def load_keys(pointers, inside, KEY: tl.constexpr):
-    """Instance keys: id - 1, and for the background the largest number."""
-    labels = tl.load(pointers, mask=inside, other=0).to(KEY)
+def pixel_pointers(image_ptr, y, x, row_stride, column_stride):
+    """Pointers [len(y), len(x)] to the pixels of an image."""
+    return image_ptr + y[:, None].to(tl.int64) * row_stride + x[None, :].to(tl.int64) * column_stride
+
+
+@triton.jit
+def load_keys(pointers, visible, KEY: tl.constexpr):
+    """Keys of ids or classes: one less than these, and for the background the largest number."""
+    labels = tl.load(pointers, mask=visible, other=0).to(KEY)
     return tl.where(labels > 0, labels - 1, last_key(KEY))
+
+
+@triton.jit
+def smallest(keys):
+    return tl.min(tl.min(keys, 1), 0)
+
+
+@triton.jit
+def row_words(pixels):
+    """One word for each row of bool [CELL, CELL]: int32."""
+    return tl.sum(tl.where(pixels, (1 << tl.arange(0, CELL))[None, :], 0), 1)
 
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "first_keys_ptr", "words_ptr",
-        "largest_ptr", "height", "width", "cells_y", "cells_x",
+        "labels_ptr", "batch_stride", "row_stride", "column_stride", "classes_ptr", "class_batch_stride",
+        "class_row_stride", "class_column_stride", "ignore_ptr", "ignore_batch_stride", "ignore_row_stride",
+        "ignore_column_stride", "first_keys_ptr", "first_classes_ptr", "next_classes_ptr", "words_ptr",
+        "marks_ptr", "largest_ptr", "height", "width", "cells_y", "cells_x",
     ]
 )  # fmt: skip
 def list_cells_kernel(
@@ -49,36 +72,72 @@ def list_cells_kernel(
     batch_stride,
     row_stride,
     column_stride,
+    classes_ptr,  # [B, H, W], any strides; unused without HAS_CLASSES
+    class_batch_stride,
+    class_row_stride,
+    class_column_stride,
+    ignore_ptr,  # [B, H, W] of 0 and 1, any strides; unused without HAS_IGNORE
+    ignore_batch_stride,
+    ignore_row_stride,
+    ignore_column_stride,
     first_keys_ptr,  # [B, cells_y, cells_x]
+    first_classes_ptr,  # [B, cells_y, cells_x]; unused without HAS_CLASSES
     entries_ptr,  # [B, H * W, 2]: place, next key; see room_of_cell
+    next_classes_ptr,  # [B, H * W]; unused without HAS_CLASSES
     words_ptr,  # [B, H * W]: bit x of a word is the pixel of column x
+    marks_ptr,  # [B, cells_y, cells_x, CELL]: a word of foreground | a word of pixels to ignore << 32
     largest_ptr,  # [B]: the largest id, to be zero before; unused without FIND_LARGEST
     height,
     width,
     cells_y,
     cells_x,
     KEY: tl.constexpr,  # int32 or int64
+    HAS_CLASSES: tl.constexpr,
+    HAS_IGNORE: tl.constexpr,
     FIND_LARGEST: tl.constexpr,
 ):
     cell = tl.program_id(0)
-    cell_x, cell_y, image = cell % cells_x, cell // cells_x % cells_y, cell // cells_x // cells_y
-    room = image.to(tl.int64) * height * width + room_of_cell(cell_y, cell_x, height, width)
+    cell_x, cell_y = cell % cells_x, cell // cells_x % cells_y
+    image = (cell // cells_x // cells_y).to(tl.int64)
+    room = image * height * width + room_of_cell(cell_y, cell_x, height, width)
     i, two = tl.arange(0, CELL), tl.arange(0, 2)
-    y = (cell_y * CELL + i).to(tl.int64)
-    x = (cell_x * CELL + i).to(tl.int64)
-    pointers = labels_ptr + image.to(tl.int64) * batch_stride
-    pointers = pointers + y[:, None] * row_stride + x[None, :] * column_stride  # [CELL, CELL]
-    keys = load_keys(pointers, (y[:, None] < height) & (x[None, :] < width), KEY)
-    nothing = last_key(KEY)
+    y, x = cell_y * CELL + i, cell_x * CELL + i
+    nothing, no_class = last_key(KEY), last_key(tl.int32)
+
+    visible = (y[:, None] < height) & (x[None, :] < width)  # [CELL, CELL]
+    if HAS_IGNORE:
+        ignore_ptr += image * ignore_batch_stride
+        pointers = pixel_pointers(ignore_ptr, y, x, ignore_row_stride, ignore_column_stride)
+        ignored = tl.load(pointers, mask=visible, other=0) != 0
+        visible &= ~ignored
+    if HAS_CLASSES:
+        classes_ptr += image * class_batch_stride
+        pointers = pixel_pointers(classes_ptr, y, x, class_row_stride, class_column_stride)
+        class_keys = load_keys(pointers, visible, tl.int32)
+        visible &= class_keys < no_class
+    pointers = pixel_pointers(labels_ptr + image * batch_stride, y, x, row_stride, column_stride)
+    keys = load_keys(pointers, visible, KEY)
+    marks = row_words(keys < nothing).to(tl.uint32, bitcast=True).to(tl.int64)
+    if HAS_IGNORE:
+        marks |= row_words(ignored).to(tl.int64) << 32
+    tl.store(marks_ptr + cell.to(tl.int64) * CELL + i, marks)
 
     count = 0
     word_count = 0
     largest = nothing - nothing
-    key = tl.min(tl.min(keys, 1), 0)
+    if HAS_CLASSES:
+        class_keys = tl.where(keys < nothing, class_keys, no_class)
+        class_key = smallest(class_keys)
+        key = smallest(tl.where(class_keys == class_key, keys, nothing))
+        tl.store(first_classes_ptr + cell, class_key)
+    else:
+        key = smallest(keys)
     tl.store(first_keys_ptr + cell, key.to(tl.int64))
     while key < nothing:
         own = keys == key
-        words = tl.sum(tl.where(own, (1 << i)[None, :], 0), 1)  # [CELL], by row
+        if HAS_CLASSES:
+            own &= class_keys == class_key
+        words = row_words(own)  # [CELL]
         has_word = words != 0
         columns = tl.reduce(words, 0, bitwise_or)
         has_column = ((columns >> i) & 1) != 0
@@ -94,7 +153,13 @@ def list_cells_kernel(
         word_count += tl.sum(has_word.to(tl.int32), 0)
         largest = key + 1
         keys = tl.where(own, nothing, keys)
-        key = tl.min(tl.min(keys, 1), 0)
+        if HAS_CLASSES:
+            class_keys = tl.where(own, no_class, class_keys)
+            class_key = smallest(class_keys)
+            key = smallest(tl.where(class_keys == class_key, keys, nothing))
+            tl.store(next_classes_ptr + room + count, class_key)
+        else:
+            key = smallest(keys)
         tl.store(entries_ptr + (room + count) * 2 + two, tl.where(two == 0, place, key.to(tl.int64)))
         count += 1
     if FIND_LARGEST:

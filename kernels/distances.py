@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .stages import accumulate, background_weights, farthest_of_all, number
+from .stages import accumulate, background_weights, border_term, farthest_of_all, number
 
 
 @triton.jit(
@@ -43,7 +43,8 @@ def weigh_distances_kernel(
     pointers = distance_ptr + y * row_stride + x * column_stride
     for _ in range(0, instances):
         d = tl.load(pointers, mask=inside, other=0).to(COMPUTE)
-        fd, near, other = accumulate(d * step_scale, fd, near, other, FARTHEST)
+        d *= step_scale
+        fd, near, other = accumulate(d, -d * d, fd, near, other, FARTHEST)
         pointers += instance_stride
     if FARTHEST:
         other = farthest_of_all(other, instances, instances)
@@ -51,8 +52,7 @@ def weigh_distances_kernel(
     if HAS_FOREGROUND:
         pointers = foreground_ptr + y * foreground_row_stride + x * foreground_column_stride
         foreground = tl.load(pointers, mask=inside, other=0) != 0
-    background = background_weights(
-        fd, near, other, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
-    )
+    border = border_term(near, other, number(border_scale, COMPUTE))
+    background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
     weights = tl.where(foreground, 1.0, background)
     tl.store(out_ptr + pixel, weights.to(out_ptr.dtype.element_ty), mask=inside)

@@ -1,19 +1,21 @@
 """From one mask per region, overlapping and soft as it may be, to weights: two launches.
 
 The first notes the bounding box of each region in each cell of 32 x 32 pixels, so that the second reads no
-more of the masks than lies within the window. Sums are held as logarithms, for a mask may hold any values.
+more of the masks than lies within reach. Sums are held as logarithms, for a mask may hold any values.
 """
 
 import triton
 import triton.language as tl
 
-from .cells import CELL
+from .cells import CELL, pixel_pointers
 from .stages import (
+    EUCLIDEAN,
     accumulate,
     add_row_logarithms,
     background_weights,
     beyond,
-    farthest_of_all,
+    border_of,
+    distance_and_exponent,
     log2,
     log_sum,
     number,
@@ -23,10 +25,18 @@ from .stages import (
 EMPTY = tl.constexpr(-1)
 
 
+@triton.jit
+def load_visible(pointers, ignore_pointers, inside, HAS_IGNORE: tl.constexpr):
+    """Values of a mask, 0 where they are outside or to be ignored."""
+    if HAS_IGNORE:
+        inside &= tl.load(ignore_pointers, mask=inside, other=1) == 0
+    return tl.load(pointers, mask=inside, other=0)
+
+
 @triton.jit(
     do_not_specialize=[
-        "masks_ptr", "region_stride", "row_stride", "column_stride", "boxes_ptr", "height", "width",
-        "cells_y", "cells_x",
+        "masks_ptr", "region_stride", "row_stride", "column_stride", "ignore_ptr", "ignore_row_stride",
+        "ignore_column_stride", "boxes_ptr", "height", "width", "cells_y", "cells_x",
     ]
 )  # fmt: skip
 def box_regions_kernel(
@@ -34,20 +44,26 @@ def box_regions_kernel(
     region_stride,
     row_stride,
     column_stride,
+    ignore_ptr,  # [H, W] of 0 and 1, any strides; unused without HAS_IGNORE
+    ignore_row_stride,
+    ignore_column_stride,
     boxes_ptr,  # [N, cells_y, cells_x]
     height,
     width,
     cells_y,
     cells_x,
+    HAS_IGNORE: tl.constexpr,
 ):
     program = tl.program_id(0)
     cell_x, cell_y = program % cells_x, program // cells_x % cells_y
     region = (program // cells_x // cells_y).to(tl.int64)
     i = tl.arange(0, CELL)
-    y, x = (cell_y * CELL + i).to(tl.int64), (cell_x * CELL + i).to(tl.int64)
-    pointers = masks_ptr + region * region_stride + y[:, None] * row_stride + x[None, :] * column_stride
+    y, x = cell_y * CELL + i, cell_x * CELL + i
+    pointers = pixel_pointers(masks_ptr + region * region_stride, y, x, row_stride, column_stride)
+    ignore_pointers = pixel_pointers(ignore_ptr, y, x, ignore_row_stride, ignore_column_stride)
     inside = (y[:, None] < height) & (x[None, :] < width)
-    own = (tl.load(pointers, mask=inside, other=0) > 0).to(tl.int32)  # [CELL, CELL]
+    values = load_visible(pointers, ignore_pointers, inside, HAS_IGNORE)  # [CELL, CELL]
+    own = (values > 0).to(tl.int32)
     rows, columns = tl.max(own, 1), tl.max(own, 0)
     top, bottom = tl.min(tl.where(rows > 0, i, CELL), 0), tl.max(tl.where(rows > 0, i, -1), 0)
     left, right = tl.min(tl.where(columns > 0, i, CELL), 0), tl.max(tl.where(columns > 0, i, -1), 0)
@@ -57,8 +73,9 @@ def box_regions_kernel(
 
 @triton.jit(
     do_not_specialize=[
-        "masks_ptr", "regions", "region_stride", "row_stride", "column_stride", "boxes_ptr", "out_ptr",
-        "height", "width", "cells_y", "cells_x", "tiles_x", "radius",
+        "masks_ptr", "regions", "region_stride", "row_stride", "column_stride", "ignore_ptr",
+        "ignore_row_stride", "ignore_column_stride", "boxes_ptr", "out_ptr", "height", "width", "cells_y",
+        "cells_x", "tiles_x", "radius",
     ]
 )  # fmt: skip
 def weigh_regions_kernel(
@@ -67,6 +84,9 @@ def weigh_regions_kernel(
     region_stride,
     row_stride,
     column_stride,
+    ignore_ptr,  # [H, W] of 0 and 1, any strides; unused without HAS_IGNORE
+    ignore_row_stride,
+    ignore_column_stride,
     boxes_ptr,  # as box_regions_kernel left them
     out_ptr,  # [H, W], contiguous
     height,
@@ -78,11 +98,14 @@ def weigh_regions_kernel(
     log2_decay: tl.float64,  # these as for weigh_tiles_kernel
     step_scale: tl.float64,
     log_scale: tl.float64,
+    square_scale: tl.float64,
     fbr: tl.float64,
     bwf: tl.float64,
     border_scale: tl.float64,
     COMPUTE: tl.constexpr,
+    DISTANCE: tl.constexpr,  # LOGARITHMIC or EUCLIDEAN
     FARTHEST: tl.constexpr,
+    HAS_IGNORE: tl.constexpr,
     LISTS: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
@@ -92,6 +115,7 @@ def weigh_regions_kernel(
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
     log2_decay, log_scale = number(log2_decay, COMPUTE), number(log_scale, COMPUTE)
+    step_scale, square_scale = number(step_scale, COMPUTE), number(square_scale, COMPUTE)
     window = radius.to(COMPUTE)
 
     # The cells within the windows of this tile, row by row.
@@ -102,10 +126,14 @@ def weigh_regions_kernel(
     list_ = tl.arange(0, LISTS)
     list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
 
-    pixels = (
-        y[None, :].to(tl.int64) * row_stride + x[:, None].to(tl.int64) * column_stride
-    )  # [TILE_W, TILE_H]
+    # [TILE_W, TILE_H]
+    pixels = y[None, :].to(tl.int64) * row_stride + x[:, None].to(tl.int64) * column_stride
     inside = (y[None, :] < height) & (x[:, None] < width)
+    ignored = tl.zeros([TILE_W, TILE_H], tl.int1)
+    if HAS_IGNORE:
+        pointers = y[None, :].to(tl.int64) * ignore_row_stride + x[:, None].to(tl.int64) * ignore_column_stride
+        ignored = tl.load(ignore_ptr + pointers, mask=inside, other=0) != 0
+    visible = inside & ~ignored
     foreground = tl.zeros([TILE_W, TILE_H], tl.int1)
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
@@ -124,29 +152,42 @@ def weigh_regions_kernel(
         if (top <= bottom) & (left <= right):
             seen += 1
             if beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right) == 0:
-                foreground |= tl.load(masks_ptr + pixels, mask=inside, other=0) > 0
-            sums = tl.full([TILE_W, TILE_H], -infinity, COMPUTE)  # log2 S
+                foreground |= tl.load(masks_ptr + pixels, mask=visible, other=0) > 0
+            # The smallest squares, or log2 S.
+            found = tl.full([TILE_W, TILE_H], infinity if DISTANCE == EUCLIDEAN else -infinity, COMPUTE)
             for chunk_x in range(left, right + 1, CELL):
                 column = chunk_x + tl.arange(0, CELL)
-                steps = tl.abs(column[None, :] - x[:, None]).to(COMPUTE)
-                factors = tl.where(steps <= window, steps * log2_decay, -infinity)  # [TILE_W, CELL]
+                steps = tl.abs(column[None, :] - x[:, None]).to(COMPUTE)  # [TILE_W, CELL]
+                if DISTANCE == EUCLIDEAN:
+                    squares = steps * steps
+                else:
+                    factors = tl.where(steps <= window, steps * log2_decay, -infinity)
                 pointers = masks_ptr + top.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
+                ignore_pointers = ignore_ptr + top.to(tl.int64) * ignore_row_stride
+                ignore_pointers += column.to(tl.int64) * ignore_column_stride
                 for row in range(top, bottom + 1):
-                    values = tl.load(pointers, mask=column <= right, other=0).to(COMPUTE)
+                    values = load_visible(pointers, ignore_pointers, column <= right, HAS_IGNORE).to(COMPUTE)
                     if tl.max(values, 0) > 0:
-                        row_sums = log_sum(log2(values)[None, :] + factors)
-                        sums = add_row_logarithms(sums, row_sums, row - y, window, log2_decay)
+                        if DISTANCE == EUCLIDEAN:
+                            nearest = tl.min(tl.where(values[None, :] > 0, squares, infinity), 1)
+                            steps_y = (row - y).to(COMPUTE)
+                            found = tl.minimum(found, nearest[:, None] + (steps_y * steps_y)[None, :])
+                        else:
+                            row_sums = log_sum(log2(values)[None, :] + factors)
+                            found = add_row_logarithms(found, row_sums, row - y, window, log2_decay)
                     pointers += row_stride
-            fd, near, other = accumulate(-log_scale * sums, fd, near, other, FARTHEST)
+                    ignore_pointers += ignore_row_stride
+            fd, near, other = accumulate(
+                *distance_and_exponent(found, log_scale, square_scale, DISTANCE), fd, near, other, FARTHEST
+            )
         boxes += cells_y * cells_x
         masks_ptr += region_stride
 
-    if FARTHEST:
-        other = farthest_of_all(other, seen, regions)
-    background = background_weights(
-        fd, near, other, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
+    border = border_of(
+        near, other, seen, regions, step_scale, number(border_scale, COMPUTE), DISTANCE, FARTHEST
     )
-    weights = tl.where(foreground, 1.0, background)
+    background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
+    weights = tl.where(ignored, 0.0, tl.where(foreground, 1.0, background))
     out = out_ptr + y[:, None].to(tl.int64) * width + x[None, :]
     inside = (y[:, None] < height) & (x[None, :] < width)
     tl.store(out, tl.trans(weights).to(out_ptr.dtype.element_ty), mask=inside)

@@ -1,7 +1,8 @@
 """The three stages that the kernels share: distance to an instance, accumulation over instances, the weight.
 
-With a = exp(-1 / lmbda), S_i(p) is the sum of a^|q - p| over the pixels q of instance i in the window around
-p, rows first, then columns. It spans far more than a float32, so it is held in one of three ways:
+LogConv distances: with a = exp(-1 / lmbda), S_i(p) is the sum of a^|q - p| over the pixels q of instance i in
+the window around p, rows first, then columns. It spans far more than a float32, so it is held in one of three
+ways:
 
 - INSTANCE_SCALED: times a power of 2, the same for all pixels. Sums over rows and columns are matrix
   products. For settings that need no more than the range of a float32.
@@ -9,8 +10,11 @@ p, rows first, then columns. It spans far more than a float32, so it is held in 
   pixel to the chunk; the chunks are added up by their logarithms.
 - LOGARITHMIC: as log2 S_i(p) from the beginning. For any settings, and the only one in float64.
 
-Tiles are [column, row]: so an instance's rows, one word each, lie side by side in a warp. Distances are in
-units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
+EUCLIDEAN distances are held as their squares, which are whole numbers: in each row of the instance the pixel
+nearest in x, then the nearest row.
+
+Tiles are [column, row]: so an instance's rows, one word each, lie side by side in a warp. LogConv distances are
+in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
 """
 
 import os
@@ -20,9 +24,11 @@ import triton.language as tl
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
 
+# How distances are found.
 INSTANCE_SCALED = tl.constexpr(0)
 CHUNK_SCALED = tl.constexpr(1)
 LOGARITHMIC = tl.constexpr(2)
+EUCLIDEAN = tl.constexpr(3)
 
 
 @triton.jit
@@ -31,13 +37,26 @@ def number(x, COMPUTE: tl.constexpr):
     return tl.full([], x, COMPUTE)
 
 
-# ---------------------------------------------------------------------------------------------- distance
+# ------------------------------------------------------------------------------------------ both distances
 
 
 @triton.jit
 def beyond(position, first, last):
     """How far `position` lies outside of first..last: 0 within."""
     return tl.maximum(tl.maximum(first - position, position - last), 0)
+
+
+@triton.jit
+def near_enough(steps_y, steps_x, limit, DISTANCE: tl.constexpr):
+    """Whether the distance over so many steps is at most `limit` steps."""
+    if DISTANCE == EUCLIDEAN:
+        y, x, limit = steps_y.to(tl.float32), steps_x.to(tl.float32), limit.to(tl.float32)
+        return y * y + x * x <= limit * limit
+    else:
+        return steps_y + steps_x <= limit
+
+
+# --------------------------------------------------------------------------------------- LogConv distances
 
 
 @triton.jit
@@ -52,9 +71,9 @@ def log2(x):
 
 
 @triton.jit
-def shift(out, log2_decay, exponent, SUMS: tl.constexpr):
+def shift(out, log2_decay, exponent, DISTANCE: tl.constexpr):
     """The exponent that the factors towards a chunk carry, `out` steps away along their axis."""
-    if SUMS == CHUNK_SCALED:
+    if DISTANCE == CHUNK_SCALED:
         return exponent - out * log2_decay
     else:
         return tl.zeros_like(out) + exponent
@@ -114,13 +133,58 @@ def add_row_logarithms(sums, row_sums, steps, window, log2_decay):
     return add_logarithms(sums, row_sums[:, None] + factors[None, :])
 
 
+# ------------------------------------------------------------------------------------- Euclidean distances
+
+
+@triton.jit
+def log2_of_bit(x):
+    """The number of the highest bit set in each uint32, next to which none is set; -127 where x is 0."""
+    return (x.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+
+
+@triton.jit
+def steps_to_bit(words, position):
+    """Steps from bit `position`, 0 to 31, to the nearest bit set in each of the words: uint32.
+
+    Without meaning where a word is 0.
+    """
+    up_to = words << (31 - position).to(tl.uint32)
+    from_on = words >> position.to(tl.uint32)
+    before = 31 - log2_of_bit(up_to & ~(up_to >> 1))
+    after = log2_of_bit(from_on & (~from_on + 1))
+    # -127 is the largest of all as an unsigned number.
+    return tl.minimum(before.to(tl.uint32, bitcast=True), after.to(tl.uint32, bitcast=True))
+
+
+@triton.jit
+def squares_along_rows(words, position, COMPUTE: tl.constexpr):
+    """The square of the distance from bit `position`, perhaps none of 0 to 31, to the nearest bit set."""
+    within = tl.minimum(tl.maximum(position, 0), 31)
+    steps = steps_to_bit(words, within).to(tl.int32) + tl.abs(position - within)
+    steps = steps.to(COMPUTE)
+    return tl.where(words != 0, steps * steps, float("inf"))
+
+
 # -------------------------------------------------------------------------------------------- accumulate
 
 
 @triton.jit
-def accumulate(d, fd, near, other, FARTHEST: tl.constexpr):
-    """One more instance: fd, the nearest, and the farthest or second nearest distance."""
-    fd += tl.exp2(-d * d)
+def distance_and_exponent(found, log_scale, square_scale, DISTANCE: tl.constexpr):
+    """What was found of an instance, log2 S or squares: what to compare, and the foreground term's exponent."""
+    if DISTANCE == EUCLIDEAN:
+        return found, found * square_scale
+    else:
+        d = -log_scale * found
+        return d, -d * d
+
+
+@triton.jit
+def accumulate(d, exponent, fd, near, other, FARTHEST: tl.constexpr):
+    """One more instance: fd with its term 2^exponent, the nearest, and the farthest or second nearest d.
+
+    d may be any measure that grows with the distance.
+    """
+    fd += tl.exp2(exponent)
     if FARTHEST:
         other = tl.maximum(other, d)
     else:
@@ -138,7 +202,25 @@ def farthest_of_all(other, seen, instances):
 
 
 @triton.jit
-def background_weights(fd, near, other, fbr, bwf, border_scale):
-    """The weight off the foreground, with a border term of bwf 2^-((near + other)^2 border_scale)."""
+def border_term(near, other, border_scale):
+    """2^-((near + other)^2 border_scale)."""
     both = near + other
-    return fbr + (1.0 - fbr) * fd + bwf * tl.exp2(-both * both * border_scale)
+    return tl.exp2(-both * both * border_scale)
+
+
+@triton.jit
+def border_of(
+    near, other, seen, instances, step_scale, border_scale, DISTANCE: tl.constexpr, FARTHEST: tl.constexpr
+):
+    """The border term of what was accumulated of distances found in the way DISTANCE."""
+    if FARTHEST:
+        other = farthest_of_all(other, seen, instances)
+    if DISTANCE == EUCLIDEAN:
+        near, other = step_scale * tl.sqrt(near), step_scale * tl.sqrt(other)
+    return border_term(near, other, border_scale)
+
+
+@triton.jit
+def background_weights(fd, border, fbr, bwf):
+    """The weight off the foreground."""
+    return fbr + (1.0 - fbr) * fd + bwf * border

@@ -1,14 +1,16 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
-It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending id. An
-instance is read in chunks of ROWS x 32 pixels, from the corner of its bounding box on, so that most take few.
+It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending class and
+id. An instance is read in chunks of ROWS x 32 pixels, from the corner of its bounding box on, so that most take
+few.
 """
 
 import triton
 import triton.language as tl
 
-from .cells import CELL, last_key, load_keys, room_of_cell
+from .cells import CELL, bitwise_or, last_key, room_of_cell
 from .stages import (
+    EUCLIDEAN,
     INSTANCE_SCALED,
     LOGARITHMIC,
     accumulate,
@@ -18,13 +20,16 @@ from .stages import (
     add_row_logarithms,
     background_weights,
     beyond,
+    border_of,
     decay,
-    farthest_of_all,
+    distance_and_exponent,
     log2,
     log_sum,
+    near_enough,
     number,
     shift,
     split,
+    squares_along_rows,
 )
 
 
@@ -67,22 +72,111 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
     return (words >> (x - cell_x * CELL)).to(tl.uint32)
 
 
+@triton.jit
+def log2_sums(
+    words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right, tile_y, tile_x,
+    columns_to_tile, rows_to_tile, window, log2_decay, exponent, DISTANCE: tl.constexpr,
+):  # fmt: skip
+    """log2 S of an instance, of which rows top..bottom and columns left..right count: [TILE_W, TILE_H].
+
+    `columns_to_tile` [TILE_W, CELL] and `rows_to_tile` [ROWS, TILE_H] are the steps from the columns and rows
+    of a chunk to those of the tile where both begin at 0.
+    """
+    TILE_W: tl.constexpr = columns_to_tile.shape[0]
+    ROWS: tl.constexpr = rows_to_tile.shape[0]
+    TILE_H: tl.constexpr = rows_to_tile.shape[1]
+    COMPUTE: tl.constexpr = columns_to_tile.dtype
+    y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
+    infinity: tl.constexpr = float("inf")
+    sums = tl.full([TILE_W, TILE_H], 0.0 if DISTANCE == INSTANCE_SCALED else -infinity, COMPUTE)
+    for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
+        steps_x = tl.abs((chunk_x - tile_x).to(COMPUTE) + columns_to_tile)  # [TILE_W, CELL]
+        if DISTANCE != LOGARITHMIC:
+            out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
+            shift_x = shift(out_x, log2_decay, exponent, DISTANCE)
+            high, low = split(decay(steps_x, window, log2_decay, shift_x[:, None]))
+        for chunk_y in tl.range(top, bottom + 1, ROWS, num_stages=1):
+            row_y = chunk_y + tl.arange(0, ROWS)
+            words = load_chunk(
+                words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, row_y, bottom, chunk_x
+            )
+            bits = ((words[None, :] >> tl.arange(0, CELL)[:, None]) & 1).to(COMPUTE)  # [CELL, ROWS]
+            if DISTANCE == LOGARITHMIC:
+                terms = tl.where(steps_x <= window, steps_x * log2_decay, -infinity)
+                for row in range(0, ROWS):
+                    word = tl.max(tl.where(row_y == chunk_y + row, words, 0), 0)
+                    if word != 0:
+                        own = ((word >> tl.arange(0, CELL)) & 1) != 0
+                        row_sums = log_sum(tl.where(own[None, :], terms, -infinity))  # [TILE_W]
+                        sums = add_row_logarithms(sums, row_sums, chunk_y + row - y, window, log2_decay)
+            else:
+                steps_y = tl.abs((chunk_y - tile_y).to(COMPUTE) + rows_to_tile)  # [ROWS, TILE_H]
+                out_y = beyond(y, chunk_y, chunk_y + ROWS - 1).to(COMPUTE)
+                shift_y = shift(out_y, log2_decay, exponent, DISTANCE)
+                row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
+                row_sums = add_products_with_bits(row_sums, high, low, bits)
+                factors_y = decay(steps_y, window, log2_decay, shift_y[None, :])
+                if DISTANCE == INSTANCE_SCALED:
+                    sums = add_products(sums, *split(row_sums), factors_y)
+                else:
+                    chunk_sums = tl.zeros([TILE_W, TILE_H], COMPUTE)
+                    chunk_sums = log2(add_products(chunk_sums, *split(row_sums), factors_y))
+                    sums = add_logarithms(sums, chunk_sums - shift_x[:, None] - shift_y[None, :])
+    if DISTANCE == INSTANCE_SCALED:
+        sums = log2(sums) - 2 * exponent
+    return sums
+
+
+@triton.jit
+def squared_distances(
+    words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right, tile_y, tile_x,
+    COMPUTE: tl.constexpr, ROWS: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr,
+):  # fmt: skip
+    """The squared distance to the instance's pixels in rows top..bottom and columns left..right.
+
+    [TILE_W, TILE_H], but each thread holds pixels of one column, so that they share what is found for a row.
+    """
+    row, x = tl.arange(0, ROWS), tl.arange(0, TILE_W)
+    y = tl.arange(0, TILE_H).to(COMPUTE)
+    # Seen from a tile beside its rows, a pixel hides those behind it in the same column.
+    is_below = tile_y > bottom
+    is_beside = is_below | (tile_y + TILE_H <= top)
+    squares = tl.full([TILE_H, TILE_W], float("inf"), COMPUTE)
+    for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
+        position = tile_x - chunk_x + x
+        hidden = tl.zeros([], tl.uint32)
+        for begin in tl.range(0, bottom - top + 1, ROWS, num_stages=1):
+            chunk_y = tl.where(is_below, tl.maximum(bottom - ROWS + 1 - begin, top), top + begin)
+            words = load_chunk(
+                words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, chunk_y + row, bottom, chunk_x
+            )
+            words = words & ~hidden
+            columns = tl.reduce(words, 0, bitwise_or)
+            if columns != 0:
+                hidden = tl.where(is_beside, hidden | columns, hidden)
+                # (y - row)^2 is y^2 - 2 y row + row^2, the first of which can wait.
+                row_y = (chunk_y - tile_y + row).to(COMPUTE)
+                base = squares_along_rows(words[:, None], position[None, :], COMPUTE)
+                base += (row_y * row_y)[:, None]  # [ROWS, TILE_W]
+                of_rows = base[:, None, :] - (2 * row_y)[:, None, None] * y[None, :, None]
+                squares = tl.minimum(squares, tl.min(of_rows, 0))
+    return tl.trans(squares + (y * y)[:, None])
+
+
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "batch_stride", "row_stride", "column_stride", "first_keys_ptr", "words_ptr",
-        "largest_ptr", "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius",
-        "reach", "limit",
+        "first_keys_ptr", "first_classes_ptr", "next_classes_ptr", "words_ptr", "marks_ptr", "instances_ptr",
+        "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "reach", "limit",
     ]
 )  # fmt: skip
 def weigh_tiles_kernel(
-    labels_ptr,  # [B, H, W], any strides
-    batch_stride,
-    row_stride,
-    column_stride,
-    first_keys_ptr,  # these four as list_cells_kernel left them
+    first_keys_ptr,  # these as list_cells_kernel left them
+    first_classes_ptr,
     entries_ptr,
+    next_classes_ptr,
     words_ptr,
-    largest_ptr,
+    marks_ptr,
+    instances_ptr,  # with FARTHEST [B]: how many there should be; HAS_CLASSES: [B, 1 + H * W], by class
     out_ptr,  # [B, H, W], contiguous
     height,
     width,
@@ -97,26 +191,28 @@ def weigh_tiles_kernel(
     exponent: tl.float64,  # both factors of a scaled sum carry 2^exponent
     step_scale: tl.float64,  # the distance of one step
     log_scale: tl.float64,  # the distance of a factor of 1/2 in a sum
+    square_scale: tl.float64,  # the exponent of the foreground term for a squared distance of 1
     fbr: tl.float64,
     bwf: tl.float64,
     border_scale: tl.float64,
     KEY: tl.constexpr,  # int32 or int64
     COMPUTE: tl.constexpr,  # float32 or float64
-    SUMS: tl.constexpr,  # how sums are held, see stages.py
+    DISTANCE: tl.constexpr,  # how it is found, see stages.py
     FARTHEST: tl.constexpr,
+    HAS_CLASSES: tl.constexpr,
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
     ROWS: tl.constexpr,  # of a chunk
     TILE_H: tl.constexpr,
-    TILE_W: tl.constexpr,
+    TILE_W: tl.constexpr,  # divides CELL
 ):
     program = tl.program_id(0)
     image = (program // tiles_x // tiles_y).to(tl.int64)
     tile_y, tile_x = program // tiles_x % tiles_y * TILE_H, program % tiles_x * TILE_W
-    y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
     # Scalars go to the type of the computation once.
     log2_decay, exponent = number(log2_decay, COMPUTE), number(exponent, COMPUTE)
     step_scale, log_scale = number(step_scale, COMPUTE), number(log_scale, COMPUTE)
+    square_scale, border_scale = number(square_scale, COMPUTE), number(border_scale, COMPUTE)
     window = radius.to(COMPUTE)
 
     # The lists of the cells within reach, row by row.
@@ -128,24 +224,38 @@ def weigh_tiles_kernel(
     list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
     cell = (image * cells_y + list_y) * cells_x + list_x  # [LISTS]
     first_room = image * height * width
-    cursor = entries_ptr + (first_room + room_of_cell(list_y, list_x, height, width)) * 2
+    room = first_room + room_of_cell(list_y, list_x, height, width)
+    cursor = entries_ptr + room * 2
     words_ptr += first_room
     cursor = cursor[:, None] + tl.arange(0, 2)[None, :]  # [LISTS, 2]
     nothing = last_key(KEY)
     listed = list_y <= cell_y1
     head = tl.load(first_keys_ptr + cell, mask=listed, other=0).to(KEY)
     head = tl.where(listed, head, nothing)
+    if HAS_CLASSES:
+        no_class = last_key(tl.int32)
+        class_cursor = next_classes_ptr + room
+        head_class = tl.load(first_classes_ptr + cell, mask=listed, other=0)
+        head_class = tl.where(listed, head_class, no_class)
+        class_key = tl.min(head_class, 0)
+        key = tl.min(tl.where(head_class == class_key, head, nothing), 0)
+        instances_ptr += image * (height.to(tl.int64) * width + 1) + 1
+    else:
+        key = tl.min(head, 0)
+        instances_ptr += image
 
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
+    border = tl.zeros([TILE_W, TILE_H], COMPUTE)  # of the classes before
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
     other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
     tile_columns, tile_rows = tl.arange(0, TILE_W).to(COMPUTE), tl.arange(0, TILE_H).to(COMPUTE)
     columns_to_tile = tl.arange(0, CELL).to(COMPUTE)[None, :] - tile_columns[:, None]  # [TILE_W, CELL]
     rows_to_tile = tl.arange(0, ROWS).to(COMPUTE)[:, None] - tile_rows[None, :]  # [ROWS, TILE_H]
     seen = 0
-    key = tl.min(head, 0)
     while key < nothing:
         hit = head == key  # [LISTS]
+        if HAS_CLASSES:
+            hit &= head_class == class_key
         entries, next_head = tl.split(tl.load(cursor, mask=hit[:, None], other=0))
         box = entries.to(tl.int32)
         top = tl.min(tl.where(hit, list_y * CELL + (box & 31), 1 << 30), 0)
@@ -154,63 +264,57 @@ def weigh_tiles_kernel(
         right = tl.max(tl.where(hit, list_x * CELL + ((box >> 15) & 31), -1), 0)
         cursor += 2 * hit.to(tl.int32)[:, None]
         head = tl.where(hit, next_head.to(KEY), head)
-        key = tl.min(head, 0)
+        if HAS_CLASSES:
+            head_class = tl.where(hit, tl.load(class_cursor, mask=hit, other=0), head_class)
+            class_cursor += hit.to(tl.int32)
+            next_class = tl.min(head_class, 0)
+            key = tl.min(tl.where(head_class == next_class, head, nothing), 0)
+        else:
+            key = tl.min(head, 0)
 
         # What the windows of this tile can show of it.
         top, bottom = tl.maximum(top, tile_y - radius), tl.minimum(bottom, tile_y + TILE_H - 1 + radius)
         left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
-        away = beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right)
-        if (top <= bottom) & (left <= right) & (away <= limit):
+        away_y = beyond(tile_y, top - (TILE_H - 1), bottom)
+        away_x = beyond(tile_x, left - (TILE_W - 1), right)
+        if (top <= bottom) & (left <= right) & near_enough(away_y, away_x, limit, DISTANCE):
             if FARTHEST:
                 seen += 1
-            sums = tl.full([TILE_W, TILE_H], 0.0 if SUMS == INSTANCE_SCALED else -infinity, COMPUTE)
-            for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
-                steps_x = tl.abs((chunk_x - tile_x).to(COMPUTE) + columns_to_tile)  # [TILE_W, CELL]
-                if SUMS != LOGARITHMIC:
-                    out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
-                    shift_x = shift(out_x, log2_decay, exponent, SUMS)
-                    high, low = split(decay(steps_x, window, log2_decay, shift_x[:, None]))
-                for chunk_y in tl.range(top, bottom + 1, ROWS, num_stages=1):
-                    row_y = chunk_y + tl.arange(0, ROWS)
-                    words = load_chunk(
-                        words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, row_y, bottom, chunk_x
-                    )
-                    bits = ((words[None, :] >> tl.arange(0, CELL)[:, None]) & 1).to(COMPUTE)  # [CELL, ROWS]
-                    if SUMS == LOGARITHMIC:
-                        terms = tl.where(steps_x <= window, steps_x * log2_decay, -infinity)
-                        for row in range(0, ROWS):
-                            word = tl.max(tl.where(row_y == chunk_y + row, words, 0), 0)
-                            if word != 0:
-                                own = ((word >> tl.arange(0, CELL)) & 1) != 0
-                                row_sums = log_sum(tl.where(own[None, :], terms, -infinity))  # [TILE_W]
-                                sums = add_row_logarithms(
-                                    sums, row_sums, chunk_y + row - y, window, log2_decay
-                                )
-                    else:
-                        steps_y = tl.abs((chunk_y - tile_y).to(COMPUTE) + rows_to_tile)  # [ROWS, TILE_H]
-                        out_y = beyond(y, chunk_y, chunk_y + ROWS - 1).to(COMPUTE)
-                        shift_y = shift(out_y, log2_decay, exponent, SUMS)
-                        row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
-                        row_sums = add_products_with_bits(row_sums, high, low, bits)
-                        factors_y = decay(steps_y, window, log2_decay, shift_y[None, :])
-                        if SUMS == INSTANCE_SCALED:
-                            sums = add_products(sums, *split(row_sums), factors_y)
-                        else:
-                            chunk_sums = tl.zeros([TILE_W, TILE_H], COMPUTE)
-                            chunk_sums = log2(add_products(chunk_sums, *split(row_sums), factors_y))
-                            sums = add_logarithms(sums, chunk_sums - shift_x[:, None] - shift_y[None, :])
-            if SUMS == INSTANCE_SCALED:
-                sums = log2(sums) - 2 * exponent
-            fd, near, other = accumulate(-log_scale * sums, fd, near, other, FARTHEST)
+            if DISTANCE == EUCLIDEAN:
+                found = squared_distances(
+                    words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right,
+                    tile_y, tile_x, COMPUTE, ROWS, TILE_H, TILE_W,
+                )  # fmt: skip
+            else:
+                found = log2_sums(
+                    words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right,
+                    tile_y, tile_x, columns_to_tile, rows_to_tile, window, log2_decay, exponent, DISTANCE,
+                )  # fmt: skip
+            d, exponents = distance_and_exponent(found, log_scale, square_scale, DISTANCE)
+            fd, near, other = accumulate(d, exponents, fd, near, other, FARTHEST)
+        if HAS_CLASSES:
+            if next_class != class_key:
+                instances = tl.load(instances_ptr + class_key) if FARTHEST else 0
+                border += border_of(
+                    near, other, seen, instances, step_scale, border_scale, DISTANCE, FARTHEST
+                )
+                near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
+                other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
+                seen = 0
+            class_key = next_class
 
-    offsets = y[:, None].to(tl.int64) * row_stride + x[None, :].to(tl.int64) * column_stride
+    if not HAS_CLASSES:
+        instances = tl.load(instances_ptr) if FARTHEST else 0
+        border = border_of(near, other, seen, instances, step_scale, border_scale, DISTANCE, FARTHEST)
+    background = tl.trans(background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE)))
+
+    y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
+    cell = (image * cells_y + y // CELL) * cells_x + tile_x // CELL
+    marks = tl.load(marks_ptr + cell * CELL + y % CELL, mask=y < height, other=0)[:, None]
+    column = (x % CELL)[None, :]
+    foreground = (marks.to(tl.int32) >> column) & 1
+    ignored = ((marks >> 32).to(tl.int32) >> column) & 1
+    weights = tl.where(ignored != 0, 0.0, tl.where(foreground != 0, 1.0, background))
     inside = (y[:, None] < height) & (x[None, :] < width)
-    keys = load_keys(labels_ptr + image * batch_stride + offsets, inside, KEY)
-    if FARTHEST:  # of all ids from 1 to the largest
-        other = farthest_of_all(other, seen, tl.load(largest_ptr + image))
-    background = background_weights(
-        fd, near, other, number(fbr, COMPUTE), number(bwf, COMPUTE), number(border_scale, COMPUTE)
-    )
-    weights = tl.where(keys < nothing, 1.0, tl.trans(background))
     out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
     tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)

@@ -122,6 +122,37 @@ def test_regions_and_distances(backend):
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
+@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("distance", ["logconv", "euclidean"])
+def test_options(distance, border, backend):
+    """Right, and from a graph, in which nothing can wait for the GPU."""
+    features = ("euclidean", "classes", "ignore")
+    reason = backends.why_not(backends.BACKENDS[backend], torch.device("cuda"), features)
+    if reason is not None:
+        pytest.skip(reason)
+    labels = torch.stack([image_of((203, 211), 20, seed) for seed in (55, 56)])
+    options = dict(classes=torch.where(labels % 5 == 0, 2**31 - 1, labels % 5), ignore=torch.arange(211) < 7)
+    settings = dict(distance=distance, border=border, bws=30)
+    expected = expected_of(labels, **options, **settings)
+    input = labels.cuda()
+    options = {name: tensor.cuda() for name, tensor in options.items()}
+    weights = fastlogconv.weight_map(input, **options, **settings, backend=backend)
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = fastlogconv.weight_map(input, **options, **settings, backend=backend)
+    graph.replay()
+    assert torch.equal(captured, weights)
+    masks = torch.stack([(labels[0] == i) * 0.5 for i in range(1, 6)])
+    weights = fastlogconv.region_weight_map(
+        masks.cuda(), ignore=options["ignore"], **settings, backend=backend
+    )
+    expected = fastlogconv.region_weight_map(
+        masks.double(), ignore=options["ignore"].cpu(), **settings, backend="native"
+    )
+    assert weight_error(weights, expected) <= 1e-5
+
+
 def test_a_hundred_runs_are_equal_to_the_bit(backend):
     labels = image_of((509, 503), 125).cuda()
     first = fastlogconv.weight_map(labels, backend=backend)

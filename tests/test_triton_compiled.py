@@ -5,9 +5,10 @@ import math
 
 import gpu_on_cpu
 import numpy as np
+import oracle
 import pytest
 import torch
-from cases import disk, relative_error, scattered, two_cells, weight_error
+from cases import disk, relative_error, scattered, settings_of, two_cells, weight_error
 from tolerances import CONVOLUTION, WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
@@ -110,6 +111,46 @@ WEIGHT_CASES = {
 }
 
 
+def classes_and_ignored(labels):
+    """Classes up to 2**31 - 1, some instances in several or in none, and a region to ignore."""
+    rng = np.random.default_rng(35)
+    classes = np.array([0, 1, 1, 3, 3, 2**31 - 1])[labels % 6]
+    classes = np.where(rng.random(labels.shape) < 0.02, rng.integers(-1, 4, labels.shape), classes)
+    return classes, scattered(labels.shape, 4, 9, rng) > 0
+
+
+# Labels, whether with classes and pixels to ignore, dtype, settings.
+OPTION_CASES = {
+    "nuclei": (nuclei((257, 263), 40), False, torch.int32, dict(distance="euclidean")),
+    "nuclei by class": (nuclei((127, 131), 25), True, torch.int32, dict(distance="euclidean")),
+    "farthest": (two_cells((101, 103)), False, torch.int32, dict(distance="euclidean", border="farthest")),
+    "farthest by class": (
+        scattered((61, 67), 9, 9, np.random.default_rng(9)),
+        True,
+        torch.int32,
+        dict(distance="euclidean", border="farthest", bws=30),
+    ),
+    "one giant ring, fds=25": (ring((257, 251)), False, torch.int32, dict(distance="euclidean", fds=25)),
+    "five scattered ids": (scattered_ids((127, 131)), True, torch.int64, dict(distance="euclidean")),
+    "crowd, ids to 2**62": (crowded((61, 67)), True, torch.int64, dict(distance="euclidean", bwf=50)),
+    "float64": (nuclei((37, 41), 5), True, torch.float64, dict(distance="euclidean")),
+    "sigmas far apart": (
+        nuclei((67, 61), 9),
+        False,
+        torch.uint8,
+        dict(distance="euclidean", bws=3, fds=20, bwf=0),
+    ),
+    "logconv, nuclei by class": (nuclei((127, 131), 25), True, torch.int32, dict()),
+    "logconv, farthest by class": (
+        scattered((61, 67), 9, 9, np.random.default_rng(9)),
+        True,
+        torch.int32,
+        dict(border="farthest", bws=30, ks=None),
+    ),
+    "logconv, crowd": (crowded((61, 67)), True, torch.int64, dict()),
+}
+
+
 def reference_of(labels, settings):
     """In float64, with ids that float64 can hold."""
     _, few = np.unique(labels, return_inverse=True)
@@ -126,10 +167,41 @@ def test_weights(name, emulator, monkeypatch):
     assert emulator.races == 0
     assert weight_error(weights, reference_of(labels, settings)) <= WEIGHT[weights.dtype]
     scratch = sum(
-        tensor.nbytes for tensor in emulator.launches[0].arguments[4:8] if isinstance(tensor, torch.Tensor)
+        tensor.nbytes for tensor in emulator.launches[0].arguments[12:19] if isinstance(tensor, torch.Tensor)
     )
     h, w = labels.shape
     assert scratch <= 32 * h * w
+
+
+def numbered(labels, classes, ignore):
+    """The same instances, those to be ignored and those without a class left out, with ids 1, 2, ..."""
+    if classes is not None:
+        labels = np.where(ignore | (classes <= 0), 0, labels)
+    _, ids = np.unique(np.append(0, labels), return_inverse=True)
+    return ids[1:].reshape(labels.shape)
+
+
+@pytest.mark.parametrize("name", OPTION_CASES)
+def test_options(name, emulator, monkeypatch):
+    labels, by_class, dtype, settings = OPTION_CASES[name]
+    classes, ignore = classes_and_ignored(labels) if by_class else (None, None)
+    ids = numbered(labels, classes, ignore)
+    if settings.get("border") == "farthest":
+        labels = ids
+    options = dict(classes=classes, ignore=ignore) if by_class else {}
+    options = {name: torch.from_numpy(array) for name, array in options.items()}
+    input = torch.from_numpy(labels).to(dtype)
+    with emulator.serving(), margins(monkeypatch):
+        weights = fastlogconv.weight_map(input, **options, **settings, backend="triton")
+    assert len(emulator.records) == 2
+    assert emulator.races == 0
+    if "distance" in settings:
+        expected = oracle.class_weight_map(ids, classes, ignore, **settings_of() | settings)
+    else:
+        expected = fastlogconv.weight_map(
+            torch.from_numpy(ids).double(), **options, **settings, backend="native"
+        )
+    assert weight_error(weights, expected) <= WEIGHT[weights.dtype]
 
 
 def test_errors_of_typical_images_are_far_below_the_limit(emulator):
@@ -172,6 +244,22 @@ def test_regions(emulator, monkeypatch):
     expected = fastlogconv.region_weight_map(masks.double(), backend="reference")
     assert emulator.races == 0
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+def test_options_of_regions(border, emulator, monkeypatch):
+    labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
+    masks = torch.stack([(labels == i) * (0.2 * i) for i in range(1, 5)]).float()
+    ignore = torch.from_numpy(scattered((53, 61), 3, 6, np.random.default_rng(33)) > 0)
+    masks[1] = torch.maximum(masks[1], masks[2])
+    masks[0].masked_fill_(ignore, torch.nan)
+    for distance in ("logconv", "euclidean"):
+        settings = dict(distance=distance, border=border, bws=30, ignore=ignore)
+        with emulator.serving(), margins(monkeypatch):
+            weights = fastlogconv.region_weight_map(masks, **settings, backend="triton")
+        expected = fastlogconv.region_weight_map(masks.double(), **settings, backend="reference")
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+    assert emulator.races == 0
 
 
 def test_distances(emulator, monkeypatch):

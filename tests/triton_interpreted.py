@@ -56,6 +56,24 @@ def test_weights_with_other_settings(settings):
 
 
 @pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("distance", ["logconv", "euclidean"])
+def test_weights_with_options(distance, border):
+    labels = labels_of_four()
+    rng = np.random.default_rng(44)
+    classes = torch.from_numpy(np.where(rng.random(labels.shape) < 0.1, rng.integers(-1, 3, labels.shape), 1))
+    ignore = torch.from_numpy(rng.random(labels.shape) < 0.1)
+    settings = dict(distance=distance, border=border, bws=20)
+    for options in (dict(), dict(ignore=ignore), dict(classes=classes), dict(classes=classes, ignore=ignore)):
+        weights = fastlogconv.weight_map(labels, **options, **settings, backend="triton")
+        expected = fastlogconv.weight_map(labels.double(), **options, **settings, backend="reference")
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+    unknown = labels.float().masked_fill(ignore, torch.nan)
+    weights = fastlogconv.weight_map(unknown, ignore=ignore, **settings, backend="triton")
+    expected = fastlogconv.weight_map(labels.double(), ignore=ignore, **settings, backend="reference")
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 2), (0, 5), (5, 0)], ids=str)
 def test_weights_of_odd_shapes(shape, border):
     labels = torch.arange(shape[0] * shape[1]).reshape(shape) % 3
@@ -75,6 +93,18 @@ def test_regions(border, dtype):
     for chosen in (masks, masks[:0], masks * 0):
         weights = fastlogconv.region_weight_map(chosen, border=border, backend="triton")
         expected = fastlogconv.region_weight_map(chosen.double(), border=border, backend="reference")
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+def test_euclidean_regions(border):
+    labels = labels_of_four()
+    masks = torch.stack([labels == 1, labels > 1, labels > 2]).float() * 0.3
+    ignore = torch.arange(37) % 9 == 2
+    for chosen in (masks, masks[:0], masks * 0):
+        settings = dict(distance="euclidean", border=border, ignore=ignore, bws=20)
+        weights = fastlogconv.region_weight_map(chosen, **settings, backend="triton")
+        expected = fastlogconv.region_weight_map(chosen.double(), **settings, backend="reference")
         assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 

@@ -23,11 +23,9 @@ from torch import Tensor
 from . import reference
 from .reference import result_dtype
 
-LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({"euclidean", "classes", "ignore"}))
-
-# As in the kernels: pixels on a side of a cell, the ways to hold a sum, the paddings.
+# As in the kernels: pixels on a side of a cell, the ways to find a distance, the paddings.
 CELL = 32
-INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC = range(3)
+INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC, EUCLIDEAN = range(4)
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
 # Sizes that were found best by counting (see bench/NOTES.md): a program weighs TILE_H x TILE_W pixels and
@@ -159,15 +157,16 @@ class Settings:
     """The numbers that the kernels compute with; see weigh_tiles_kernel."""
 
     double: bool
-    sums: int
+    distance: int
     radius: int
     reach: int
     limit: int
-    log2_decay: float
-    exponent: float
     step_scale: float
-    log_scale: float
     border_scale: float
+    square_scale: float
+    log2_decay: float = 0.0
+    exponent: float = 0.0
+    log_scale: float = 0.0
 
 
 def _farthest(fds: float, bws: float, bwf: float, epsilon: float) -> float:
@@ -183,16 +182,46 @@ def _clamp(x: float) -> float:
     return min(max(x, 1e-30), 1e30)
 
 
-def _scales(bws: float, fds: float) -> tuple[float, float]:
-    """step_scale and border_scale, for a float32."""
-    return _clamp(math.sqrt(0.5 / math.log(2)) / fds), _clamp((fds / bws) ** 2)
+def _scales(bws: float, fds: float) -> dict[str, float]:
+    """The scales of distances in pixels, of their squares and of the border term, for a float32."""
+    step_scale = _clamp(math.sqrt(0.5 / math.log(2)) / fds)
+    return dict(
+        step_scale=step_scale,
+        square_scale=-_clamp(step_scale**2),
+        border_scale=_clamp((fds / bws) * (fds / bws)),
+    )
+
+
+def settings_for(
+    double: bool, height: int, width: int, distance: str,
+    *, bws: float, fds: float, bwf: float, lmbda: float, ks: int,
+) -> Settings:  # fmt: skip
+    """Chooses how to compute, for results in float64 if `double`, else float32."""
+    if distance == "euclidean":
+        return _euclidean_settings(double, height, width, bws, fds, bwf)
+    return _logconv_settings(double, height, width, bws, fds, bwf, lmbda, ks)
 
 
 @functools.lru_cache(256)
-def settings_for(
+def _euclidean_settings(
+    double: bool, height: int, width: int, bws: float, fds: float, bwf: float
+) -> Settings:
+    # Instances beyond the limit, at most one for each pixel there, add up to 2 pi fds^2 exp(-limit^2 / (2 fds^2))
+    # at most. A border term has one that far away; so few classes have no instance nearer that ten are many.
+    error = 1e-12 if double else 1e-6
+    foreground = fds * math.sqrt(2 * (math.log(2 * math.pi / error) + 2 * math.log(max(fds, 1))))
+    border = bws * math.sqrt(2 * math.log(10 * max(bwf, 50.0) / error))
+    limit = math.ceil(min(max(foreground, border), 1e9))
+    reach = min(limit, max(height, width) - 1)
+    return Settings(
+        double=double, distance=EUCLIDEAN, radius=reach, reach=reach, limit=limit, **_scales(bws, fds)
+    )
+
+
+@functools.lru_cache(256)
+def _logconv_settings(
     double: bool, height: int, width: int, bws: float, fds: float, bwf: float, lmbda: float, ks: int
 ) -> Settings:
-    """Chooses how to compute, for results in float64 if `double`, else float32."""
     radius = min(ks // 2, max(height, width) - 1)
     lmbda = max(lmbda, 1e-12)
     bits_per_step = 1 / (lmbda * math.log(2))
@@ -222,23 +251,22 @@ def settings_for(
 
     instance = exponent_for(2 * radius, radius)
     chunk = exponent_for(min(2 * radius, ROWS + CELL - 2), min(radius, CELL - 1))
-    sums, exponent = LOGARITHMIC, 0
+    way, exponent = LOGARITHMIC, 0
     if not double and instance is not None:
-        sums, exponent = INSTANCE_SCALED, instance
+        way, exponent = INSTANCE_SCALED, instance
     elif not double and chunk is not None:
-        sums, exponent = CHUNK_SCALED, chunk
-    step_scale, border_scale = _scales(bws, fds)
+        way, exponent = CHUNK_SCALED, chunk
+    scales = _scales(bws, fds)
     return Settings(
         double=double,
-        sums=sums,
+        distance=way,
         radius=radius,
         reach=reach,
         limit=math.ceil(min(limit, 1e9)),
         log2_decay=-bits_per_step,
         exponent=float(exponent),
-        step_scale=step_scale,
-        log_scale=step_scale / bits_per_step,
-        border_scale=border_scale,
+        log_scale=scales["step_scale"] / bits_per_step,
+        **scales,
     )
 
 
@@ -253,16 +281,44 @@ def _registers(s: Settings, lists: int, long_keys: bool) -> int:
     """The most registers that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
     if s.double or lists > 64:
         return 255
-    return MORE_REGISTERS if s.sums != INSTANCE_SCALED or lists > 32 or long_keys else REGISTERS
+    return MORE_REGISTERS if s.distance != INSTANCE_SCALED or lists > 32 or long_keys else REGISTERS
 
 
 # -------------------------------------------------------------------------------------------------- weights
 
 
+def _optional(image: Tensor | None, instead: Tensor) -> list:
+    """Pointer and strides of an image that may be None; bool as uint8."""
+    if image is None:
+        return [instead, *[0] * instead.dim()]
+    return [image.view(torch.uint8) if image.dtype == torch.bool else image, *image.stride()]
+
+
+def _number_classes(labels: Tensor, classes: Tensor, ignore: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Classes numbered from 1 on in each image [B, H, W], int32, and how many instances each has [B, 1 + H * W].
+
+    None at all in an image where an id is absent: no class has a farthest instance then.
+    """
+    classes = classes.clamp(min=0) if ignore is None else classes.clamp(min=0).masked_fill(ignore, 0)
+    ids = torch.where(classes > 0, labels.to(torch.int64), 0).clamp(min=0).flatten(1)
+    ids, by_id = ids.sort(dim=1)
+    zero = torch.zeros_like(ids[:, :1])
+    complete = (ids.diff(dim=1, prepend=zero) != 0).sum(dim=1) == ids[:, -1]
+    sorted_classes, by_class = classes.flatten(1).gather(1, by_id).sort(dim=1, stable=True)
+    ids, pixels = ids.gather(1, by_class), by_id.gather(1, by_class)
+    new_class = sorted_classes.diff(dim=1, prepend=zero.to(torch.int32)) != 0
+    numbers = new_class.cumsum(dim=1)
+    new_instance = (ids > 0) & (new_class | (ids.diff(dim=1, prepend=zero) != 0))
+    instances = torch.zeros((len(ids), 1 + ids.shape[1]), dtype=torch.int64, device=ids.device)
+    instances.scatter_add_(1, numbers, (new_instance & complete[:, None]).to(torch.int64))
+    numbers = torch.zeros_like(numbers).scatter_(1, pixels, numbers)
+    return numbers.to(torch.int32).view(labels.shape), instances
+
+
 def weight_map(
     labels: Tensor,
-    classes: None,
-    ignore: None,
+    classes: Tensor | None,
+    ignore: Tensor | None,
     *,
     distance: str,
     border: str,
@@ -273,12 +329,14 @@ def weight_map(
     lmbda: float,
     ks: int,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W]."""
+    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
     images, height, width = labels.shape
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     if out.numel() == 0:
         return out
-    s = settings_for(labels.dtype == torch.float64, height, width, bws, fds, bwf, lmbda, ks)
+    s = settings_for(
+        labels.dtype == torch.float64, height, width, distance, bws=bws, fds=fds, bwf=bwf, lmbda=lmbda, ks=ks
+    )
     lists = _lists(height, width, s.reach)
     if lists > MOST_LISTS:
         return reference.weight_map(
@@ -290,40 +348,54 @@ def weight_map(
     key = tl.int32 if labels.dtype in _SHORT_KEYS or labels.dtype == torch.bool else tl.int64
     if labels.dtype == torch.bool:
         labels = labels.view(torch.uint8)
-    farthest = border == "farthest"
+    farthest, has_classes = border == "farthest", classes is not None
     cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
     tiles_y, tiles_x = _blocks(height, TILE_H), _blocks(width, TILE_W)
     cells = images * cells_y * cells_x
     new = functools.partial(torch.empty, device=labels.device)
     first_keys = new(cells, dtype=torch.int64)
+    instances = unused = first_keys
+    if farthest and has_classes:
+        classes, instances = _number_classes(labels, classes, ignore)
+    elif farthest:
+        instances = torch.zeros(images, dtype=torch.int64, device=labels.device)
     lists_of_cells = [
         first_keys,
+        new(cells, dtype=torch.int32) if has_classes else unused,
         new((labels.numel(), 2), dtype=torch.int64),
+        new(labels.numel(), dtype=torch.int32) if has_classes else unused,
         new(labels.numel(), dtype=torch.int32),
-        torch.zeros(images, dtype=torch.int64, device=labels.device) if farthest else first_keys,
+        new((cells, CELL), dtype=torch.int64),
+        instances,
     ]
-    image = [labels, *labels.stride(), *lists_of_cells]
     size = [height, width, cells_y, cells_x]
     _launch(
         labels,
         Launch(
             "list_cells",
             cells,
-            [*image, *size],
-            dict(KEY=key, FIND_LARGEST=farthest),
+            [labels, *labels.stride(), *_optional(classes, labels), *_optional(ignore, labels)]
+            + [*lists_of_cells, *size],
+            dict(
+                KEY=key,
+                HAS_CLASSES=has_classes,
+                HAS_IGNORE=ignore is not None,
+                FIND_LARGEST=farthest and not has_classes,
+            ),
             warps=4,
             registers=REGISTERS,
         ),
         Launch(
             "weigh_tiles",
             images * tiles_y * tiles_x,
-            [*image, out, *size, tiles_y, tiles_x, s.radius, s.reach, s.limit, s.log2_decay, s.exponent]
-            + [s.step_scale, s.log_scale, float(fbr), float(bwf), s.border_scale],
+            [*lists_of_cells, out, *size, tiles_y, tiles_x, s.radius, s.reach, s.limit, s.log2_decay, s.exponent]
+            + [s.step_scale, s.log_scale, s.square_scale, float(fbr), float(bwf), s.border_scale],
             dict(
                 KEY=key,
                 COMPUTE=_compute(s.double),
-                SUMS=s.sums,
+                DISTANCE=s.distance,
                 FARTHEST=farthest,
+                HAS_CLASSES=has_classes,
                 LISTS=lists,
                 ROWS=ROWS,
                 TILE_H=TILE_H,
@@ -338,7 +410,7 @@ def weight_map(
 
 def region_weight_map(
     masks: Tensor,
-    ignore: None,
+    ignore: Tensor | None,
     *,
     distance: str,
     border: str,
@@ -354,7 +426,9 @@ def region_weight_map(
     out = torch.empty(masks.shape[1:], dtype=result_dtype(masks), device=masks.device)
     if out.numel() == 0:
         return out
-    s = settings_for(masks.dtype == torch.float64, height, width, bws, fds, bwf, lmbda, ks)
+    s = settings_for(
+        masks.dtype == torch.float64, height, width, distance, bws=bws, fds=fds, bwf=bwf, lmbda=lmbda, ks=ks
+    )
     lists = _lists(height, width, s.radius)
     if lists > MOST_LISTS:
         return reference.region_weight_map(
@@ -367,17 +441,24 @@ def region_weight_map(
     tiles_x = _blocks(width, TILE_W)
     boxes = torch.empty(max(regions, 1) * cells_y * cells_x, dtype=torch.int32, device=masks.device)
     size = [height, width, cells_y, cells_x]
+    ignored, has_ignore = _optional(ignore, boxes.view(1, -1)), ignore is not None
     measure = Launch(
-        "box_regions", regions * cells_y * cells_x, [masks, *masks.stride(), boxes, *size], {}, warps=1
+        "box_regions",
+        regions * cells_y * cells_x,
+        [masks, *masks.stride(), *ignored, boxes, *size],
+        dict(HAS_IGNORE=has_ignore),
+        warps=1,
     )
     weigh = Launch(
         "weigh_regions",
         _blocks(height, TILE_H) * tiles_x,
-        [masks, regions, *masks.stride(), boxes, out, *size, tiles_x, s.radius, s.log2_decay]
-        + [s.step_scale, s.log_scale, float(fbr), float(bwf), s.border_scale],
+        [masks, regions, *masks.stride(), *ignored, boxes, out, *size, tiles_x, s.radius, s.log2_decay]
+        + [s.step_scale, s.log_scale, s.square_scale, float(fbr), float(bwf), s.border_scale],
         dict(
             COMPUTE=_compute(s.double),
+            DISTANCE=EUCLIDEAN if s.distance == EUCLIDEAN else LOGARITHMIC,
             FARTHEST=border == "farthest",
+            HAS_IGNORE=has_ignore,
             LISTS=lists,
             TILE_H=TILE_H,
             TILE_W=TILE_W,
@@ -404,7 +485,7 @@ def distance_to_weight(
     out = torch.empty(distance.shape[1:], dtype=result_dtype(distance), device=distance.device)
     if out.numel() == 0:
         return out
-    step_scale, border_scale = _scales(bws, fds)
+    scales = _scales(bws, fds)
     covered = foreground is not None
     foreground = (
         foreground.view(torch.uint8) if covered else torch.empty(0, 0, dtype=torch.uint8, device=out.device)
@@ -416,7 +497,7 @@ def distance_to_weight(
             "weigh_distances",
             _blocks(height * width, block),
             [distance, instances, *distance.stride(), foreground, *foreground.stride(), out, height, width]
-            + [step_scale, float(fbr), float(bwf), border_scale],
+            + [scales["step_scale"], float(fbr), float(bwf), scales["border_scale"]],
             dict(
                 COMPUTE=_compute(distance.dtype == torch.float64),
                 FARTHEST=border == "farthest",

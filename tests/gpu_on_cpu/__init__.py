@@ -10,7 +10,7 @@
   GPU would get them.
 
 A module that `bench.gpu_counts` can take for a backend has `why_not()`, `resources_by_kernel(labels,
-capability)` and `run(operator, *arguments, **settings)`; see triton_kernels.py.
+capability, **settings)` and `run(operator, *arguments, **settings)`; see triton_kernels.py.
 
 What such counts may claim: a lower bound on the time, and that one version executes fewer instructions or
 moves fewer bytes than another. Never a time. Approximate functions (ex2, lg2, rcp) are the C library's, so

@@ -207,27 +207,25 @@ def run(operator: Callable[..., Tensor], *arguments, **settings) -> tuple[Tensor
         return operator(*arguments, **settings, backend="native"), emulator.records
 
 
-@functools.cache
-def _launched_by_default() -> dict[str, int]:
-    """The kernels that run with the settings that users leave as they are, and the size of their blocks."""
+def _launched(labels: Tensor, settings: dict) -> dict[str, int]:
+    """The kernels that run with these settings of weight_map, and the size of their blocks."""
     found: dict[str, int] = {}
     emulator = Emulator()
     emulator._launch = lambda kernel, blocks, threads, *_: found.setdefault(kernel.decode(), threads)
-    labels = torch.zeros(1, 64, 64, dtype=torch.int32)
     with emulator.serving():
-        fastlogconv.weight_map(labels, backend="native")
+        fastlogconv.weight_map(labels, **settings, backend="native")
         fastlogconv.separable_conv2d(labels.float(), 0.35, backend="native")
         fastlogconv.distance_to_weight(labels.float(), backend="native")
         fastlogconv.region_weight_map(labels.float(), backend="native")
     return found
 
 
-def resources_by_kernel(labels: Tensor, capability: int) -> dict[str, Resources]:
-    """What each kernel takes of a GPU, of those that run with the settings that users leave as they are."""
+def resources_by_kernel(labels: Tensor, capability: int, **settings) -> dict[str, Resources]:
+    """What each kernel takes of a GPU, of those that run with these settings of weight_map."""
     resources = {}
     for source in _sources():
         cubin = compiled(source, capability, "cubin").read_bytes()
-        for kernel, threads in _launched_by_default().items():
+        for kernel, threads in _launched(labels, settings).items():
             if kernel.encode() in cubin:
                 resources[_readable(kernel)] = measure(cubin, kernel, capability, threads)
     return resources

@@ -135,10 +135,10 @@ def why_not() -> str | None:
     return why_no_triton()
 
 
-def resources_by_kernel(labels: Tensor, capability: int) -> dict[str, Resources]:
-    """What each kernel takes of a GPU, with the settings that users leave as they are."""
+def resources_by_kernel(labels: Tensor, capability: int, **settings) -> dict[str, Resources]:
+    """What each kernel takes of a GPU, with these settings of weight_map."""
     with collected() as launches:
-        fastlogconv.weight_map(labels, backend="triton")
+        fastlogconv.weight_map(labels, **settings, backend="triton")
         fastlogconv.separable_conv2d(labels.float(), 0.35, backend="triton")
         fastlogconv.distance_to_weight(labels.float(), backend="triton")
         fastlogconv.region_weight_map(labels.float(), backend="triton")
