@@ -137,32 +137,32 @@ def add_row_logarithms(sums, row_sums, steps, window, log2_decay):
 
 
 @triton.jit
-def log2_of_bit(x):
-    """The number of the highest bit set in each uint32, next to which none is set; -127 where x is 0."""
-    return (x.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+def leading_zeros(x):
+    """The zeros above the highest bit set in each uint32; 32 where none is set."""
+    if INTERPRETED:
+        alone = (x & ~(x >> 1)).to(tl.float32)  # with no bit next to the highest: it does not round up
+        return tl.where(x != 0, 158 - (alone.to(tl.int32, bitcast=True) >> 23), 32)
+    else:
+        return tl.inline_asm_elementwise("clz.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=True, pack=1)
 
 
 @triton.jit
-def steps_to_bit(words, position):
-    """Steps from bit `position`, 0 to 31, to the nearest bit set in each of the words: uint32.
-
-    Without meaning where a word is 0.
-    """
-    up_to = words << (31 - position).to(tl.uint32)
-    from_on = words >> position.to(tl.uint32)
-    before = 31 - log2_of_bit(up_to & ~(up_to >> 1))
-    after = log2_of_bit(from_on & (~from_on + 1))
-    # -127 is the largest of all as an unsigned number.
-    return tl.minimum(before.to(tl.uint32, bitcast=True), after.to(tl.uint32, bitcast=True))
+def reversed_bits(x):
+    """uint32 with the order of the bits reversed."""
+    x = ((x >> 1) & 0x55555555) | ((x & 0x55555555) << 1)
+    x = ((x >> 2) & 0x33333333) | ((x & 0x33333333) << 2)
+    x = ((x >> 4) & 0x0F0F0F0F) | ((x & 0x0F0F0F0F) << 4)
+    x = ((x >> 8) & 0x00FF00FF) | ((x & 0x00FF00FF) << 8)
+    return (x >> 16) | (x << 16)
 
 
 @triton.jit
-def squares_along_rows(words, position, COMPUTE: tl.constexpr):
-    """The square of the distance from bit `position`, perhaps none of 0 to 31, to the nearest bit set."""
+def steps_to_bits(words, position):
+    """Steps from bit `position`, perhaps none of 0 to 31, to the nearest bit set in each of the uint32."""
     within = tl.minimum(tl.maximum(position, 0), 31)
-    steps = steps_to_bit(words, within).to(tl.int32) + tl.abs(position - within)
-    steps = steps.to(COMPUTE)
-    return tl.where(words != 0, steps * steps, float("inf"))
+    down = leading_zeros(words << (31 - within).to(tl.uint32))
+    up = leading_zeros(reversed_bits(words) << within.to(tl.uint32))
+    return tl.minimum(down, up) + tl.abs(position - within)
 
 
 # -------------------------------------------------------------------------------------------- accumulate

@@ -29,7 +29,7 @@ from .stages import (
     number,
     shift,
     split,
-    squares_along_rows,
+    steps_to_bits,
 )
 
 
@@ -134,33 +134,40 @@ def squared_distances(
 ):  # fmt: skip
     """The squared distance to the instance's pixels in rows top..bottom and columns left..right.
 
-    [TILE_W, TILE_H], but each thread holds pixels of one column, so that they share what is found for a row.
+    [TILE_H, TILE_W]: a thread holds pixels of one column, which share what is found for a row of the instance.
     """
+    infinity: tl.constexpr = float("inf")
     row, x = tl.arange(0, ROWS), tl.arange(0, TILE_W)
     y = tl.arange(0, TILE_H).to(COMPUTE)
-    # Seen from a tile beside its rows, a pixel hides those behind it in the same column.
+    # Seen from a tile above or below, a pixel hides those behind it in its column.
     is_below = tile_y > bottom
     is_beside = is_below | (tile_y + TILE_H <= top)
-    squares = tl.full([TILE_H, TILE_W], float("inf"), COMPUTE)
+    squares = tl.full([TILE_H, TILE_W], infinity, COMPUTE)
+    last_chunk = (bottom - top) // CELL
     for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
         position = tile_x - chunk_x + x
         hidden = tl.zeros([], tl.uint32)
-        for begin in tl.range(0, bottom - top + 1, ROWS, num_stages=1):
-            chunk_y = tl.where(is_below, tl.maximum(bottom - ROWS + 1 - begin, top), top + begin)
-            words = load_chunk(
-                words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, chunk_y + row, bottom, chunk_x
-            )
-            words = words & ~hidden
-            columns = tl.reduce(words, 0, bitwise_or)
-            if columns != 0:
-                hidden = tl.where(is_beside, hidden | columns, hidden)
-                # (y - row)^2 is y^2 - 2 y row + row^2, the first of which can wait.
-                row_y = (chunk_y - tile_y + row).to(COMPUTE)
-                base = squares_along_rows(words[:, None], position[None, :], COMPUTE)
-                base += (row_y * row_y)[:, None]  # [ROWS, TILE_W]
-                of_rows = base[:, None, :] - (2 * row_y)[:, None, None] * y[None, :, None]
-                squares = tl.minimum(squares, tl.min(of_rows, 0))
-    return tl.trans(squares + (y * y)[:, None])
+        for chunk in tl.range(0, last_chunk + 1, num_stages=1):
+            chunk_y = top + CELL * tl.where(is_below, last_chunk - chunk, chunk)
+            words_of_chunk = load_chunk(
+                words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, chunk_y + tl.arange(0, CELL),
+                bottom, chunk_x,
+            )  # fmt: skip
+            last_part = tl.minimum(bottom - chunk_y, CELL - 1) // ROWS
+            for part in tl.range(0, last_part + 1, num_stages=1):
+                first_row = ROWS * tl.where(is_below, last_part - part, part)
+                words = tl.gather(words_of_chunk, first_row + row, 0) & ~hidden
+                columns = tl.reduce(words, 0, bitwise_or)
+                if columns != 0:
+                    hidden = tl.where(is_beside, columns | hidden, hidden)
+                    # (y - row)^2 is y^2 - 2 y row + row^2, the first of which can wait.
+                    row_y = (chunk_y - tile_y + first_row + row).to(COMPUTE)
+                    square_y = tl.where(words != 0, row_y * row_y, infinity)
+                    steps_x = steps_to_bits(words[:, None], position[None, :]).to(COMPUTE)
+                    base = steps_x * steps_x + square_y[:, None]  # [ROWS, TILE_W]
+                    of_rows = base[:, None, :] - (2 * row_y)[:, None, None] * y[None, :, None]
+                    squares = tl.minimum(squares, tl.min(of_rows, 0))
+    return squares + (y * y)[:, None]
 
 
 @triton.jit(
@@ -209,6 +216,9 @@ def weigh_tiles_kernel(
     image = (program // tiles_x // tiles_y).to(tl.int64)
     tile_y, tile_x = program // tiles_x % tiles_y * TILE_H, program % tiles_x * TILE_W
     infinity: tl.constexpr = float("inf")
+    # Of the tile: see stages.py.
+    FIRST: tl.constexpr = TILE_H if DISTANCE == EUCLIDEAN else TILE_W
+    SECOND: tl.constexpr = TILE_W if DISTANCE == EUCLIDEAN else TILE_H
     # Scalars go to the type of the computation once.
     log2_decay, exponent = number(log2_decay, COMPUTE), number(exponent, COMPUTE)
     step_scale, log_scale = number(step_scale, COMPUTE), number(log_scale, COMPUTE)
@@ -244,10 +254,10 @@ def weigh_tiles_kernel(
         key = tl.min(head, 0)
         instances_ptr += image
 
-    fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
-    border = tl.zeros([TILE_W, TILE_H], COMPUTE)  # of the classes before
-    near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
-    other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
+    fd = tl.zeros([FIRST, SECOND], COMPUTE)
+    border = tl.zeros([FIRST, SECOND], COMPUTE)  # of the classes before
+    near = tl.full([FIRST, SECOND], infinity, COMPUTE)
+    other = tl.full([FIRST, SECOND], -infinity if FARTHEST else infinity, COMPUTE)
     tile_columns, tile_rows = tl.arange(0, TILE_W).to(COMPUTE), tl.arange(0, TILE_H).to(COMPUTE)
     columns_to_tile = tl.arange(0, CELL).to(COMPUTE)[None, :] - tile_columns[:, None]  # [TILE_W, CELL]
     rows_to_tile = tl.arange(0, ROWS).to(COMPUTE)[:, None] - tile_rows[None, :]  # [ROWS, TILE_H]
@@ -298,15 +308,17 @@ def weigh_tiles_kernel(
                 border += border_of(
                     near, other, seen, instances, step_scale, border_scale, DISTANCE, FARTHEST
                 )
-                near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
-                other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
+                near = tl.full([FIRST, SECOND], infinity, COMPUTE)
+                other = tl.full([FIRST, SECOND], -infinity if FARTHEST else infinity, COMPUTE)
                 seen = 0
             class_key = next_class
 
     if not HAS_CLASSES:
         instances = tl.load(instances_ptr) if FARTHEST else 0
         border = border_of(near, other, seen, instances, step_scale, border_scale, DISTANCE, FARTHEST)
-    background = tl.trans(background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE)))
+    background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
+    if DISTANCE != EUCLIDEAN:
+        background = tl.trans(background)
 
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     cell = (image * cells_y + y // CELL) * cells_x + tile_x // CELL

@@ -28,10 +28,20 @@ CELL = 32
 INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC, EUCLIDEAN = range(4)
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
-# Sizes that were found best by counting (see bench/NOTES.md): a program weighs TILE_H x TILE_W pixels and
-# reads an instance in chunks of ROWS x CELL pixels.
-TILE_H, TILE_W, TILE_WARPS = 32, 16, 2
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """The pixels that a program weighs."""
+
+    height: int
+    width: int
+    warps: int
+
+
+# Sizes that were found best by counting (see bench/NOTES.md); a program reads an instance in chunks of ROWS x CELL
+# pixels.
 ROWS = 16
+EUCLIDEAN_ROWS = 8
+TILES = {"logconv": Tile(32, 16, 2), "euclidean": Tile(16, 32, 1), "regions": Tile(32, 16, 4)}
 REGISTERS, MORE_REGISTERS = 128, 168  # 16 and 12 warps on an SM
 MOST_LISTS = 4096  # cells within reach of a tile: beyond, the reference computes
 
@@ -270,10 +280,10 @@ def _logconv_settings(
     )
 
 
-def _lists(height: int, width: int, reach: int) -> int:
+def _lists(tile: Tile, height: int, width: int, reach: int) -> int:
     """Cells within reach of a tile, at most, rounded up to a power of 2 (and no less than a warp)."""
-    rows = min(_blocks(TILE_H - 1 + 2 * reach, CELL) + 1, _blocks(height, CELL))
-    columns = min(_blocks(TILE_W - 1 + 2 * reach, CELL) + 1, _blocks(width, CELL))
+    rows = min(_blocks(tile.height - 1 + 2 * reach, CELL) + 1, _blocks(height, CELL))
+    columns = min(_blocks(tile.width - 1 + 2 * reach, CELL) + 1, _blocks(width, CELL))
     return max(32, 1 << (rows * columns - 1).bit_length())
 
 
@@ -337,7 +347,8 @@ def weight_map(
     s = settings_for(
         labels.dtype == torch.float64, height, width, distance, bws=bws, fds=fds, bwf=bwf, lmbda=lmbda, ks=ks
     )
-    lists = _lists(height, width, s.reach)
+    tile = TILES[distance]
+    lists = _lists(tile, height, width, s.reach)
     if lists > MOST_LISTS:
         return reference.weight_map(
             labels, classes, ignore,
@@ -350,7 +361,7 @@ def weight_map(
         labels = labels.view(torch.uint8)
     farthest, has_classes = border == "farthest", classes is not None
     cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
-    tiles_y, tiles_x = _blocks(height, TILE_H), _blocks(width, TILE_W)
+    tiles_y, tiles_x = _blocks(height, tile.height), _blocks(width, tile.width)
     cells = images * cells_y * cells_x
     new = functools.partial(torch.empty, device=labels.device)
     first_keys = new(cells, dtype=torch.int64)
@@ -397,11 +408,11 @@ def weight_map(
                 FARTHEST=farthest,
                 HAS_CLASSES=has_classes,
                 LISTS=lists,
-                ROWS=ROWS,
-                TILE_H=TILE_H,
-                TILE_W=TILE_W,
+                ROWS=EUCLIDEAN_ROWS if distance == "euclidean" else ROWS,
+                TILE_H=tile.height,
+                TILE_W=tile.width,
             ),
-            warps=2 * TILE_WARPS if s.double else TILE_WARPS,
+            warps=2 * tile.warps if s.double else tile.warps,
             registers=_registers(s, lists, key == tl.int64 and _capability(labels.device) < 90),
         ),
     )
@@ -429,7 +440,8 @@ def region_weight_map(
     s = settings_for(
         masks.dtype == torch.float64, height, width, distance, bws=bws, fds=fds, bwf=bwf, lmbda=lmbda, ks=ks
     )
-    lists = _lists(height, width, s.radius)
+    tile = TILES["regions"]
+    lists = _lists(tile, height, width, s.radius)
     if lists > MOST_LISTS:
         return reference.region_weight_map(
             masks, ignore,
@@ -438,7 +450,7 @@ def region_weight_map(
     if not masks.is_floating_point():
         masks = masks.view(torch.uint8) if masks.dtype == torch.bool else masks.to(torch.float64)
     cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
-    tiles_x = _blocks(width, TILE_W)
+    tiles_x = _blocks(width, tile.width)
     boxes = torch.empty(max(regions, 1) * cells_y * cells_x, dtype=torch.int32, device=masks.device)
     size = [height, width, cells_y, cells_x]
     ignored, has_ignore = _optional(ignore, boxes.view(1, -1)), ignore is not None
@@ -451,7 +463,7 @@ def region_weight_map(
     )
     weigh = Launch(
         "weigh_regions",
-        _blocks(height, TILE_H) * tiles_x,
+        _blocks(height, tile.height) * tiles_x,
         [masks, regions, *masks.stride(), *ignored, boxes, out, *size, tiles_x, s.radius, s.log2_decay]
         + [s.step_scale, s.log_scale, s.square_scale, float(fbr), float(bwf), s.border_scale],
         dict(
@@ -460,10 +472,10 @@ def region_weight_map(
             FARTHEST=border == "farthest",
             HAS_IGNORE=has_ignore,
             LISTS=lists,
-            TILE_H=TILE_H,
-            TILE_W=TILE_W,
+            TILE_H=tile.height,
+            TILE_W=tile.width,
         ),
-        warps=2 * TILE_WARPS,
+        warps=tile.warps,
         registers=MORE_REGISTERS if s.double else REGISTERS,
     )
     _launch(masks, *([measure] if regions else []), weigh)
