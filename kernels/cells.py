@@ -14,12 +14,9 @@ foreground and what is ignored.
 import triton
 import triton.language as tl
 
+from .bits import bitwise_or, first_and_last, population
+
 CELL = tl.constexpr(32)  # pixels on a side: a row is one 32-bit word
-
-
-@triton.jit
-def bitwise_or(a, b):
-    return a | b
 
 
 @triton.jit
@@ -140,17 +137,14 @@ def list_cells_kernel(
         words = row_words(own)  # [CELL]
         has_word = words != 0
         columns = tl.reduce(words, 0, bitwise_or)
-        has_column = ((columns >> i) & 1) != 0
-        top = tl.min(tl.where(has_word, i, CELL), 0)
-        bottom = tl.max(tl.where(has_word, i, 0), 0)
-        left = tl.min(tl.where(has_column, i, CELL), 0)
-        right = tl.max(tl.where(has_column, i, 0), 0)
-        word = word_count + tl.cumsum(has_word.to(tl.int32), 0) - 1
+        row_set = tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or)
+        top, bottom = first_and_last(row_set)
+        left, right = first_and_last(columns)
+        word = word_count + population(row_set & ((1 << i) - 1))
         tl.store(words_ptr + room + word, words, mask=has_word)
         box = top | (bottom << 5) | (left << 10) | (right << 15) | (word_count << 20)
-        row_set = tl.reduce(tl.where(has_word, 1 << i, 0), 0, bitwise_or)
         place = (row_set.to(tl.int64) << 32) | box
-        word_count += tl.sum(has_word.to(tl.int32), 0)
+        word_count += population(row_set)
         largest = key + 1
         keys = tl.where(own, nothing, keys)
         if HAS_CLASSES:

@@ -17,12 +17,10 @@ Tiles are [column, row]: so an instance's rows, one word each, lie side by side 
 in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
 """
 
-import os
-
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
+from .bits import INTERPRETED
 
 # How distances are found.
 INSTANCE_SCALED = tl.constexpr(0)
@@ -131,38 +129,6 @@ def add_row_logarithms(sums, row_sums, steps, window, log2_decay):
     steps = tl.abs(steps).to(sums.dtype)
     factors = tl.where(steps <= window, steps * log2_decay, -float("inf"))
     return add_logarithms(sums, row_sums[:, None] + factors[None, :])
-
-
-# ------------------------------------------------------------------------------------- Euclidean distances
-
-
-@triton.jit
-def leading_zeros(x):
-    """The zeros above the highest bit set in each uint32; 32 where none is set."""
-    if INTERPRETED:
-        alone = (x & ~(x >> 1)).to(tl.float32)  # with no bit next to the highest: it does not round up
-        return tl.where(x != 0, 158 - (alone.to(tl.int32, bitcast=True) >> 23), 32)
-    else:
-        return tl.inline_asm_elementwise("clz.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=True, pack=1)
-
-
-@triton.jit
-def reversed_bits(x):
-    """uint32 with the order of the bits reversed."""
-    x = ((x >> 1) & 0x55555555) | ((x & 0x55555555) << 1)
-    x = ((x >> 2) & 0x33333333) | ((x & 0x33333333) << 2)
-    x = ((x >> 4) & 0x0F0F0F0F) | ((x & 0x0F0F0F0F) << 4)
-    x = ((x >> 8) & 0x00FF00FF) | ((x & 0x00FF00FF) << 8)
-    return (x >> 16) | (x << 16)
-
-
-@triton.jit
-def steps_to_bits(words, position):
-    """Steps from bit `position`, perhaps none of 0 to 31, to the nearest bit set in each of the uint32."""
-    within = tl.minimum(tl.maximum(position, 0), 31)
-    down = leading_zeros(words << (31 - within).to(tl.uint32))
-    up = leading_zeros(reversed_bits(words) << within.to(tl.uint32))
-    return tl.minimum(down, up) + tl.abs(position - within)
 
 
 # -------------------------------------------------------------------------------------------- accumulate

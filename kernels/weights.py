@@ -8,7 +8,8 @@ few.
 import triton
 import triton.language as tl
 
-from .cells import CELL, bitwise_or, last_key, room_of_cell
+from .bits import bitwise_or, population, steps_to_bits
+from .cells import CELL, last_key, room_of_cell
 from .stages import (
     EUCLIDEAN,
     INSTANCE_SCALED,
@@ -29,18 +30,7 @@ from .stages import (
     number,
     shift,
     split,
-    steps_to_bits,
 )
-
-
-@triton.jit
-def population(x):
-    """The number of bits set in each int32."""
-    x = x.to(tl.uint32, bitcast=True)
-    x = x - ((x >> 1) & 0x55555555)
-    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
-    x = (x + (x >> 4)) & 0x0F0F0F0F
-    return ((x * 0x01010101) >> 24).to(tl.int32)
 
 
 @triton.jit
@@ -207,6 +197,7 @@ def weigh_tiles_kernel(
     DISTANCE: tl.constexpr,  # how it is found, see stages.py
     FARTHEST: tl.constexpr,
     HAS_CLASSES: tl.constexpr,
+    HAS_IGNORE: tl.constexpr,
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
     ROWS: tl.constexpr,  # of a chunk
     TILE_H: tl.constexpr,
@@ -325,8 +316,10 @@ def weigh_tiles_kernel(
     marks = tl.load(marks_ptr + cell * CELL + y % CELL, mask=y < height, other=0)[:, None]
     column = (x % CELL)[None, :]
     foreground = (marks.to(tl.int32) >> column) & 1
-    ignored = ((marks >> 32).to(tl.int32) >> column) & 1
-    weights = tl.where(ignored != 0, 0.0, tl.where(foreground != 0, 1.0, background))
+    weights = tl.where(foreground != 0, 1.0, background)
+    if HAS_IGNORE:
+        ignored = ((marks >> 32).to(tl.int32) >> column) & 1
+        weights = tl.where(ignored != 0, 0.0, weights)
     inside = (y[:, None] < height) & (x[None, :] < width)
     out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
     tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)

@@ -407,6 +407,7 @@ def weight_map(
                 DISTANCE=s.distance,
                 FARTHEST=farthest,
                 HAS_CLASSES=has_classes,
+                HAS_IGNORE=ignore is not None,
                 LISTS=lists,
                 ROWS=EUCLIDEAN_ROWS if distance == "euclidean" else ROWS,
                 TILE_H=tile.height,
