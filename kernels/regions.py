@@ -131,8 +131,8 @@ def weigh_regions_kernel(
     inside = (y[None, :] < height) & (x[:, None] < width)
     ignored = tl.zeros([TILE_W, TILE_H], tl.int1)
     if HAS_IGNORE:
-        pointers = y[None, :].to(tl.int64) * ignore_row_stride + x[:, None].to(tl.int64) * ignore_column_stride
-        ignored = tl.load(ignore_ptr + pointers, mask=inside, other=0) != 0
+        offsets = y[None, :].to(tl.int64) * ignore_row_stride + x[:, None].to(tl.int64) * ignore_column_stride
+        ignored = tl.load(ignore_ptr + offsets, mask=inside, other=0) != 0
     visible = inside & ~ignored
     foreground = tl.zeros([TILE_W, TILE_H], tl.int1)
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)

@@ -40,9 +40,9 @@ class Tile:
 # Sizes that were found best by counting (see bench/NOTES.md); a program reads an instance in chunks of ROWS x CELL
 # pixels.
 ROWS = 16
-EUCLIDEAN_ROWS = 8
+EUCLIDEAN_ROWS = 2
 TILES = {"logconv": Tile(32, 16, 2), "euclidean": Tile(16, 32, 1), "regions": Tile(32, 16, 4)}
-REGISTERS, MORE_REGISTERS = 128, 168  # 16 and 12 warps on an SM
+REGISTERS, MORE_REGISTERS, MOST_REGISTERS = 128, 168, 255  # 16, 12 and 8 warps on an SM
 MOST_LISTS = 4096  # cells within reach of a tile: beyond, the reference computes
 
 _SHORT_KEYS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.float16, torch.bfloat16)
@@ -287,10 +287,13 @@ def _lists(tile: Tile, height: int, width: int, reach: int) -> int:
     return max(32, 1 << (rows * columns - 1).bit_length())
 
 
-def _registers(s: Settings, lists: int, long_keys: bool) -> int:
+def _registers(s: Settings, lists: int, long_keys: bool, has_classes: bool, capability: int) -> int:
     """The most registers that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
     if s.double or lists > 64:
-        return 255
+        return MOST_REGISTERS
+    if s.distance == EUCLIDEAN:
+        return (REGISTERS, MORE_REGISTERS, MOST_REGISTERS)[long_keys + has_classes]
+    long_keys = long_keys and (has_classes or capability < 90)
     return MORE_REGISTERS if s.distance != INSTANCE_SCALED or lists > 32 or long_keys else REGISTERS
 
 
@@ -414,7 +417,7 @@ def weight_map(
                 TILE_W=tile.width,
             ),
             warps=2 * tile.warps if s.double else tile.warps,
-            registers=_registers(s, lists, key == tl.int64 and _capability(labels.device) < 90),
+            registers=_registers(s, lists, key == tl.int64, has_classes, _capability(labels.device)),
         ),
     )
     return out
