@@ -136,7 +136,7 @@ def squared_distances(
     last_chunk = (bottom - top) // CELL
     for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
         position = tile_x - chunk_x + x
-        hidden = tl.zeros([], tl.uint32)
+        visible = tl.full([], 0xFFFFFFFF, tl.uint32)  # columns
         for chunk in tl.range(0, last_chunk + 1, num_stages=1):
             chunk_y = top + CELL * tl.where(is_below, last_chunk - chunk, chunk)
             words_of_chunk = load_chunk(
@@ -146,10 +146,10 @@ def squared_distances(
             last_part = tl.minimum(bottom - chunk_y, CELL - 1) // ROWS
             for part in tl.range(0, last_part + 1, num_stages=1):
                 first_row = ROWS * tl.where(is_below, last_part - part, part)
-                words = tl.gather(words_of_chunk, first_row + row, 0) & ~hidden
+                words = tl.gather(words_of_chunk, first_row + row, 0) & visible
                 columns = tl.reduce(words, 0, bitwise_or)
                 if columns != 0:
-                    hidden = tl.where(is_beside, columns | hidden, hidden)
+                    visible = tl.where(is_beside, visible ^ columns, visible)
                     # (y - row)^2 is y^2 - 2 y row + row^2, the first of which can wait.
                     row_y = (chunk_y - tile_y + first_row + row).to(COMPUTE)
                     square_y = tl.where(words != 0, row_y * row_y, infinity)
