@@ -37,7 +37,8 @@ def reversed_bits(x):
 def leading_zeros(x):
     """The zeros above the highest bit set in each uint32; 32 where none is set."""
     if INTERPRETED:
-        alone = (x - (x & (x >> 1))).to(tl.float32)  # without the bit next to the highest it does not round up
+        # Without the bit next to the highest, nothing rounds up.
+        alone = (x - (x & (x >> 1))).to(tl.float32)
         return tl.where(x != 0, 158 - (alone.to(tl.int32, bitcast=True) >> 23), 32)
     else:
         return tl.inline_asm_elementwise("clz.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=True, pack=1)

@@ -1,11 +1,11 @@
 """The first launch from labels to weights: which instances lie in each cell of 32 x 32 pixels, and where.
 
 A cell's instances are listed by ascending class, then id, none left out: a cell has room for one entry per
-pixel. An instance's key is its id - 1, and that of a class likewise. Its entry is its place and the key of the
-next one, so that one load of 16 bytes tells all that is to be known when it is met; the next one's class, if
-there are classes, is in a list beside. The place: top | bottom << 5 | left << 10 | right << 15 of its bounding
-box, | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of
-column x. The words of a cell lie one after another; there are at most as many as pixels.
+pixel. An instance's key is its id - 1; classes have keys likewise. Its entry is its place and the key of the
+next one, so that one load of 16 bytes tells all that is to be known when it is met; the class of the next one
+is in a list of its own. The place: top | bottom << 5 | left << 10 | right << 15 of its bounding box,
+| first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of column
+x. The words of a cell lie one after another; there are at most as many as pixels.
 
 Labels, classes and pixels to ignore are read here alone. A cell's marks tell the second launch what is
 foreground and what is ignored.

@@ -13,8 +13,9 @@ ways:
 EUCLIDEAN distances are held as their squares, which are whole numbers: in each row of the instance the pixel
 nearest in x, then the nearest row.
 
-Tiles are [column, row]: so an instance's rows, one word each, lie side by side in a warp. LogConv distances are
-in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
+For LogConv, tiles are [column, row]: so an instance's rows, one word each, lie side by side in a warp; for
+EUCLIDEAN, [row, column]: so a thread has pixels of one column. LogConv distances are in units of
+fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
 """
 
 import triton
@@ -136,7 +137,7 @@ def add_row_logarithms(sums, row_sums, steps, window, log2_decay):
 
 @triton.jit
 def distance_and_exponent(found, log_scale, square_scale, DISTANCE: tl.constexpr):
-    """What was found of an instance, log2 S or squares: what to compare, and the foreground term's exponent."""
+    """From log2 S, or squares: a measure of distance to compare, and the foreground term's exponent."""
     if DISTANCE == EUCLIDEAN:
         return found, found * square_scale
     else:

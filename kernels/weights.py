@@ -1,7 +1,7 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
-It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending class and
-id. An instance is read in chunks of ROWS x 32 pixels, from the corner of its bounding box on, so that most take
+It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending class
+and id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on, so that most take
 few.
 """
 
@@ -124,7 +124,7 @@ def squared_distances(
 ):  # fmt: skip
     """The squared distance to the instance's pixels in rows top..bottom and columns left..right.
 
-    [TILE_H, TILE_W]: a thread holds pixels of one column, which share what is found for a row of the instance.
+    [TILE_H, TILE_W]; a thread holds pixels of one column, which share what is found for an instance's row.
     """
     infinity: tl.constexpr = float("inf")
     row, x = tl.arange(0, ROWS), tl.arange(0, TILE_W)
@@ -199,7 +199,7 @@ def weigh_tiles_kernel(
     HAS_CLASSES: tl.constexpr,
     HAS_IGNORE: tl.constexpr,
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
-    ROWS: tl.constexpr,  # of a chunk
+    ROWS: tl.constexpr,  # of an instance that are taken together
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,  # divides CELL
 ):
@@ -207,7 +207,6 @@ def weigh_tiles_kernel(
     image = (program // tiles_x // tiles_y).to(tl.int64)
     tile_y, tile_x = program // tiles_x % tiles_y * TILE_H, program % tiles_x * TILE_W
     infinity: tl.constexpr = float("inf")
-    # Of the tile: see stages.py.
     FIRST: tl.constexpr = TILE_H if DISTANCE == EUCLIDEAN else TILE_W
     SECOND: tl.constexpr = TILE_W if DISTANCE == EUCLIDEAN else TILE_H
     # Scalars go to the type of the computation once.

@@ -135,9 +135,9 @@ OPTION_CASES = {
     "crowd, ids to 2**62": (crowded((61, 67)), True, torch.int64, dict(distance="euclidean", bwf=50)),
     "float64": (nuclei((37, 41), 5), True, torch.float64, dict(distance="euclidean")),
     "sigmas far apart": (
-        nuclei((67, 61), 9),
+        nuclei((131, 257), 20),
         False,
-        torch.uint8,
+        torch.int32,
         dict(distance="euclidean", bws=3, fds=20, bwf=0),
     ),
     "logconv, nuclei by class": (nuclei((127, 131), 25), True, torch.int32, dict()),
@@ -147,7 +147,6 @@ OPTION_CASES = {
         torch.int32,
         dict(border="farthest", bws=30, ks=None),
     ),
-    "logconv, crowd": (crowded((61, 67)), True, torch.int64, dict()),
 }
 
 
@@ -246,20 +245,19 @@ def test_regions(emulator, monkeypatch):
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-def test_options_of_regions(border, emulator, monkeypatch):
+@pytest.mark.parametrize("distance, border", [("logconv", "second_nearest"), ("euclidean", "farthest")])
+def test_options_of_regions(distance, border, emulator, monkeypatch):
     labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
     masks = torch.stack([(labels == i) * (0.2 * i) for i in range(1, 5)]).float()
     ignore = torch.from_numpy(scattered((53, 61), 3, 6, np.random.default_rng(33)) > 0)
     masks[1] = torch.maximum(masks[1], masks[2])
     masks[0].masked_fill_(ignore, torch.nan)
-    for distance in ("logconv", "euclidean"):
-        settings = dict(distance=distance, border=border, bws=30, ignore=ignore)
-        with emulator.serving(), margins(monkeypatch):
-            weights = fastlogconv.region_weight_map(masks, **settings, backend="triton")
-        expected = fastlogconv.region_weight_map(masks.double(), **settings, backend="reference")
-        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+    settings = dict(distance=distance, border=border, bws=30, ignore=ignore)
+    with emulator.serving(), margins(monkeypatch):
+        weights = fastlogconv.region_weight_map(masks, **settings, backend="triton")
     assert emulator.races == 0
+    expected = fastlogconv.region_weight_map(masks.double(), **settings, backend="reference")
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
 def test_distances(emulator, monkeypatch):
@@ -307,11 +305,15 @@ def launches(capability, monkeypatch):
         fastlogconv.separable_conv2d(labels.float(), 0.35, backend="triton")
         fastlogconv.distance_to_weight(labels.float(), backend="triton")
         fastlogconv.region_weight_map(labels.float(), backend="triton")
+        fastlogconv.weight_map(labels, distance="euclidean", backend="triton")
     with collected() as others:
         fastlogconv.weight_map(labels.long(), border="farthest", backend="triton")
         for settings in (dict(fds=25), dict(lmbda=0.1)):
             fastlogconv.weight_map(labels, **settings, backend="triton")
         fastlogconv.weight_map(labels.double(), backend="triton")
+        options = dict(classes=labels, ignore=labels > 0, backend="triton")
+        for distance in ("logconv", "euclidean"):
+            fastlogconv.weight_map(labels.long(), distance=distance, **options)
     weigh = [launch for launch in others if launch.name == "weigh_tiles"]
     return usual, [others[0], *weigh]
 

@@ -28,6 +28,7 @@ CELL = 32
 INSTANCE_SCALED, CHUNK_SCALED, LOGARITHMIC, EUCLIDEAN = range(4)
 _PADDINGS = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 
+
 @dataclasses.dataclass(frozen=True)
 class Tile:
     """The pixels that a program weighs."""
@@ -37,8 +38,7 @@ class Tile:
     warps: int
 
 
-# Sizes that were found best by counting (see bench/NOTES.md); a program reads an instance in chunks of ROWS x CELL
-# pixels.
+# Sizes that were found best by counting (see bench/NOTES.md). ROWS of an instance are taken together.
 ROWS = 16
 EUCLIDEAN_ROWS = 2
 TILES = {"logconv": Tile(32, 16, 2), "euclidean": Tile(16, 32, 1), "regions": Tile(32, 16, 4)}
@@ -216,8 +216,8 @@ def settings_for(
 def _euclidean_settings(
     double: bool, height: int, width: int, bws: float, fds: float, bwf: float
 ) -> Settings:
-    # Instances beyond the limit, at most one for each pixel there, add up to 2 pi fds^2 exp(-limit^2 / (2 fds^2))
-    # at most. A border term has one that far away; so few classes have no instance nearer that ten are many.
+    # Instances beyond the limit, at most one for each pixel there, add up to no more than
+    # 2 pi fds^2 exp(-limit^2 / (2 fds^2)). A border term misses one instance alone; ten classes have room.
     error = 1e-12 if double else 1e-6
     foreground = fds * math.sqrt(2 * (math.log(2 * math.pi / error) + 2 * math.log(max(fds, 1))))
     border = bws * math.sqrt(2 * math.log(10 * max(bwf, 50.0) / error))
@@ -308,9 +308,10 @@ def _optional(image: Tensor | None, instead: Tensor) -> list:
 
 
 def _number_classes(labels: Tensor, classes: Tensor, ignore: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Classes numbered from 1 on in each image [B, H, W], int32, and how many instances each has [B, 1 + H * W].
+    """Classes numbered from 1 on in each image, and how many instances each has.
 
-    None at all in an image where an id is absent: no class has a farthest instance then.
+    Returns int32 [B, H, W] and int64 [B, 1 + H * W], 0 throughout in an image where an id is absent: no class
+    has a farthest instance then.
     """
     classes = classes.clamp(min=0) if ignore is None else classes.clamp(min=0).masked_fill(ignore, 0)
     ids = torch.where(classes > 0, labels.to(torch.int64), 0).clamp(min=0).flatten(1)
@@ -402,8 +403,9 @@ def weight_map(
         Launch(
             "weigh_tiles",
             images * tiles_y * tiles_x,
-            [*lists_of_cells, out, *size, tiles_y, tiles_x, s.radius, s.reach, s.limit, s.log2_decay, s.exponent]
-            + [s.step_scale, s.log_scale, s.square_scale, float(fbr), float(bwf), s.border_scale],
+            [*lists_of_cells, out, *size, tiles_y, tiles_x, s.radius, s.reach, s.limit]
+            + [s.log2_decay, s.exponent, s.step_scale, s.log_scale, s.square_scale]
+            + [float(fbr), float(bwf), s.border_scale],
             dict(
                 KEY=key,
                 COMPUTE=_compute(s.double),
