@@ -1,8 +1,7 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
 It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending class
-and id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on, so that most take
-few.
+and id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on: most take few.
 """
 
 import triton
