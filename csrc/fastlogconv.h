@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library it was not
 // written for.
-#define FLC_ABI_VERSION 2
+#define FLC_ABI_VERSION 3
 
 enum flc_status {
   FLC_OK = 0,
@@ -124,14 +124,17 @@ FLC_API int32_t flc_cuda_abi_version(void);
 // The text of a cudaError_t.
 FLC_API const char* flc_cuda_error_text(int32_t error);
 
-FLC_API int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels);
-FLC_API int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_weight_params* params, void* out,
+// Labels to weights, as on the CPU; classes (int32) and ignore may be null.
+FLC_API int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels, const flc_tensor* classes,
+                                                  const flc_tensor* ignore);
+FLC_API int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes,
+                                    const flc_tensor* ignore, const flc_weight_params* params, void* out,
                                     int32_t out_dtype, void* scratch, int32_t device, void* stream);
 
 FLC_API int64_t flc_cuda_region_weight_map_scratch_bytes(const flc_tensor* masks);
-FLC_API int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_weight_params* params,
-                                           void* out, int32_t out_dtype, void* scratch, int32_t device,
-                                           void* stream);
+FLC_API int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_tensor* ignore,
+                                           const flc_weight_params* params, void* out, int32_t out_dtype,
+                                           void* scratch, int32_t device, void* stream);
 
 FLC_API int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
                                             const flc_weight_params* params, void* out, int32_t out_dtype,

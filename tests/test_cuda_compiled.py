@@ -9,11 +9,22 @@ from pathlib import Path
 
 import gpu_on_cpu
 import numpy as np
+import oracle
 import pytest
+import test_weight_map_options as options
 import torch
-from cases import SHAPES, random_case, random_weights64, scattered, two_cells, weight_error
-from test_triton_compiled import WEIGHT_CASES, margins, nuclei, reference_of, ring
-from tolerances import WEIGHT, WEIGHT_MEDIAN
+from cases import (
+    SHAPE_SETTINGS,
+    SHAPES,
+    disk,
+    random_case,
+    random_weights64,
+    scattered,
+    two_cells,
+    weight_error,
+)
+from test_triton_compiled import WEIGHT_CASES, crowded, margins, nuclei, reference_of, ring
+from tolerances import EUCLIDEAN, WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
 from bench.cases import all_cases
@@ -86,6 +97,87 @@ def test_errors_of_typical_images_are_far_below_the_limit(served):
     assert np.median(errors) <= WEIGHT_MEDIAN
 
 
+def inputs_of(labels, classes, ignore, dtype):
+    optional = dict(classes=classes, ignore=ignore)
+    return torch.from_numpy(labels).to(dtype), {
+        name: torch.from_numpy(array) for name, array in optional.items() if array is not None
+    }
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_options(seed, served):
+    labels, classes, ignore, settings = options.random_case(seed)
+    expected = oracle.class_weight_map(labels, classes, ignore, **settings)
+    for dtype in (torch.float32, torch.float64):
+        labels_of_dtype, optional = inputs_of(labels, classes, ignore, dtype)
+        weights = fastlogconv.weight_map(labels_of_dtype, **optional, **settings, backend="native")
+        assert weight_error(weights, expected) <= WEIGHT[dtype]
+
+
+def neighbours(shape):
+    """Pairs of cells, each pair of a class of its own, far from one another."""
+    labels = np.zeros(shape, dtype=np.int64)
+    corners = ((20, 30), (20, shape[1] - 30), (shape[0] - 20, 40))
+    for i, (y, x) in enumerate(corners):
+        labels[disk(shape, y, x - 8, 7)], labels[disk(shape, y, x + 8, 6)] = 2 * i + 1, 2 * i + 2
+    return labels, (labels + 1) // 2, None
+
+
+def in_classes(labels, seed=60):
+    """Ids by class, some in two, and pixels to ignore."""
+    rng = np.random.default_rng(seed)
+    classes = labels % 3 + (rng.random(labels.shape) < 0.02)
+    return labels, classes, scattered(labels.shape, 9, 12, rng) > 0
+
+
+OPTION_CASES = {
+    "nuclei": (nuclei((257, 263), 40), None, None, dict(distance="euclidean")),
+    "nuclei in classes": (*in_classes(nuclei((257, 263), 40)), dict(distance="euclidean")),
+    "nuclei in classes, LogConv": (*in_classes(nuclei((257, 263), 40)), dict()),
+    "pairs, farthest": (*neighbours((157, 263)), dict(distance="euclidean", border="farthest", fds=5, bws=5)),
+    "pairs, farthest, LogConv": (*neighbours((157, 263)), dict(border="farthest")),
+    "crowd": (crowded((61, 67)), None, None, dict(distance="euclidean")),
+    "crowd in classes": (*in_classes(crowded((61, 67))), dict(distance="euclidean")),
+    "crowd in classes, LogConv": (*in_classes(crowded((61, 67))), dict(lmbda=2)),
+    "3 x 2000, fds=90": (
+        scattered((3, 2000), 40, 3, np.random.default_rng(61)), None, None, dict(distance="euclidean", fds=90)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTION_CASES)
+def test_options_in_all_orders(name, library, monkeypatch):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    *arrays, settings = OPTION_CASES[name]
+    labels, optional = inputs_of(*arrays, torch.int64)
+    results = []
+    for order in ORDERS.values():
+        with serving(library, order=order), margins(monkeypatch):
+            weights = fastlogconv.weight_map(labels, **optional, **settings, backend="native")
+        results.append(weights)
+    _, few = np.unique(labels, return_inverse=True)  # ids that float64 holds
+    labels = torch.from_numpy(few.reshape(labels.shape)).double()
+    expected = fastlogconv.weight_map(labels, **optional, **settings, backend="native")
+    assert weight_error(results[0], expected) <= WEIGHT[torch.float32]
+    for weights in results[1:]:
+        assert torch.equal(weights, results[0])
+
+
+@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("name", ["rings of 300 px", "C shapes of 200 px", "square of 300 px"])
+def test_euclidean_shapes(name, border, library):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    labels = torch.from_numpy(SHAPES[name]())
+    settings = dict(SHAPE_SETTINGS[1], distance="euclidean", border=border)
+    expected = fastlogconv.weight_map(labels.double(), **settings, backend="native")
+    with serving(library):
+        for dtype in (torch.float32, torch.float64):
+            weights = fastlogconv.weight_map(labels.to(dtype), **settings, backend="native")
+            assert weight_error(weights, expected) <= EUCLIDEAN[dtype]
+
+
 # Values that other backends refuse go unnoticed on a GPU; the rest takes too long.
 LEFT_OUT = "refused or must_be_ids or limited or 40000 or shapes or against_the_reference or random"
 PUBLIC = ("weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d")
@@ -95,7 +187,7 @@ def test_all_that_is_promised_of_the_operators():
     """Runs the tests of the public functions with backend "native" served by the CUDA kernels."""
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
-    files = [str(here / f"test_{name}.py") for name in PUBLIC]
+    files = [str(here / f"test_{name}.py") for name in (*PUBLIC, "weight_map_options")]
     options = [
         "-q",
         "-p",
@@ -129,8 +221,8 @@ def test_more_blocks_than_a_grid_can_have_are_an_error(operator, library):
     params = native._params("second_nearest", 10, 10, 1, 0.1, 1.0, 1)
     scratch, out, queue = None, (None, 11), (0, None)
     arguments = {
-        "weight_map": (params, *out, scratch),
-        "region_weight_map": (params, *out, scratch),
+        "weight_map": (None, None, params, *out, scratch),
+        "region_weight_map": (None, params, *out, scratch),
         "distance_to_weight": (None, params, *out),
         "separable_conv2d": (1.0, 1, 0, *out, scratch),
     }
@@ -154,16 +246,19 @@ def test_offsets_beyond_32_bits(served):
 def test_sides_beyond_what_an_int_holds_are_unsupported(shape, library):
     tensor = native._tensor(torch.zeros(1).expand(shape))
     params = native._params("farthest", 10, 10, 1, 0.1, 1.0, 1)
-    assert library.flc_cuda_weight_map(tensor, params, None, 11, None, 0, None) == native._UNSUPPORTED
-    assert library.flc_cuda_region_weight_map(tensor, params, None, 11, None, 0, None) == native._UNSUPPORTED
-    assert (
-        library.flc_cuda_separable_conv2d(tensor, 1.0, 1, 0, None, 11, None, 0, None) == native._UNSUPPORTED
-    )
+    queue = (None, 11, None, 0, None)
+    for status in (
+        library.flc_cuda_weight_map(tensor, None, None, params, *queue),
+        library.flc_cuda_region_weight_map(tensor, None, params, *queue),
+        library.flc_cuda_separable_conv2d(tensor, 1.0, 1, 0, *queue),
+    ):
+        assert status == native._UNSUPPORTED
 
 
 def test_scratch_is_at_most_32_bytes_a_pixel(library):
     tensor = native._tensor(torch.zeros(1).expand(3, 512, 512))
-    assert library.flc_cuda_weight_map_scratch_bytes(tensor) <= 32 * 3 * 512 * 512
+    for optional in ((None, None), (tensor, tensor)):
+        assert library.flc_cuda_weight_map_scratch_bytes(tensor, *optional) <= 32 * 3 * 512 * 512
 
 
 # --------------------------------------------------------------------------------------- AddressSanitizer
@@ -179,8 +274,15 @@ with serving(load_host_library({flags!r}), threads=1):
         labels = torch.from_numpy(labels)
         fastlogconv.weight_map(labels, fds=fds, backend="native")
         fastlogconv.weight_map(labels.double(), fds=fds, border="farthest", backend="native")
+        classes, ignore = labels % 4, labels % 5 == 1
+        for distance in ("logconv", "euclidean"):
+            options = dict(classes=classes, ignore=ignore, distance=distance, fds=fds, backend="native")
+            fastlogconv.weight_map(labels, **options)
+            fastlogconv.weight_map(labels.double(), border="farthest", **options)
+        fastlogconv.weight_map(labels, distance="euclidean", fds=fds, backend="native")
     masks = torch.rand(3, 45, 67)
     fastlogconv.region_weight_map(masks, backend="native")
+    fastlogconv.region_weight_map(masks, ignore=masks[0] > 0.5, distance="euclidean", backend="native")
     fastlogconv.distance_to_weight(masks, masks[0] > 0.5, backend="native")
     for lmbda, ks in ((0.35, 73), (60.0, 75)):
         fastlogconv.separable_conv2d(masks, lmbda, ks, backend="native")
@@ -233,9 +335,15 @@ def test_other_kernels_by_ptx(emulator, library, monkeypatch):
 
     labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
     masks = torch.stack([(labels == i) * (0.2 * i) for i in range(6)]).float()
+    classes, ignore, exact = labels % 3, masks[1] > 0, dict(distance="euclidean", backend="native")
     calls = [
         lambda: fastlogconv.weight_map(labels, fds=25, backend="native"),
+        lambda: fastlogconv.weight_map(labels, **exact),
+        lambda: fastlogconv.weight_map(
+            labels, classes=1 + classes, ignore=ignore, border="farthest", **exact
+        ),
         lambda: fastlogconv.region_weight_map(masks, backend="native"),
+        lambda: fastlogconv.region_weight_map(masks, ignore=ignore, **exact),
         lambda: fastlogconv.distance_to_weight(masks * 60, labels > 0, backend="native"),
         lambda: fastlogconv.separable_conv2d(masks, 0.35, backend="native"),
     ]

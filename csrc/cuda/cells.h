@@ -1,8 +1,9 @@
 // What lies where: for each cell of 32 x 32 pixels the instances in it, as list_cells leaves them.
 //
-// A cell's entries are listed by ascending id, none left out: a cell has room for one per pixel. An entry has
-// one word for each row in which the instance has pixels; bit x of a word is the pixel of column x. The words
-// of a cell lie one after another; there are at most as many as pixels.
+// A cell's entries are listed by ascending id, and by class before that where there are classes, none left
+// out: a cell has room for one per pixel. An entry has one word for each row in which the instance has
+// pixels; bit x of a word is the pixel of column x. The words of a cell lie one after another; there are at
+// most as many as pixels.
 #pragma once
 
 #include "cuda/device.h"
@@ -19,30 +20,67 @@ struct alignas(16) Entry {
   uint32_t row_set;  // bit y: it has pixels in row y
 };
 
+// Which ids there are in each image. Only those that can lie among 1, 2, 3... without a gap: as many as
+// pixels.
+struct IdSet {
+  int64_t words;  // for an image
+  uint32_t* present;  // [images, words]: bit i of them all is id i + 1; null where nobody asks
+  uint32_t* counts;  // by image
+
+  FLC_DEVICE void add(int64_t image, uint64_t id) const {
+    const uint64_t word = (id - 1) / 32;
+    if (word >= uint64_t(words)) return;
+    const uint32_t bit = 1u << (id - 1) % 32;
+    if (!(atomicOr(present + image * words + word, bit) & bit)) atomicAdd(counts + image, 1u);
+  }
+};
+
 // [size[0], size[1], size[2]] = [images, rows, columns] of cells. Each array is ordered so.
 struct Cells {
   int rows, columns;  // cells of an image
   int32_t* counts;  // of entries
   uint32_t* foreground;  // [CELL] words: pixels of any instance
+  uint32_t* ignored;  // [CELL] words: pixels to ignore; null where there are none
   Entry* entries;  // [ROOM]
   uint32_t* words;  // [ROOM]
+  uint32_t* classes;  // [ROOM]: of the entries; null where there is only one class
   uint64_t* largest;  // by image: the largest id; null where nobody asks
+  IdSet ids;  // where there are classes
 
   FLC_DEVICE int index(int image, int row, int column) const {
     return (image * rows + row) * columns + column;
   }
 };
 
-// The place of an id among a cell's entries, -1 where it has none.
-FLC_DEVICE int find_entry(const Cells& cells, int cell, int count, int64_t id) {
+// Some of the entries of a cell, one after another.
+struct Range {
+  int first, end;
+};
+
+// The place of the first entry of a cell whose class is `label` or higher.
+FLC_DEVICE int first_of_class(const Cells& cells, int cell, uint32_t label) {
+  const uint32_t* const classes = cells.classes + int64_t(cell) * ROOM;
+  int first = 0, end = cells.counts[cell];
+  while (first < end) {
+    const int middle = (first + end) / 2;
+    if (classes[middle] < label)
+      first = middle + 1;
+    else
+      end = middle;
+  }
+  return first;
+}
+
+// The place of an id among entries of a cell that are of one class, -1 where it has none.
+FLC_DEVICE int find_entry(const Cells& cells, int cell, Range range, int64_t id) {
   const Entry* const entries = cells.entries + int64_t(cell) * ROOM;
-  int first = 0;
-  for (unsigned length = count; length > 1;) {  // it is among entries first..first + length - 1, if at all
-    const unsigned half = length / 2;
+  int first = range.first;
+  for (unsigned length = range.end - range.first; length > 1;) {
+    const unsigned half = length / 2;  // it is among entries first..first + length - 1, if at all
     if (entries[first + half].id <= id) first += half;
     length -= half;
   }
-  return count > 0 && entries[first].id == id ? first : -1;
+  return range.first < range.end && entries[first].id == id ? first : -1;
 }
 
 // Row `row` (0..31) of an entry.
@@ -52,11 +90,17 @@ FLC_DEVICE uint32_t word_of(const Cells& cells, int cell, const Entry& entry, in
   return cells.words[int64_t(cell) * ROOM + (entry.box >> 20) + below];
 }
 
-// How the cells of a tensor lie in memory that the caller provides.
-int64_t cells_bytes(const flc_tensor& labels);
-Cells place_cells(const flc_tensor& labels, void* memory);
+// What list_cells reads: labels, and what may be missing, without data: classes (int32), pixels to ignore
+// (bool).
+struct LabelTensors {
+  flc_tensor labels, classes, ignore;
+};
 
-// Fills them; `with_largest`, the largest ids too.
-cudaError_t list_cells(const flc_tensor& labels, Cells cells, bool with_largest, cudaStream_t stream);
+// How the cells of an image lie in memory that the caller provides.
+int64_t cells_bytes(const LabelTensors& tensors);
+Cells place_cells(const LabelTensors& tensors, void* memory);
+
+// Fills them; `with_ids`, the largest ids too, and where there are classes all ids.
+cudaError_t list_cells(const LabelTensors& tensors, Cells cells, bool with_ids, cudaStream_t stream);
 
 }  // namespace flc::cuda

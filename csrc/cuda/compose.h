@@ -6,14 +6,18 @@
 
 namespace flc::cuda {
 
-// The weight of a background pixel.
+// The border term of one class.
 template <class T, bool FARTHEST>
-FLC_DEVICE T compose(const Accumulated<T, FARTHEST>& sums, bool with_border, const Settings<T>& settings) {
-  const T ratio = settings.foreground_background_ratio;
-  const T weight = ratio + (1 - ratio) * sums.fd;
-  if (!with_border) return weight;
+FLC_DEVICE T border_term(const Accumulated<T, FARTHEST>& sums, const Settings<T>& settings) {
   const T both = sums.near + sums.other;
-  return weight + settings.border_weight_factor * exp2_of(-both * both * settings.border_scale);
+  return exp2_of(-both * both * settings.border_scale);
+}
+
+// The weight of a background pixel, from the sum of the border terms of all classes.
+template <class T>
+FLC_DEVICE T compose(T fd, T border, const Settings<T>& settings) {
+  const T ratio = settings.foreground_background_ratio;
+  return ratio + (1 - ratio) * fd + settings.border_weight_factor * border;
 }
 
 // out[index] = weight, in the result's precision.

@@ -127,11 +127,25 @@ FLC_DEVICE float log2_of(float x) {
 #endif
 }
 
+// Relative error 2^-23.
+FLC_DEVICE float sqrt_of(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return sqrtf(x);
+#endif
+}
+
 FLC_DEVICE double exp2_of(double x) {
   return exp2(x);
 }
 FLC_DEVICE double log2_of(double x) {
   return log2(x);
+}
+FLC_DEVICE double sqrt_of(double x) {
+  return sqrt(x);
 }
 
 // log2(2^a + 2^b); either may be -inf.

@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(PIXELS_PER_BLOCK, 4)
   for (int64_t i = 0; i < distance.size[0]; ++i, index += distance.stride[0]) {
     sums.add(value_at<T>(distance, index) * arguments.settings.step_scale);
   }
-  T weight = compose(sums, distance.size[0] > 0, arguments.settings);
+  const T border = distance.size[0] > 0 ? border_term(sums, arguments.settings) : T(0);
+  T weight = compose(sums.fd, border, arguments.settings);
   if (foreground.data) {
     const auto* const covered = static_cast<const uint8_t*>(foreground.data);
     if (covered[y * foreground.stride[1] + x * foreground.stride[2]]) weight = 1;

@@ -9,7 +9,7 @@ namespace flc::cuda {
 constexpr int CELLS_PER_BLOCK = 4;  // one for each warp
 
 struct ListCellsArguments {
-  flc_tensor labels;
+  LabelTensors tensors;
   Cells cells;
   int64_t count;  // of cells
 };
@@ -34,7 +34,7 @@ FLC_DEVICE Key id_of(T label) {
 // ids[y]: of row y of the cell, in the column of this lane.
 template <class Key>
 FLC_DEVICE void load_ids(const flc_tensor& labels, int64_t image, int64_t y, int64_t x, Key (&ids)[CELL]) {
-  const int64_t below = labels.size[1] - y;
+  const int64_t below = labels.size[1] - y, stride = labels.stride[1];
   const bool inside = x < labels.size[2];
   with_type(labels.data, labels.dtype, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
@@ -42,66 +42,125 @@ FLC_DEVICE void load_ids(const flc_tensor& labels, int64_t image, int64_t y, int
       data += image * labels.stride[0] + y * labels.stride[1] + x * labels.stride[2];
 #pragma unroll
       for (int row = 0; row < CELL; ++row) {
-        ids[row] = inside && row < below ? id_of<Key>(data[row * labels.stride[1]]) : Key(0);
+        ids[row] = inside && row < below ? id_of<Key>(data[row * stride]) : Key(0);
       }
     }
   });
 }
 
-// The smallest id above `previous`; 0: none.
+// Takes pixels to ignore from the ids; returns those of the row of this lane's number, bit by bit.
 template <class Key>
-FLC_DEVICE Key next_id(const Key (&ids)[CELL], Key previous) {
-  Key above = ~Key(0);  // by how much an id is more than previous + 1; ids that are not above it wrap around
+FLC_DEVICE uint32_t take_ignored(const flc_tensor& ignore, int64_t image, int64_t y, int64_t x, int lane,
+                                 Key (&ids)[CELL]) {
+  const int64_t below = ignore.size[1] - y, stride = ignore.stride[1];
+  const bool inside = x < ignore.size[2];
+  const auto* const data =
+      static_cast<const uint8_t*>(ignore.data) + image * ignore.stride[0] + y * stride + x * ignore.stride[2];
+  uint32_t ignored = 0;
 #pragma unroll
-  for (int row = 0; row < CELL; ++row) above = smaller<Key>(above, ids[row] - (previous + 1));
+  for (int row = 0; row < CELL; ++row) {
+    const bool own = inside && row < below && data[row * stride];
+    const uint32_t of_row = __ballot_sync(ALL_LANES, own);
+    if (own) ids[row] = 0;
+    if (lane == row) ignored = of_row;
+  }
+  return ignored;
+}
+
+// classes[row]: as ids, 0 where there is no instance; takes pixels of no class from the ids.
+template <class Key>
+FLC_DEVICE void load_classes(const flc_tensor& tensor, int64_t image, int64_t y, int64_t x, Key (&ids)[CELL],
+                             uint32_t (&classes)[CELL]) {
+  const int64_t stride = tensor.stride[1];
+  const auto* const data =
+      static_cast<const int32_t*>(tensor.data) + image * tensor.stride[0] + y * stride + x * tensor.stride[2];
+#pragma unroll
+  for (int row = 0; row < CELL; ++row) {
+    classes[row] = ids[row] ? id_of<uint32_t>(data[row * stride]) : 0;
+    if (!classes[row]) ids[row] = 0;
+  }
+}
+
+// The smallest of the values that `counts` admits above `previous`; 0: none.
+template <class Key, class Counts>
+FLC_DEVICE Key next_above(const Key (&values)[CELL], Key previous, const Counts& counts) {
+  Key above = ~Key(0);  // by how much it is more than previous + 1; values that are not above it wrap around
+#pragma unroll
+  for (int row = 0; row < CELL; ++row) {
+    if (counts(row)) above = smaller<Key>(above, values[row] - (previous + 1));
+  }
   above = warp_min(above);
   return above < ~previous ? above + previous + 1 : Key(0);
 }
 
-template <class Key>
-__global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP) list_cells_kernel(ListCellsArguments arguments) {
+// Blocks that an SM is to hold, for the registers that ids and classes take; 0: as it comes.
+template <class Key, bool BY_CLASS>
+constexpr int BLOCKS = BY_CLASS ? 3 : 0;
+
+template <class Key, bool BY_CLASS>
+__global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)
+    list_cells_kernel(ListCellsArguments arguments) {
   const Cells& cells = arguments.cells;
   const int lane = threadIdx.x % WARP;
   const int64_t cell = int64_t(blockIdx.x) * CELLS_PER_BLOCK + threadIdx.x / WARP;
   if (cell >= arguments.count) return;
   const int64_t line = cell / cells.columns, image = line / cells.rows;
+  const int64_t y = line % cells.rows * CELL, x = cell % cells.columns * CELL + lane;
   Key ids[CELL];
-  load_ids(arguments.labels, image, line % cells.rows * CELL, cell % cells.columns * CELL + lane, ids);
+  load_ids(arguments.tensors.labels, image, y, x, ids);
+  if (cells.ignored) {
+    cells.ignored[cell * CELL + lane] = take_ignored(arguments.tensors.ignore, image, y, x, lane, ids);
+  }
 
   Entry* const entries = cells.entries + cell * ROOM;
   uint32_t* const words = cells.words + cell * ROOM;
   int count = 0, word_count = 0;
   uint32_t foreground = 0;  // of the row of this lane's number, as `word` is
-  Key id = 0;
-  while (const Key next = next_id(ids, id)) {
-    id = next;
-    uint32_t word = 0;
+  uint32_t label = 0;  // of a class
+  const auto list_instances = [&](const auto& counts) {
+    Key id = 0;
+    while (const Key next = next_above(ids, id, counts)) {
+      id = next;
+      uint32_t word = 0;
 #pragma unroll
-    for (int row = 0; row < CELL; ++row) {
-      const uint32_t own = __ballot_sync(ALL_LANES, ids[row] == id);
-      if (lane == row) word = own;
+      for (int row = 0; row < CELL; ++row) {
+        const uint32_t own = __ballot_sync(ALL_LANES, ids[row] == id && counts(row));
+        if (lane == row) word = own;
+      }
+      const uint32_t column_set = warp_or(word);
+      const uint32_t row_set = __ballot_sync(ALL_LANES, word != 0);
+      if (word != 0) words[word_count + __popc(row_set & ((1u << lane) - 1))] = word;
+      if (lane == 0) {
+        const int top = __ffs(row_set) - 1, bottom = 31 - __clz(row_set);
+        const int left = __ffs(column_set) - 1, right = 31 - __clz(column_set);
+        const uint32_t box = top | bottom << 5 | left << 10 | right << 15 | uint32_t(word_count) << 20;
+        entries[count] = {int64_t(id), box, row_set};
+        if (BY_CLASS) {
+          cells.classes[cell * ROOM + count] = label;
+          if (cells.largest) cells.ids.add(image, id);
+        }
+      }
+      foreground |= word;
+      word_count += __popc(row_set);
+      ++count;
     }
-    const uint32_t column_set = warp_or(word);
-    const uint32_t row_set = __ballot_sync(ALL_LANES, word != 0);
-    if (word != 0) words[word_count + __popc(row_set & ((1u << lane) - 1))] = word;
-    if (lane == 0) {
-      const int top = __ffs(row_set) - 1, bottom = 31 - __clz(row_set);
-      const int left = __ffs(column_set) - 1, right = 31 - __clz(column_set);
-      const uint32_t box = top | bottom << 5 | left << 10 | right << 15 | uint32_t(word_count) << 20;
-      entries[count] = {int64_t(id), box, row_set};
-    }
-    foreground |= word;
-    word_count += __popc(row_set);
-    ++count;
-  }
-  cells.foreground[cell * CELL + lane] = foreground;
-  if (lane == 0) {
-    cells.counts[cell] = count;
-    if (cells.largest && id) {
+    if (lane == 0 && cells.largest && id) {
       atomicMax(reinterpret_cast<unsigned long long*>(cells.largest + image),
                 static_cast<unsigned long long>(id));
     }
+  };
+  if constexpr (BY_CLASS) {
+    uint32_t classes[CELL];
+    load_classes(arguments.tensors.classes, image, y, x, ids, classes);
+    while (const uint32_t next = next_above(classes, label, [](int) { return true; })) {
+      label = next;
+      list_instances([&](int row) { return classes[row] == label; });
+    }
+  } else {
+    list_instances([](int) { return true; });
   }
+  cells.foreground[cell * CELL + lane] = foreground;
+  if (lane == 0) cells.counts[cell] = count;
 }
 
 // -------------------------------------------------------------------------------------------- on the host
@@ -110,35 +169,75 @@ static int64_t cell_count(const flc_tensor& labels) {
   return labels.size[0] * divide_up<int64_t>(labels.size[1], CELL) * divide_up<int64_t>(labels.size[2], CELL);
 }
 
-int64_t cells_bytes(const flc_tensor& labels) {
-  const int64_t of_cell =
-      ROOM * (sizeof(Entry) + sizeof(uint32_t)) + CELL * sizeof(uint32_t) + sizeof(int32_t);
-  return cell_count(labels) * of_cell + labels.size[0] * sizeof(uint64_t);
-}
+// Hands out memory piece by piece, the widest alignment first.
+class Pieces {
+ public:
+  explicit Pieces(void* memory) : next_(static_cast<char*>(memory)) {}
 
-Cells place_cells(const flc_tensor& labels, void* memory) {
-  const int64_t count = cell_count(labels);
-  Cells cells;
+  template <class T>
+  void take(T*& piece, int64_t count) {
+    piece = reinterpret_cast<T*>(next_);
+    next_ += count * sizeof(T);
+  }
+
+  char* next() const { return next_; }
+
+ private:
+  char* next_;
+};
+
+// Returns where they end.
+static char* place(const LabelTensors& tensors, void* memory, Cells& cells) {
+  const flc_tensor& labels = tensors.labels;
+  const int64_t images = labels.size[0], count = cell_count(labels);
+  const bool by_class = tensors.classes.data;
+  cells = {};
   cells.rows = int(divide_up<int64_t>(labels.size[1], CELL));
   cells.columns = int(divide_up<int64_t>(labels.size[2], CELL));
-  cells.entries = static_cast<Entry*>(memory);  // the widest alignment first
-  cells.largest = reinterpret_cast<uint64_t*>(cells.entries + count * ROOM);
-  cells.words = reinterpret_cast<uint32_t*>(cells.largest + labels.size[0]);
-  cells.foreground = cells.words + count * ROOM;
-  cells.counts = reinterpret_cast<int32_t*>(cells.foreground + count * CELL);
+  Pieces pieces(memory);
+  pieces.take(cells.entries, count * ROOM);
+  pieces.take(cells.largest, images);
+  if (by_class) {
+    cells.ids.words = divide_up<int64_t>(labels.size[1] * labels.size[2], 32);
+    pieces.take(cells.ids.counts, images);
+    pieces.take(cells.ids.present, images * cells.ids.words);
+    pieces.take(cells.classes, count * ROOM);
+  }
+  pieces.take(cells.words, count * ROOM);
+  pieces.take(cells.foreground, count * CELL);
+  if (tensors.ignore.data) pieces.take(cells.ignored, count * CELL);
+  pieces.take(cells.counts, count);
+  return pieces.next();
+}
+
+int64_t cells_bytes(const LabelTensors& tensors) {
+  Cells cells;
+  return place(tensors, nullptr, cells) - static_cast<char*>(nullptr);
+}
+
+Cells place_cells(const LabelTensors& tensors, void* memory) {
+  Cells cells;
+  place(tensors, memory, cells);
   return cells;
 }
 
-cudaError_t list_cells(const flc_tensor& labels, Cells cells, bool with_largest, cudaStream_t stream) {
-  if (with_largest) {
-    const cudaError_t error = cudaMemsetAsync(cells.largest, 0, labels.size[0] * sizeof(uint64_t), stream);
+// Clears what atomic operations add to.
+static cudaError_t clear_ids(const Cells& cells, int64_t images, cudaStream_t stream) {
+  int64_t bytes = images * sizeof(uint64_t);
+  if (cells.ids.present) bytes += images * (1 + cells.ids.words) * sizeof(uint32_t);
+  return cudaMemsetAsync(cells.largest, 0, bytes, stream);
+}
+
+cudaError_t list_cells(const LabelTensors& tensors, Cells cells, bool with_ids, cudaStream_t stream) {
+  if (with_ids) {
+    const cudaError_t error = clear_ids(cells, tensors.labels.size[0], stream);
     if (error != cudaSuccess) return error;
   } else {
     cells.largest = nullptr;
   }
-  const int64_t count = cell_count(labels);
+  const int64_t count = cell_count(tensors.labels);
   bool narrow;
-  switch (labels.dtype) {
+  switch (tensors.labels.dtype) {
     case FLC_UINT32:
     case FLC_UINT64:
     case FLC_INT64:
@@ -150,9 +249,12 @@ cudaError_t list_cells(const flc_tensor& labels, Cells cells, bool with_largest,
     default:
       narrow = true;
   }
-  return launch(narrow ? list_cells_kernel<uint32_t> : list_cells_kernel<uint64_t>,
+  const auto kernel_for = [narrow](auto by_class) {
+    return narrow ? list_cells_kernel<uint32_t, by_class> : list_cells_kernel<uint64_t, by_class>;
+  };
+  return launch(cells.classes ? kernel_for(std::true_type()) : kernel_for(std::false_type()),
                 divide_up<int64_t>(count, CELLS_PER_BLOCK), CELLS_PER_BLOCK * WARP,
-                ListCellsArguments{labels, cells, count}, stream);
+                ListCellsArguments{tensors, cells, count}, stream);
 }
 
 }  // namespace flc::cuda

@@ -43,9 +43,10 @@ class RunningSum {
 };
 
 // A row's bits, one column after another in a direction.
+template <class Row>
 class BitStream {
  public:
-  FLC_DEVICE BitStream(const RowBits& row, int column, int direction)
+  FLC_DEVICE BitStream(const Row& row, int column, int direction)
       : row_(row), column_(column), direction_(direction) {}
 
   FLC_DEVICE bool next() {
@@ -62,14 +63,14 @@ class BitStream {
   }
 
  private:
-  const RowBits& row_;
+  const Row& row_;
   int column_, direction_, left_ = 0;
   uint32_t bits_ = 0;
 };
 
 // log2 of the sums along a row of an instance, at all columns of the tile.
-template <class T>
-FLC_DEVICE void log_row_sums(const Settings<T>& settings, const RowBits& row, const Box& box, T* sums) {
+template <class T, class Row>
+FLC_DEVICE void log_row_sums(const Settings<T>& settings, const Row& row, const Box& box, T* sums) {
   const int radius = settings.radius;
   {
     RunningSum<T> sum(settings);
@@ -112,8 +113,8 @@ FLC_DEVICE void add_log_rows(const Settings<T>& settings, const T (*sums)[PITCH]
 
 // The distances of an instance at the pixels of a strip that begins in row `strip_y` of the tile, in the
 // column of this lane. `slot` has room for ROWS + STRIP_H rows, and is this warp's own.
-template <class T, int ROWS, int PITCH>
-FLC_DEVICE void log_distances(const Settings<T>& settings, const Cells& cells, const Tile& tile,
+template <class T, int ROWS, int PITCH, class AnyTile>
+FLC_DEVICE void log_distances(const Settings<T>& settings, const Cells& cells, const AnyTile& tile,
                               const Located& instance, int strip_y, int lane, T (*slot)[PITCH],
                               T (&d)[STRIP_H]) {
   const int radius = settings.radius;

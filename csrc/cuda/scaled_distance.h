@@ -62,7 +62,10 @@ class ScaledRow {
         right_(box.right),
         words_(words) {}
 
-  FLC_DEVICE void read(const RowBits& bits) { bits.copy(left_, (right_ - left_) / 32 + 1, words_); }
+  template <class Row>
+  FLC_DEVICE void read(const Row& bits) {
+    bits.copy(left_, (right_ - left_) / 32 + 1, words_);
+  }
 
   // Columns that the row does not reach are left as they are.
   FLC_DEVICE void sum(float* sums) const {

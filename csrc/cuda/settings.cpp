@@ -23,6 +23,7 @@ double clamped(double x) {
 }  // namespace
 
 bool needs_double(const flc_weight_params& params, int32_t out_dtype) {
+  if (params.distance == FLC_EUCLIDEAN) return out_dtype == FLC_FLOAT64;
   const double sigma = std::min(params.foreground_dist_sigma, params.border_weight_sigma);
   return out_dtype == FLC_FLOAT64 || params.decay_length > 0.7 * sigma;
 }
@@ -75,7 +76,24 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
   return settings;
 }
 
+template <class T>
+Settings<T> euclidean_settings(const flc_weight_params& params, int64_t height, int64_t width, double crowd) {
+  const double epsilon = sizeof(T) == 8 ? 1e-11 : 1e-6;
+  const double limit = farthest(params, epsilon / std::max(crowd, 1.0), 0.1 * epsilon);
+  const auto exponent = [](double sigma) { return T(clamped(0.5 / LN2 / (sigma * sigma))); };
+  Settings<T> settings{};
+  settings.limit = T(std::min(limit, 1e15));
+  settings.radius = int(std::min<double>(std::ceil(settings.limit), std::max(height, width) - 1));
+  settings.square_scale = exponent(params.foreground_dist_sigma);
+  settings.foreground_background_ratio = T(params.foreground_background_ratio);
+  settings.border_weight_factor = T(params.border_weight_factor);
+  settings.border_scale = exponent(params.border_weight_sigma);
+  return settings;
+}
+
 template Settings<float> settings_for(const flc_weight_params&, int64_t, int64_t);
 template Settings<double> settings_for(const flc_weight_params&, int64_t, int64_t);
+template Settings<float> euclidean_settings(const flc_weight_params&, int64_t, int64_t, double);
+template Settings<double> euclidean_settings(const flc_weight_params&, int64_t, int64_t, double);
 
 }  // namespace flc::cuda

@@ -33,6 +33,7 @@ struct Settings {
   T limit;  // an instance farther away than this many steps adds nothing
   T bits_per_step;  // -log2 a
   T step_scale;  // the distance of one step
+  T square_scale;  // of the square of a Euclidean distance in pixels
   T bit_scale;  // the distance of one bit
   T foreground_background_ratio, border_weight_factor, border_scale;
   Scaling scaling;
@@ -43,5 +44,10 @@ bool needs_double(const flc_weight_params& params, int32_t out_dtype);
 
 template <class T>
 Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_t width);
+
+// For Euclidean distances, which are in pixels. At most `crowd` instances may lie beyond the limit, each with
+// the foreground term that it has there.
+template <class T>
+Settings<T> euclidean_settings(const flc_weight_params& params, int64_t height, int64_t width, double crowd);
 
 }  // namespace flc::cuda

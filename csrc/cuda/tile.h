@@ -9,7 +9,6 @@ constexpr int TILE_W = CELL, TILE_H = 64;
 constexpr int STRIP_H = 8;  // rows of a tile that a warp weighs, one column in each lane
 constexpr int WARPS = TILE_H / STRIP_H;
 constexpr int CANDIDATES = 32;  // entries that are looked at in one go
-constexpr int MOST_NEARBY = 128;  // entries within reach that are kept at hand
 
 // In coordinates of the tile: y and x of its first pixel are 0. Inclusive; empty where bottom < top.
 struct Box {
@@ -59,25 +58,46 @@ struct Tile {
     cell_columns = smaller(x + TILE_W - 1 + radius, width - 1) / CELL - cell_column + 1;
     lists = (smaller(y + TILE_H - 1 + radius, height - 1) / CELL - cell_row + 1) * cell_columns;
   }
+
+  FLC_DEVICE int cell(const Cells& cells, int list) const {
+    return cells.index(image, cell_row + list / cell_columns, cell_column + list % cell_columns);
+  }
 };
 
+// A tile of which the instances of one class are looked at.
+struct ClassTile : Tile {
+  uint32_t class_label;
+
+  ClassTile() = default;
+  FLC_DEVICE ClassTile(const Tile& tile) : Tile(tile), class_label(0) {}
+};
+
+// The entries of a cell that are looked at.
+FLC_DEVICE Range entries_of(const Cells& cells, int cell, const Tile&) {
+  return {0, cells.counts[cell]};
+}
+FLC_DEVICE Range entries_of(const Cells& cells, int cell, const ClassTile& tile) {
+  return {first_of_class(cells, cell, tile.class_label), first_of_class(cells, cell, tile.class_label + 1)};
+}
+
 // Lists first..first + 31 of the cells within reach of a tile, one in each lane.
+template <class AnyTile>
 class CellLists {
  public:
-  FLC_DEVICE CellLists(const Cells& cells, const Tile& tile, int first, int lane) : cells_(cells) {
+  FLC_DEVICE CellLists(const Cells& cells, const AnyTile& tile, int first, int lane) : cells_(cells) {
     const int list = first + lane, row = tile.cell_row + list / tile.cell_columns;
     const int column = tile.cell_column + list % tile.cell_columns;
     cell_ = cells.index(tile.image, row, column);
-    count_ = list < tile.lists ? cells.counts[cell_] : 0;
+    range_ = list < tile.lists ? entries_of(cells, cell_, tile) : Range{0, 0};
     y_ = row * CELL - tile.y;
     x_ = column * CELL - tile.x;
   }
 
-  FLC_DEVICE int count() const { return count_; }
+  FLC_DEVICE int count() const { return range_.end - range_.first; }
 
   // Entry `place` of this lane's list.
   FLC_DEVICE Located entry(int place) const {
-    const Entry entry = cells_.entries[int64_t(cell_) * ROOM + place];
+    const Entry entry = cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
     const uint32_t box = entry.box;
     return {
         entry.id,
@@ -87,26 +107,31 @@ class CellLists {
   // Entry `number` of them all, numbered through; -1 in lanes that do not have it. `list` is the lane that
   // has.
   FLC_DEVICE int place_of(int number, int lane, int& list) const {
-    const int end = warp_scan(count_, lane);
+    const int end = warp_scan(count(), lane);
     list = __popc(__ballot_sync(ALL_LANES, end <= number));
-    return lane == list ? number - (end - count_) : -1;
+    return lane == list ? number - (end - count()) : -1;
   }
 
   // The place of an id in this lane's list, -1 where it is not in it.
-  FLC_DEVICE int find(int64_t id) const { return find_entry(cells_, cell_, count_, id); }
+  FLC_DEVICE int find(int64_t id) const {
+    const int place = find_entry(cells_, cell_, range_, id);
+    return place < 0 ? place : place - range_.first;
+  }
 
  private:
   const Cells& cells_;
-  int cell_, count_, y_, x_;
+  Range range_;
+  int cell_, y_, x_;
 };
 
 // The bounding box of an instance in all lists, where `list` is the first that has it; else nothing. `known`
 // are the lists from first_known on.
-FLC_DEVICE Box find_instance(const Cells& cells, const Tile& tile, const CellLists& known, int first_known,
-                             int list, int64_t id, int lane) {
+template <class AnyTile>
+FLC_DEVICE Box find_instance(const Cells& cells, const AnyTile& tile, const CellLists<AnyTile>& known,
+                             int first_known, int list, int64_t id, int lane) {
   Box box = Box::nothing();
   for (int first = 0; first < tile.lists; first += WARP) {
-    const CellLists lists = first == first_known ? known : CellLists(cells, tile, first, lane);
+    const auto lists = first == first_known ? known : CellLists(cells, tile, first, lane);
     const int place = lists.find(id);
     const unsigned lanes = __ballot_sync(ALL_LANES, place >= 0);
     if (lanes != 0 && first + __ffs(lanes) - 1 < list) return Box::nothing();
@@ -136,10 +161,16 @@ __host__ __device__ inline Box shown_part(const Box& box, int radius) {
 }
 
 // Rows of an instance as bits, wherever its cells are.
+template <class AnyTile>
 class RowBits {
  public:
-  FLC_DEVICE RowBits(const Cells& cells, const Tile& tile, const Located& instance, int row)
-      : cells_(cells), id_(instance.id), left_(instance.box.left), right_(instance.box.right), x_(tile.x) {
+  FLC_DEVICE RowBits(const Cells& cells, const AnyTile& tile, const Located& instance, int row)
+      : cells_(cells),
+        tile_(tile),
+        id_(instance.id),
+        left_(instance.box.left),
+        right_(instance.box.right),
+        x_(tile.x) {
     const int y = tile.y + row;
     cell_ = cells.index(tile.image, y / CELL, 0);
     row_ = y % CELL;
@@ -173,11 +204,12 @@ class RowBits {
  private:
   FLC_DEVICE uint32_t word(int cell_column) const {
     const int cell = cell_ + cell_column;
-    const int place = find_entry(cells_, cell, cells_.counts[cell], id_);
+    const int place = find_entry(cells_, cell, entries_of(cells_, cell, tile_), id_);
     return place < 0 ? 0 : word_of(cells_, cell, cells_.entries[int64_t(cell) * ROOM + place], row_);
   }
 
   const Cells& cells_;
+  const AnyTile& tile_;
   int64_t id_;
   int cell_;
   int left_, right_, x_, row_;

@@ -21,15 +21,13 @@ from torch import Tensor
 from ..errors import distance_error, label_error, mask_error
 from .reference import result_dtype
 
-LACKS = {"cuda": frozenset({"euclidean", "classes", "ignore"})}
-
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _FOLDER = Path(__file__).resolve().parent.parent
 CPU_LIBRARY = _FOLDER / f"libfastlogconv_cpu{_SUFFIX}"
 CUDA_LIBRARY = _FOLDER / f"libfastlogconv_cuda{_SUFFIX}"
 
 # The enumerations of fastlogconv.h.
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _OK, _OUT_OF_MEMORY, _NOT_AN_ID, _UNSUPPORTED = range(4)
 _DTYPES = {
     dtype: code

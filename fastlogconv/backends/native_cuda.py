@@ -42,14 +42,14 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     tensor, params = ctypes.POINTER(_Tensor), ctypes.POINTER(_WeightParams)
     int32, int64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
     result, queue = (pointer, int32), (int32, pointer)
-    library.flc_cuda_weight_map.argtypes = (tensor, params, *result, pointer, *queue)
-    library.flc_cuda_region_weight_map.argtypes = (tensor, params, *result, pointer, *queue)
+    library.flc_cuda_weight_map.argtypes = (*(tensor,) * 3, params, *result, pointer, *queue)
+    library.flc_cuda_region_weight_map.argtypes = (tensor, tensor, params, *result, pointer, *queue)
     library.flc_cuda_distance_to_weight.argtypes = (tensor, tensor, params, *result, *queue)
     library.flc_cuda_separable_conv2d.argtypes = (
         tensor, ctypes.c_double, int64, int32, *result, pointer, *queue,
     )  # fmt: skip
     for name, arguments in (
-        ("weight_map", (tensor,)),
+        ("weight_map", (tensor,) * 3),
         ("region_weight_map", (tensor,)),
         ("separable_conv2d", (tensor, int32)),
     ):
@@ -115,8 +115,8 @@ def _on_device(tensor: Tensor):
 
 def weight_map(
     labels: Tensor,
-    classes: None,
-    ignore: None,
+    classes: Tensor | None,
+    ignore: Tensor | None,
     *,
     distance: str,
     border: str,
@@ -127,16 +127,17 @@ def weight_map(
     lmbda: float,
     ks: int,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W]."""
+    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
     out = _output(labels, labels.shape)
     params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
-    _call("weight_map", labels, params, out.data_ptr(), _DTYPES[out.dtype])
+    optional = (_tensor(classes), _tensor(ignore))
+    _call("weight_map", labels, *optional, params, out.data_ptr(), _DTYPES[out.dtype], scratch_for=optional)
     return _as_result(out, labels)
 
 
 def region_weight_map(
     masks: Tensor,
-    ignore: None,
+    ignore: Tensor | None,
     *,
     distance: str,
     border: str,
@@ -150,7 +151,7 @@ def region_weight_map(
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     out = _output(masks, masks.shape[1:])
     params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
-    _call("region_weight_map", masks, params, out.data_ptr(), _DTYPES[out.dtype])
+    _call("region_weight_map", masks, _tensor(ignore), params, out.data_ptr(), _DTYPES[out.dtype])
     return _as_result(out, masks)
 
 
@@ -167,10 +168,8 @@ def distance_to_weight(
     """Weights [H, W] of the distances [N, H, W] to N instances."""
     out = _output(distance, distance.shape[1:])
     params = _params(border, bws, fds, bwf, fbr)
-    covered = None if foreground is None else _tensor(foreground)
-    _call(
-        "distance_to_weight", distance, covered, params, out.data_ptr(), _DTYPES[out.dtype], scratch_for=None
-    )
+    arguments = (_tensor(foreground), params, out.data_ptr(), _DTYPES[out.dtype])
+    _call("distance_to_weight", distance, *arguments, scratch_for=None)
     return _as_result(out, distance)
 
 

@@ -183,7 +183,8 @@ class Emulator:
             return self._reachable[-1]
 
         def noted_c_tensor(tensor):
-            self._reachable.append(tensor)
+            if tensor is not None:
+                self._reachable.append(tensor)
             return as_c_tensor(tensor)
 
         with serving(library):

@@ -28,6 +28,7 @@ struct dim3 {
 // ---------------------------------------------------------------------------------------- in a kernel
 
 inline void __syncthreads() { barrier(0, 0); }
+inline int __syncthreads_or(int vote) { return barrier_or(vote); }
 inline void __syncwarp(unsigned mask = ~0u) { warp_barrier(mask); }
 inline unsigned __ballot_sync(unsigned mask, bool vote) { return vote_ballot(mask, vote); }
 inline bool __any_sync(unsigned mask, bool vote) { return vote_any(mask, vote); }
@@ -70,6 +71,8 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
 inline unsigned __float_as_uint(float x) { return as<u32>(x); }
 inline float __uint_as_float(unsigned x) { return as<float>(x); }
 
+inline unsigned atomicOr(unsigned* at, unsigned bits) { return std::atomic_ref<unsigned>(*at).fetch_or(bits); }
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::atomic_ref<unsigned>(*at).fetch_add(value); }
 inline unsigned long long atomicMax(unsigned long long* at, unsigned long long value) {
   std::atomic_ref<unsigned long long> word(*at);
   unsigned long long old = word.load();
