@@ -114,13 +114,13 @@ def test_random_options(seed, served):
         assert weight_error(weights, expected) <= WEIGHT[dtype]
 
 
-def neighbours(shape):
-    """Pairs of cells, each pair of a class of its own, far from one another."""
+def pairs(shape):
+    """Three pairs of cells, far from one another; the last two are of one class."""
     labels = np.zeros(shape, dtype=np.int64)
     corners = ((20, 30), (20, shape[1] - 30), (shape[0] - 20, 40))
     for i, (y, x) in enumerate(corners):
         labels[disk(shape, y, x - 8, 7)], labels[disk(shape, y, x + 8, 6)] = 2 * i + 1, 2 * i + 2
-    return labels, (labels + 1) // 2, None
+    return labels, np.where(labels > 2, 7, np.sign(labels)), None
 
 
 def in_classes(labels, seed=60):
@@ -134,8 +134,8 @@ OPTION_CASES = {
     "nuclei": (nuclei((257, 263), 40), None, None, dict(distance="euclidean")),
     "nuclei in classes": (*in_classes(nuclei((257, 263), 40)), dict(distance="euclidean")),
     "nuclei in classes, LogConv": (*in_classes(nuclei((257, 263), 40)), dict()),
-    "pairs, farthest": (*neighbours((157, 263)), dict(distance="euclidean", border="farthest", fds=5, bws=5)),
-    "pairs, farthest, LogConv": (*neighbours((157, 263)), dict(border="farthest")),
+    "pairs, farthest": (*pairs((157, 263)), dict(distance="euclidean", border="farthest", fds=5, bws=5)),
+    "pairs, farthest, LogConv": (*pairs((157, 263)), dict(border="farthest")),
     "crowd": (crowded((61, 67)), None, None, dict(distance="euclidean")),
     "crowd in classes": (*in_classes(crowded((61, 67))), dict(distance="euclidean")),
     "crowd in classes, LogConv": (*in_classes(crowded((61, 67))), dict(lmbda=2)),
