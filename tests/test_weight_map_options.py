@@ -162,6 +162,21 @@ def test_euclidean_does_not_ask_for_the_kernel(border, backend, device):
         assert torch.equal(weights, expected)
 
 
+def test_crowds_far_away_add_up(faster):
+    """Each pixel around an empty disc is an instance, too far away to be seen by itself."""
+    backend, device = faster
+    fds, radius, middle = 12.0, 72, 90
+    y, x = np.indices((2 * middle + 1, 2 * middle + 1)) - middle
+    instances = y**2 + x**2 > radius**2
+    labels = np.where(instances, 1 + np.arange(instances.size).reshape(instances.shape), 0)
+    weights = weight_map(tensor(labels, device), distance="euclidean", fds=fds, bwf=0, backend=backend)
+    for at_y, at_x in ((0, 0), (10, -4), (-30, 20)):
+        d2 = ((y - at_y) ** 2 + (x - at_x) ** 2)[instances]
+        expected = 0.1 + 0.9 * np.exp(-d2 / (2 * fds**2)).sum()
+        error = abs(weights[middle + at_y, middle + at_x].item() - expected)
+        assert error <= EUCLIDEAN[torch.float32] * max(1, expected)
+
+
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("sigma", [1e-300, 1e-3, 1e6, 1e300])
 def test_euclidean_extremes_stay_finite(sigma, border, backend, device):

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 namespace flc {
 namespace {
@@ -142,16 +143,19 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
 
 void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width,
                                        int32_t out_dtype) {
-  // Beyond the reach an instance's terms are below 2^-bits: half of the last bit of a weight of 1. Where so
-  // many add up to more, the weight is as much larger.
+  // Beyond the reach a term is below 2^-bits: half of the last bit of a weight of 1. Where instances are a
+  // pixel each and fill all that is beyond, their terms of fd are to be below 2^-17 together.
   const double bits = out_dtype == FLC_FLOAT64 ? 54 : 25;
-  const auto reach_of = [bits](double sigma, double factor) {
+  const auto reach_of = [](double sigma, double factor, double bits) {
     return sigma * std::sqrt(2 * (bits * LN2 + std::log(std::max(factor, 1.0))));
   };
-  const double reach = std::ceil(std::max(
-      reach_of(params.foreground_dist_sigma, std::abs(1 - params.foreground_background_ratio)),
-      params.border_weight_factor > 0 ? reach_of(params.border_weight_sigma, params.border_weight_factor)
-                                      : 0));
+  const double sigma = params.foreground_dist_sigma;
+  const double crowd = std::log2(std::min(2 * std::numbers::pi * sigma * sigma, double(height) * double(width)));
+  const double reach = std::ceil(
+      std::max(reach_of(sigma, std::abs(1 - params.foreground_background_ratio), std::max(bits, 17 + crowd)),
+               params.border_weight_factor > 0
+                   ? reach_of(params.border_weight_sigma, params.border_weight_factor, bits)
+                   : 0));
   const double longest = std::ceil(std::hypot(height, width));
   settings_.reach = static_cast<int32_t>(std::min({reach, longest, 0x1p29}));
   settings_.radius = settings_.reach;
