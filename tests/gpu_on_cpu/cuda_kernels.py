@@ -32,7 +32,8 @@ from .resources import Resources, measure
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HERE = Path(__file__).resolve().parent
 HOST_FLAGS = (
-    "-std=c++20 -O2 -march=native -ffp-contract=off -mtls-dialect=gnu2 -w -fPIC -shared -pthread -x c++ "
+    "-std=c++20 -O2 -march=native -ffp-contract=off -mtls-dialect=gnu2 -w -fPIC -shared -pthread "
+    "-fno-gnu-unique -x c++ "
     f"-I{HERE / 'host'} -I{CSRC}"
 )
 NVCC_FLAGS = f"-std=c++17 -O3 -I{CSRC}"

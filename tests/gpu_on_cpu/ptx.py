@@ -20,7 +20,7 @@ from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
 RUNTIME = Path(__file__).parent / "runtime"
 FLAGS = (
     "-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-mtls-dialect=gnu2", "-w", "-fPIC", "-shared",
-    "-pthread",
+    "-pthread", "-fno-gnu-unique",  # else all libraries share the runtime of the first, with its PROFILE
 )  # fmt: skip
 
 
