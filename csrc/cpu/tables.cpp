@@ -150,7 +150,8 @@ void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t 
     return sigma * std::sqrt(2 * (bits * LN2 + std::log(std::max(factor, 1.0))));
   };
   const double sigma = params.foreground_dist_sigma;
-  const double crowd = std::log2(std::min(2 * std::numbers::pi * sigma * sigma, double(height) * double(width)));
+  const double crowd =
+      std::log2(std::min(2 * std::numbers::pi * sigma * sigma, double(height) * double(width)));
   const double reach = std::ceil(
       std::max(reach_of(sigma, std::abs(1 - params.foreground_background_ratio), std::max(bits, 17 + crowd)),
                params.border_weight_factor > 0
