@@ -68,14 +68,14 @@ class Figures:
 
     # ---------------------------------------------------------------------------------------------- times
 
-    def _medians(self, workload: Workload, *names: str) -> dict[str, float]:
-        """Times of the named competitors that can run, taken by turns."""
+    def _medians(self, workload: Workload, *names: str, **others: Contestant) -> dict[str, float]:
+        """Times of the named competitors that can run, and of others, taken by turns."""
         found = {name: self.suite.find(workload.case.computes, name) for name in names}
         contestants = {
             name: self.suite.contestant(competitor, workload)
             for name, competitor in found.items()
             if competitor
-        }
+        } | others
         timing.alternate(list(contestants.values()), self.effort)
         return {name: contestant.times.median for name, contestant in contestants.items()}
 
@@ -116,18 +116,14 @@ class Figures:
             workload = self.cases["dsb"].workload()
         except cases.Unavailable as missing:
             return [Figure(what, aim, f"not measured: {missing}", None) for what, aim in wanted.items()]
-        contestants = {
-            name: self.suite.contestant(self.suite.find(WEIGHTS, name), workload)
-            for name in ("native-exact", "native-second")
-        }
+        others = {}
         if self.suite.find(WEIGHTS, "opencv"):
-            contestants["opencv"] = Contestant(lambda: _transforms(exact.opencv(1), workload))
-        timing.alternate(list(contestants.values()), self.effort)
-        median = {name: contestant.times.median for name, contestant in contestants.items()}
+            others["transforms"] = Contestant(lambda: _transforms(exact.opencv(1), workload))
+        median = self._medians(workload, "native-exact", "native-second", **others)
         ours = median["native-exact"]
-        if "opencv" in median:
-            times = f"{report.duration(median['opencv'])} / {report.duration(ours)}"
-            first = _at_least(opencv, wanted[opencv], 150, median["opencv"] / ours, times)
+        if others:
+            times = f"{report.duration(median['transforms'])} / {report.duration(ours)}"
+            first = _at_least(opencv, wanted[opencv], 150, median["transforms"] / ours, times)
         else:
             first = Figure(opencv, wanted[opencv], "not measured: OpenCV is not installed", None)
         times = f"{report.duration(ours)} / {report.duration(median['native-second'])}"

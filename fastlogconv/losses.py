@@ -53,9 +53,8 @@ def weighted_cross_entropy(
     target = target.to(torch.int64)
     counts = (weights != 0) & (target != ignore_index)
     target = target.masked_fill(~counts, ignore_index)
-    logits = logits.to(compute).masked_fill(
-        ~counts[:, None], 0
-    )  # else 0 times NaN comes back in their gradient
+    # Else 0 times NaN would come back in the gradient.
+    logits = logits.to(compute).masked_fill(~counts[:, None], 0)
     cross_entropy = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
     weights = weights.to(compute).where(counts, 0)
     total = counts.sum() if normalize == "mean" else weights.sum()

@@ -39,25 +39,22 @@ FLC_INLINE FloatControl float_control() {
 FLC_INLINE void set_float_control(FloatControl) {}
 #endif
 
-// Treats denormal numbers as zero while it lives: sums that decay to nothing would else take 100 times as
-// long. The thread gets its own setting back.
-class DenormalsAreZero {
+// The thread gets its own setting back in the end.
+template <bool ARE_ZERO>
+class Denormals {
  public:
-  FLC_INLINE DenormalsAreZero() { set_float_control(saved_ | denormals_are_zero); }
-  FLC_INLINE ~DenormalsAreZero() { set_float_control(saved_); }
+  FLC_INLINE Denormals() {
+    set_float_control(ARE_ZERO ? saved_ | denormals_are_zero : saved_ & ~denormals_are_zero);
+  }
+  FLC_INLINE ~Denormals() { set_float_control(saved_); }
 
  private:
   const FloatControl saved_ = float_control();
 };
 
-// The opposite, where input is read: a denormal number is not background.
-class DenormalsCount {
- public:
-  FLC_INLINE DenormalsCount() { set_float_control(saved_ & ~denormals_are_zero); }
-  FLC_INLINE ~DenormalsCount() { set_float_control(saved_); }
-
- private:
-  const FloatControl saved_ = float_control();
-};
+// While numbers are computed: sums that decay to nothing would else take 100 times as long.
+using DenormalsAreZero = Denormals<true>;
+// Where input is read: a denormal number is not background.
+using DenormalsCount = Denormals<false>;
 
 }  // namespace flc

@@ -16,12 +16,10 @@ from torch import Tensor
 
 from .native import (
     _DTYPES,
-    _OK,
-    _OUT_OF_MEMORY,
     _PADDINGS,
-    _UNSUPPORTED,
     CUDA_LIBRARY,
     _as_result,
+    _check,
     _open,
     _output,
     _params,
@@ -94,16 +92,11 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple = ()) -> None
         scratch = (memory.data_ptr(),)
     with _on_device(input) as (device, stream):
         status = getattr(library, f"flc_cuda_{name}")(tensor, *arguments, *scratch, device, stream)
-    if status == _OK:
-        return
-    what = f"flc_cuda_{name} on {input.dtype} {tuple(input.shape)}"
-    if status == _OUT_OF_MEMORY:
-        raise MemoryError(f"fastlogconv: out of memory in {what}")
-    if status == _UNSUPPORTED:
-        raise ValueError(
-            f"fastlogconv: {what} is beyond what the native backend handles (2**30 pixels a side)"
-        )
-    raise RuntimeError(f"fastlogconv: {what} failed: {library.flc_cuda_error_text(-status).decode()}")
+    function = f"flc_cuda_{name}"
+    if status < 0:
+        text = library.flc_cuda_error_text(-status).decode()
+        raise RuntimeError(f"fastlogconv: {function} on {input.dtype} {tuple(input.shape)} failed: {text}")
+    _check(status, function, input)
 
 
 @contextlib.contextmanager
