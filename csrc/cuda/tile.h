@@ -8,7 +8,6 @@ namespace flc::cuda {
 constexpr int TILE_W = CELL, TILE_H = 64;
 constexpr int STRIP_H = 8;  // rows of a tile that a warp weighs, one column in each lane
 constexpr int WARPS = TILE_H / STRIP_H;
-constexpr int CANDIDATES = 32;  // entries that are looked at in one go
 
 // In coordinates of the tile: y and x of its first pixel are 0. Inclusive; empty where bottom < top.
 struct Box {
@@ -78,80 +77,6 @@ FLC_DEVICE Range entries_of(const Cells& cells, int cell, const Tile&) {
 }
 FLC_DEVICE Range entries_of(const Cells& cells, int cell, const ClassTile& tile) {
   return {first_of_class(cells, cell, tile.class_label), first_of_class(cells, cell, tile.class_label + 1)};
-}
-
-// Lists first..first + 31 of the cells within reach of a tile, one in each lane.
-template <class AnyTile>
-class CellLists {
- public:
-  FLC_DEVICE CellLists(const Cells& cells, const AnyTile& tile, int first, int lane) : cells_(cells) {
-    const int list = first + lane, row = tile.cell_row + list / tile.cell_columns;
-    const int column = tile.cell_column + list % tile.cell_columns;
-    cell_ = cells.index(tile.image, row, column);
-    range_ = list < tile.lists ? entries_of(cells, cell_, tile) : Range{0, 0};
-    y_ = row * CELL - tile.y;
-    x_ = column * CELL - tile.x;
-  }
-
-  FLC_DEVICE int count() const { return range_.end - range_.first; }
-
-  // Entry `place` of this lane's list.
-  FLC_DEVICE Located entry(int place) const {
-    const Entry entry = cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
-    const uint32_t box = entry.box;
-    return {
-        entry.id,
-        {y_ + int(box & 31), y_ + int(box >> 5 & 31), x_ + int(box >> 10 & 31), x_ + int(box >> 15 & 31)}};
-  }
-
-  // Entry `number` of them all, numbered through; -1 in lanes that do not have it. `list` is the lane that
-  // has.
-  FLC_DEVICE int place_of(int number, int lane, int& list) const {
-    const int end = warp_scan(count(), lane);
-    list = __popc(__ballot_sync(ALL_LANES, end <= number));
-    return lane == list ? number - (end - count()) : -1;
-  }
-
-  // The place of an id in this lane's list, -1 where it is not in it.
-  FLC_DEVICE int find(int64_t id) const {
-    const int place = find_entry(cells_, cell_, range_, id);
-    return place < 0 ? place : place - range_.first;
-  }
-
- private:
-  const Cells& cells_;
-  Range range_;
-  int cell_, y_, x_;
-};
-
-// The bounding box of an instance in all lists, where `list` is the first that has it; else nothing. `known`
-// are the lists from first_known on.
-template <class AnyTile>
-FLC_DEVICE Box find_instance(const Cells& cells, const AnyTile& tile, const CellLists<AnyTile>& known,
-                             int first_known, int list, int64_t id, int lane) {
-  Box box = Box::nothing();
-  for (int first = 0; first < tile.lists; first += WARP) {
-    const auto lists = first == first_known ? known : CellLists(cells, tile, first, lane);
-    const int place = lists.find(id);
-    const unsigned lanes = __ballot_sync(ALL_LANES, place >= 0);
-    if (lanes != 0 && first + __ffs(lanes) - 1 < list) return Box::nothing();
-    if (place >= 0) box = united(box, lists.entry(place).box);
-  }
-  return united_over_lanes(box);
-}
-
-// The same by entries that lie at hand, list by list; `entry` is one of them, in each lane another.
-FLC_DEVICE Box find_instance(const Located* nearby, int entries, int entry) {
-  const int64_t id = nearby[entry].id;
-  Box box = Box::nothing();
-  int first = entry;
-#pragma unroll 2
-  for (int i = entries - 1; i >= 0; --i) {
-    if (nearby[i].id != id) continue;
-    box = united(box, nearby[i].box);
-    first = i;
-  }
-  return first == entry ? box : Box::nothing();
 }
 
 // The part of a box that the windows of the tile's pixels show.

@@ -1,12 +1,13 @@
 // Instance labels to weights: the second launch, in which each block weighs one tile.
 //
-// It goes through the entries of all cells within reach, 32 at a time: finds the instances that they belong
-// to, forms row sums (or squares) for as many as the table holds, and lets each warp add them to the
-// distances of its strip. Where there are classes it does so class by class.
+// It goes through the instances that the windows of the tile show, 32 at a time: forms row sums (or squares)
+// for as many as the table holds, and lets each warp add them to the distances of its strip. Where there are
+// classes it does so class by class.
 #include <algorithm>
 #include <climits>
 #include <type_traits>
 
+#include "cuda/candidates.h"
 #include "cuda/compose.h"
 #include "cuda/euclidean_distance.h"
 #include "cuda/log_distance.h"
@@ -35,7 +36,7 @@ constexpr int TABLE_ROWS = DISTANCE == EUCLIDEAN ? 128
                            : sizeof(T) == 4      ? 192
                                                  : 152;
 
-// Entries within reach that are kept at hand.
+// Entries that there is room for to keep them at hand.
 template <Distance DISTANCE>
 constexpr int MOST_NEARBY = DISTANCE == EUCLIDEAN ? 256 : 128;
 
@@ -61,15 +62,12 @@ template <class T, Distance DISTANCE, bool BY_CLASS>
 struct Shared {
   T table[TABLE_ROWS<T, DISTANCE>][TABLE_PITCH];
   TileFor<BY_CLASS> tile;
-  int entries;  // of the lists that are looked at
-  bool at_hand;  // these are all within reach, and kept here
-  Located nearby[MOST_NEARBY<DISTANCE>];
-  Located candidates[CANDIDATES];
+  Candidates<MOST_NEARBY<DISTANCE>> candidates;
   int first_rows[CANDIDATES];  // of a candidate in the table
   int end_rows[CANDIDATES];    // rows of candidates are numbered through: where those of a candidate end
   int batches;
   int seen;  // instances, so far
-  bool missed;  // one is in no window
+  bool missed;  // one is too far away to matter
   Batch plan[CANDIDATES];
   std::conditional_t<DISTANCE == SCALED || DISTANCE == MIXED, ScalingShared, Nothing> scaling;
 };
@@ -116,6 +114,7 @@ class TileWeigher {
   }
 
  private:
+  using Finder = CandidateFinder<TileFor<BY_CLASS>, MOST_NEARBY<DISTANCE>>;
   static constexpr uint32_t NO_CLASS = ~0u;
 
   FLC_DEVICE int strip_y() const { return warp_ * STRIP_H; }
@@ -133,75 +132,21 @@ class TileWeigher {
 
   // Adds the instances within reach, those of the class where there are classes.
   FLC_DEVICE void add_instances() {
-    for (int first_list = 0; first_list < shared_.tile.lists;
-         first_list = shared_.at_hand ? shared_.tile.lists : first_list + WARP) {
-      if (warp_ == 0) gather(first_list);
+    auto candidates = candidate_finder();
+    while (candidates.find()) {
+      if (warp_ == 0) plan(candidates);
       __syncthreads();
-      for (int entry = 0; entry < shared_.entries; entry += CANDIDATES) {
-        const int count = smaller(CANDIDATES, shared_.entries - entry);
-        find_candidates(first_list, entry, count);
-        __syncthreads();
-        if (warp_ == 0) plan(count);
-        __syncthreads();
-        for (int i = 0; i < shared_.batches; ++i) {
-          if constexpr (DISTANCE == EUCLIDEAN)
-            add_squares(shared_.plan[i]);
-          else
-            add_sums(shared_.plan[i]);
-        }
+      for (int i = 0; i < shared_.batches; ++i) {
+        if constexpr (DISTANCE == EUCLIDEAN)
+          add_squares(shared_.plan[i]);
+        else
+          add_sums(shared_.plan[i]);
       }
-      __syncthreads();
     }
   }
 
-  // Takes all entries within reach to hand where there is room for them, else counts those of 32 lists. By
-  // one warp.
-  FLC_DEVICE void gather(int first_list) {
-    int entries = 0, all = 0;
-    for (int first = first_list; first < shared_.tile.lists; first += WARP) {
-      const CellLists lists(arguments_.cells, shared_.tile, first, lane_);
-      const int count = lists.count(), end = all + warp_scan(count, lane_);
-      all = __shfl_sync(ALL_LANES, end, WARP - 1);
-      if (first == first_list) entries = all;
-      if (first_list > 0 || all > MOST_NEARBY<DISTANCE>) break;
-      for (int i = 0; i < count; ++i) shared_.nearby[end - count + i] = lists.entry(i);
-    }
-    if (lane_ != 0) return;
-    if (first_list == 0) shared_.at_hand = all <= MOST_NEARBY<DISTANCE>;
-    shared_.entries = shared_.at_hand ? all : entries;
-  }
-
-  // Notes the instances of entries, or nothing where another entry stands for one or this tile does not need
-  // it.
-  FLC_DEVICE void find_candidates(int first_list, int first_entry, int count) {
-    if (shared_.at_hand) {
-      const int entry = first_entry + lane_;
-      if (warp_ == 0 && lane_ < count) {
-        note_candidate(lane_, shared_.nearby[entry].id,
-                       find_instance(shared_.nearby, shared_.entries, entry));
-      }
-      return;
-    }
-    const CellLists lists(arguments_.cells, shared_.tile, first_list, lane_);
-    for (int i = warp_; i < count; i += WARPS) {
-      const Located found = listed_instance(lists, first_list, first_entry + i);
-      if (lane_ == 0) note_candidate(i, found.id, found.box);
-    }
-  }
-
-  FLC_DEVICE void note_candidate(int candidate, int64_t id, const Box& box) {
-    const Box needed = box.empty() ? box : needed_part(box);
-    shared_.candidates[candidate] = {id, needed};
-    if (BY_CLASS && FARTHEST && needed.empty() && !box.empty()) shared_.missed = true;
-  }
-
-  FLC_DEVICE Located listed_instance(const CellLists<TileFor<BY_CLASS>>& lists, int first_list,
-                                     int entry) const {
-    int list;
-    const int place = lists.place_of(entry, lane_, list);
-    const int64_t id = __shfl_sync(ALL_LANES, place >= 0 ? lists.entry(place).id : 0, list);
-    return {id,
-            find_instance(arguments_.cells, shared_.tile, lists, first_list, first_list + list, id, lane_)};
+  FLC_DEVICE Finder candidate_finder() const {
+    return {arguments_.cells, shared_.tile, settings_.radius, shared_.candidates};
   }
 
   // What the windows show of a box, or nothing where the instance is too far away to matter.
@@ -218,10 +163,13 @@ class TileWeigher {
     return DISTANCE == EUCLIDEAN ? y * y + x * x <= limit * limit : y + x <= limit;
   }
 
-  // Divides the candidates into batches. By one warp, each lane with a candidate.
-  FLC_DEVICE void plan(int count) {
-    const Box box = lane_ < count ? shared_.candidates[lane_].box : Box::nothing();
+  // Divides the candidates that this tile needs into batches. By one warp, each lane with a candidate.
+  FLC_DEVICE void plan(const Finder& candidates) {
+    const Box found = candidates.box(lane_);
+    const Box box = found.empty() ? found : needed_part(found);
     const bool present = !box.empty();
+    if (BY_CLASS && FARTHEST && !found.empty() && !present) shared_.missed = true;
+    shared_.candidates.found[lane_].box = box;
     bool in_table = false;
     if constexpr (DISTANCE == EUCLIDEAN) in_table = present;
     if constexpr (CAN_SCALE) in_table = present && scalable(settings_, box, ROWS);
@@ -274,7 +222,7 @@ class TileWeigher {
     const int row = batch.begin_row + threadIdx.x;
     if (row >= batch.end_row) return;
     const int candidate = candidate_of(row);
-    const Located& instance = shared_.candidates[candidate];
+    const Located& instance = shared_.candidates.found[candidate];
     ScaledRow sums(settings_.scaling, shared_.scaling.byte_sums, settings_.bits_per_step, settings_.radius,
                    instance.box, &shared_.scaling.words[warp_][0][lane_]);
     const int y = instance.box.bottom + 1 - (shared_.end_rows[candidate] - row);
@@ -284,7 +232,7 @@ class TileWeigher {
 
   // An instance with more rows than the table is alone in its batch, and goes through it part by part.
   FLC_DEVICE void add_squares(const Batch& batch) {
-    const int height = shared_.candidates[__ffs(batch.candidates) - 1].box.height();
+    const int height = shared_.candidates.found[__ffs(batch.candidates) - 1].box.height();
     const unsigned in_reach = candidates_in_reach();
     if (FARTHEST && (batch.candidates & ~in_reach)) lose_border();
     StripSquares<T> squares;
@@ -293,7 +241,7 @@ class TileWeigher {
       __syncthreads();
       for (unsigned rest = batch.candidates & in_reach; rest != 0; rest &= rest - 1) {
         const int candidate = __ffs(rest) - 1;
-        const Box box = shared_.candidates[candidate].box;
+        const Box box = shared_.candidates.found[candidate].box;
         if (first == 0) squares = {};
         squares.template add<TABLE_PITCH>(&shared_.table[shared_.first_rows[candidate]][lane_],
                                           smaller(ROWS, box.height() - first), box.top + first - strip_y(),
@@ -313,7 +261,7 @@ class TileWeigher {
     NearestPixels pixels;
     if (lane_ < rows) {
       const int candidate = candidate_of(batch.begin_row + row);
-      const Located instance = shared_.candidates[candidate];
+      const Located instance = shared_.candidates.found[candidate];
       const int y = instance.box.top + first + row - shared_.first_rows[candidate];
       if (y <= instance.box.bottom) {
         pixels = NearestPixels(RowBits(arguments_.cells, shared_.tile, instance, y), instance.box);
@@ -326,7 +274,7 @@ class TileWeigher {
 
   // Those that the windows of this warp's strip show, bit by bit.
   FLC_DEVICE unsigned candidates_in_reach() const {
-    const Box box = shared_.candidates[lane_].box;
+    const Box box = shared_.candidates.found[lane_].box;
     const int rows = beyond(strip_y(), box.top - (STRIP_H - 1), box.bottom);
     bool shown = rows <= settings_.radius;
     if (DISTANCE == EUCLIDEAN) {
@@ -343,7 +291,7 @@ class TileWeigher {
 
   // Adds an instance to the pixels of this warp's strip.
   FLC_DEVICE void add(int candidate, bool in_table) {
-    const Box box = shared_.candidates[candidate].box;
+    const Box box = shared_.candidates.found[candidate].box;
     T d[STRIP_H];
     if constexpr (CAN_SCALE) {
       if (in_table) {
@@ -355,7 +303,7 @@ class TileWeigher {
     if (DISTANCE == LOGARITHMIC || (DISTANCE == MIXED && !in_table)) {
       // Each warp has a part of the table for itself.
       log_distances<T, ROWS_OF_WARP - STRIP_H>(settings_, arguments_.cells, shared_.tile,
-                                               shared_.candidates[candidate], strip_y(), lane_,
+                                               shared_.candidates.found[candidate], strip_y(), lane_,
                                                shared_.table + warp_ * ROWS_OF_WARP, d);
     }
 #pragma unroll
@@ -385,22 +333,12 @@ class TileWeigher {
       for (int i = threadIdx.x; i < cells.rows * cells.columns && !missed; i += WARPS * WARP) {
         const Range range = entries_of(cells, first + i, tile);
         for (int place = range.first; place < range.end && !missed; ++place) {
-          missed = !is_nearby(cells.entries[int64_t(first + i) * ROOM + place].id);
+          missed = !candidate_finder().shows(cells.entries[int64_t(first + i) * ROOM + place].id);
         }
       }
       return !__syncthreads_or(missed);
     }
     return shared_.seen > 0 && uint64_t(shared_.seen) == cells.largest[tile.image];
-  }
-
-  // Whether an instance of the class has pixels in the cells within reach.
-  FLC_DEVICE bool is_nearby(int64_t id) const {
-    const Cells& cells = arguments_.cells;
-    for (int list = 0; list < shared_.tile.lists; ++list) {
-      const int cell = shared_.tile.cell(cells, list);
-      if (find_entry(cells, cell, entries_of(cells, cell, shared_.tile), id) >= 0) return true;
-    }
-    return false;
   }
 
   FLC_DEVICE void store() const {

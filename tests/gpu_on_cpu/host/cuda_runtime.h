@@ -73,12 +73,18 @@ inline float __uint_as_float(unsigned x) { return as<float>(x); }
 
 inline unsigned atomicOr(unsigned* at, unsigned bits) { return std::atomic_ref<unsigned>(*at).fetch_or(bits); }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::atomic_ref<unsigned>(*at).fetch_add(value); }
-inline unsigned long long atomicMax(unsigned long long* at, unsigned long long value) {
-  std::atomic_ref<unsigned long long> word(*at);
-  unsigned long long old = word.load();
-  while (old < value && !word.compare_exchange_weak(old, value)) {
+template <class T, class Better>
+T atomic_replace(T* at, T value, const Better& better) {
+  std::atomic_ref<T> word(*at);
+  T old = word.load();
+  while (better(value, old) && !word.compare_exchange_weak(old, value)) {
   }
   return old;
+}
+inline int atomicMin(int* at, int value) { return atomic_replace(at, value, std::less()); }
+inline int atomicMax(int* at, int value) { return atomic_replace(at, value, std::greater()); }
+inline unsigned long long atomicMax(unsigned long long* at, unsigned long long value) {
+  return atomic_replace(at, value, std::greater());
 }
 
 // ------------------------------------------------------------------------------------------- on the host

@@ -1,0 +1,238 @@
+// The instances that the windows of a tile show, 32 at a time.
+//
+// An instance has an entry in each of its cells, and only those that windows show count: the first of them
+// stands for the instance, the box around them all is its box. Where there is room they are kept at hand and
+// compared with each other, else each is looked for in all lists.
+#pragma once
+
+#include "cuda/tile.h"
+
+namespace flc::cuda {
+
+constexpr int CANDIDATES = 32;  // that are found in one go
+
+// The entries of a cell within reach of a tile.
+class CellList {
+ public:
+  template <class AnyTile>
+  FLC_DEVICE CellList(const Cells& cells, const AnyTile& tile, int list) : cells_(cells) {
+    const int row = tile.cell_row + list / tile.cell_columns;
+    const int column = tile.cell_column + list % tile.cell_columns;
+    cell_ = cells.index(tile.image, row, column);
+    range_ = list < tile.lists ? entries_of(cells, cell_, tile) : Range{0, 0};
+    y_ = row * CELL - tile.y;
+    x_ = column * CELL - tile.x;
+  }
+
+  FLC_DEVICE int count() const { return range_.end - range_.first; }
+
+  FLC_DEVICE Located operator[](int place) const {
+    const Entry entry = cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
+    const uint32_t box = entry.box;
+    return {
+        entry.id,
+        {y_ + int(box & 31), y_ + int(box >> 5 & 31), x_ + int(box >> 10 & 31), x_ + int(box >> 15 & 31)}};
+  }
+
+  // The bounding box of the pixels of an id, or nothing.
+  FLC_DEVICE Box find(int64_t id) const {
+    const int place = find_entry(cells_, cell_, range_, id);
+    return place < 0 ? Box::nothing() : (*this)[place - range_.first].box;
+  }
+
+ private:
+  const Cells& cells_;
+  Range range_;
+  int cell_, y_, x_;
+};
+
+// What the warps share.
+template <int MOST_NEARBY>
+struct Candidates {
+  Located found[CANDIDATES];
+  int lists[CANDIDATES];  // that their entries are in, if they are not at hand
+  unsigned repeated;      // bit by bit: a list before that has the candidate too
+  bool at_hand;           // all entries that windows show
+  int entries, next_entry;
+  Located nearby[MOST_NEARBY];
+};
+
+// By all threads of a block.
+template <class AnyTile, int MOST_NEARBY>
+class CandidateFinder {
+ public:
+  FLC_DEVICE CandidateFinder(const Cells& cells, const AnyTile& tile, int radius,
+                             Candidates<MOST_NEARBY>& shared)
+      : cells_(cells),
+        tile_(tile),
+        radius_(radius),
+        shared_(shared),
+        lane_(threadIdx.x % WARP),
+        warp_(threadIdx.x / WARP) {}
+
+  // Finds the next candidates; false where there are no more.
+  FLC_DEVICE bool find() {
+    while (entry_ >= entries_) {
+      if (next_list_ >= tile_.lists) return false;
+      __syncthreads();
+      if (warp_ == 0) gather();
+      __syncthreads();
+      entry_ = 0;
+      entries_ = shared_.entries;
+      next_list_ = shared_.at_hand ? tile_.lists : next_list_ + WARP;
+    }
+    if (warp_ == 0) {
+      if (shared_.at_hand)
+        take_nearby();
+      else
+        take_listed(next_list_ - WARP);
+    }
+    __syncthreads();
+    entry_ = shared_.next_entry;
+    if (!shared_.at_hand) {
+      search_lists();
+      __syncthreads();
+    }
+    return true;
+  }
+
+  // The box of a candidate, or nothing where another one stands for the instance.
+  FLC_DEVICE Box box(int candidate) const {
+    return shared_.repeated >> candidate & 1 ? Box::nothing() : shared_.found[candidate].box;
+  }
+
+  // Whether windows show pixels of an instance. By each thread for itself.
+  FLC_DEVICE bool shows(int64_t id) const {
+    for (int list = 0; list < tile_.lists; ++list) {
+      if (shown(CellList(cells_, tile_, list).find(id))) return true;
+    }
+    return false;
+  }
+
+ private:
+  FLC_DEVICE bool shown(const Box& box) const { return !shown_part(box, radius_).empty(); }
+
+  // Of the entries at hand, or of the next 32 lists. By one warp.
+  FLC_DEVICE void gather() {
+    int entries = next_list_ == 0 ? take_to_hand() : MOST_NEARBY + 1;
+    const bool at_hand = entries <= MOST_NEARBY;
+    if (!at_hand) {
+      const CellList list(cells_, tile_, next_list_ + lane_);
+      entries = __shfl_sync(ALL_LANES, warp_scan(list.count(), lane_), WARP - 1);
+    }
+    if (lane_ == 0) {
+      shared_.at_hand = at_hand;
+      shared_.entries = entries;
+    }
+  }
+
+  // Takes all entries that windows show to hand, as long as there is room, and counts them.
+  FLC_DEVICE int take_to_hand() const {
+    int all = 0;
+    for (int first = 0; first < tile_.lists; first += WARP) {
+      const CellList list(cells_, tile_, first + lane_);
+      int count = 0;
+      for (int i = 0; i < list.count(); ++i) count += shown(list[i].box);
+      const int before = all + warp_scan(count, lane_) - count;
+      all = __shfl_sync(ALL_LANES, before + count, WARP - 1);
+      if (all > MOST_NEARBY) break;
+      Located* next = shared_.nearby + before;
+      for (int i = 0; i < list.count(); ++i) {
+        const Located entry = list[i];
+        if (shown(entry.box)) *next++ = entry;
+      }
+    }
+    return all;
+  }
+
+  // The instances of the next entries at hand. By one warp.
+  FLC_DEVICE void take_nearby() const {
+    const int entry = entry_ + lane_;
+    Located candidate{0, Box::nothing()};
+    if (entry < entries_) candidate = {shared_.nearby[entry].id, box_of_nearby(entry)};
+    shared_.found[lane_] = candidate;
+    if (lane_ == 0) {
+      shared_.repeated = 0;
+      shared_.next_entry = entry_ + CANDIDATES;
+    }
+  }
+
+  // The box of the instance of an entry at hand, or nothing where another one comes first.
+  FLC_DEVICE Box box_of_nearby(int entry) const {
+    const int64_t id = shared_.nearby[entry].id;
+    Box box = Box::nothing();
+    int first = entry;
+#pragma unroll 2
+    for (int i = entries_ - 1; i >= 0; --i) {
+      if (shared_.nearby[i].id != id) continue;
+      box = united(box, shared_.nearby[i].box);
+      first = i;
+    }
+    return first == entry ? box : Box::nothing();
+  }
+
+  // The ids of the next entries of 32 lists, of those that windows show. By one warp.
+  FLC_DEVICE void take_listed(int first_list) const {
+    const int end = warp_scan(CellList(cells_, tile_, first_list + lane_).count(), lane_);
+    int taken = 0, next_entry = entry_;
+    while (taken < CANDIDATES && next_entry < entries_) {
+      int place = next_entry + lane_;
+      const bool there = place < entries_;
+      const int list = first_list + list_of(end, place);
+      const Located entry = there ? CellList(cells_, tile_, list)[place] : Located{0, Box::nothing()};
+      const unsigned all_shown = __ballot_sync(ALL_LANES, shown(entry.box));
+      const int candidate = taken + __popc(all_shown & ((1u << lane_) - 1));
+      const bool left = candidate >= CANDIDATES;
+      if (shown(entry.box) && !left) {
+        shared_.found[candidate] = {entry.id, Box::nothing()};
+        shared_.lists[candidate] = list;
+      }
+      const unsigned all_left = all_shown & __ballot_sync(ALL_LANES, left);
+      next_entry += all_left ? __ffs(all_left) - 1 : WARP;
+      taken += __popc(all_shown);
+    }
+    if (lane_ >= taken) shared_.found[lane_] = {0, Box::nothing()};
+    if (lane_ == 0) {
+      shared_.repeated = 0;
+      shared_.next_entry = next_entry;
+    }
+  }
+
+  // Which one of 32 lists has an entry, of entries numbered through; its number becomes its place there.
+  // `end`: where the list of this lane ends.
+  FLC_DEVICE static int list_of(int end, int& number) {
+    int list = 0;
+    for (int step = WARP / 2; step > 0; step /= 2) {
+      if (__shfl_sync(ALL_LANES, end, list + step - 1) <= number) list += step;
+    }
+    const int begin = __shfl_sync(ALL_LANES, end, larger(list - 1, 0));
+    if (list > 0) number -= begin;
+    return list;
+  }
+
+  // The boxes of candidates, in all lists. Each lane looks for one of them, each warp in other lists.
+  FLC_DEVICE void search_lists() const {
+    Located& candidate = shared_.found[lane_];
+    const int64_t id = candidate.id;
+    for (int list = warp_; list < tile_.lists; list += WARPS) {
+      const Box part = CellList(cells_, tile_, list).find(id);
+      if (shown(part)) {
+        atomicMin(&candidate.box.top, part.top);
+        atomicMax(&candidate.box.bottom, part.bottom);
+        atomicMin(&candidate.box.left, part.left);
+        atomicMax(&candidate.box.right, part.right);
+        if (list < shared_.lists[lane_]) atomicOr(&shared_.repeated, 1u << lane_);
+      }
+      __syncwarp();
+    }
+  }
+
+  const Cells& cells_;
+  const AnyTile& tile_;
+  const int radius_;
+  Candidates<MOST_NEARBY>& shared_;
+  const int lane_, warp_;
+  int next_list_ = 0, entry_ = 0, entries_ = 0;
+};
+
+}  // namespace flc::cuda
