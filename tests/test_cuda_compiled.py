@@ -123,6 +123,12 @@ def pairs(shape):
     return labels, np.where(labels > 2, 7, np.sign(labels)), None
 
 
+def in_pieces(shape):
+    """30 instances of single pixels, each in most of the cells: more lists of more entries than lie at hand."""
+    rng = np.random.default_rng(62)
+    return rng.integers(1, 31, shape) * (rng.random(shape) < 0.02)
+
+
 def in_classes(labels, seed=60):
     """Ids by class, some in two, and pixels to ignore."""
     rng = np.random.default_rng(seed)
@@ -139,6 +145,9 @@ OPTION_CASES = {
     "crowd": (crowded((61, 67)), None, None, dict(distance="euclidean")),
     "crowd in classes": (*in_classes(crowded((61, 67))), dict(distance="euclidean")),
     "crowd in classes, LogConv": (*in_classes(crowded((61, 67))), dict(lmbda=2)),
+    "in pieces": (in_pieces((301, 293)), None, None, dict(lmbda=2, ks=129)),
+    "in pieces, farthest": (in_pieces((157, 163)), None, None, dict(lmbda=2, ks=255, border="farthest")),
+    "in pieces, in classes, farthest": (*in_classes(in_pieces((157, 163))), dict(ks=255, border="farthest")),
     "3 x 2000, fds=90": (
         scattered((3, 2000), 40, 3, np.random.default_rng(61)), None, None, dict(distance="euclidean", fds=90)
     ),

@@ -7,6 +7,7 @@
 #include "cpu/parallel.h"
 #include "cpu/tables.h"
 #include "cpu/work.h"
+#include "formulas.h"
 
 extern "C" int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
                                             int32_t padding, void* out, int32_t out_dtype, int32_t threads) {
@@ -21,7 +22,7 @@ extern "C" int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double deca
   if (!dtype_supported(*input) || longest + radius > std::numeric_limits<int32_t>::max() / 4)
     return FLC_UNSUPPORTED;
   try {
-    const double length = decay_length > 1e-12 ? decay_length : 1e-12;
+    const double length = usable_decay_length(decay_length);
     const bool single = out_dtype == FLC_FLOAT32 && radius <= largest_single_radius;
     std::unique_ptr<OwnedTables<float>> single_tables;
     std::unique_ptr<OwnedTables<double>> double_tables;

@@ -5,10 +5,10 @@
 #include <limits>
 #include <numbers>
 
+#include "formulas.h"
+
 namespace flc {
 namespace {
-
-constexpr double LN2 = 0.69314718055994530942;
 
 // A sum, and a factor a^t 2^scale_exponent given by its logarithm, as each number type holds them.
 template <class Real>
@@ -102,28 +102,19 @@ template class OwnedTables<LogReal>;
 
 CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int64_t width,
                            int32_t out_dtype) {
-  // A decay length below any that makes a difference keeps 1 / decay_length finite; likewise the exponents
-  // keep their products with the largest and smallest distances within a float.
-  const double decay_length = std::max(params.decay_length, 1e-12);
-  const auto exponent = [](double sigma) { return -std::clamp(0.5 / LN2 / (sigma * sigma), 1e-30, 1e30); };
+  const double decay_length = usable_decay_length(params.decay_length);
   const int64_t longest = std::max<int64_t>({height, width, 1});
   const int32_t radius = static_cast<int32_t>(std::min<int64_t>(params.radius, longest - 1));
   const double sigma = std::min(params.foreground_dist_sigma, params.border_weight_sigma);
   const double widest = std::max(params.foreground_dist_sigma, params.border_weight_sigma);
 
-  // The largest sum of all: everything in the window belongs to the instance. A distance is at least the
-  // negative `slack`; beyond sqrt(2 60 ln 2) sigma a Gaussian is below 2^-60.
-  double geometric = 0;
-  const double decay = std::exp(-1 / decay_length);
-  for (int32_t n = 0; n <= radius && geometric < 1e9; ++n) geometric = 1 + decay * geometric;
-  const double slack = 2 * decay_length * std::log(2 * geometric);
-  const double reach = std::ceil(std::sqrt(120 * LN2) * widest + slack) + 1;
+  const double reach = std::ceil(gaussian_reach(widest, 1, 60) + distance_slack(decay_length, radius)) + 1;
 
   settings_.decay_length = decay_length;
   settings_.border_weight_factor = params.border_weight_factor;
   settings_.foreground_background_ratio = params.foreground_background_ratio;
-  settings_.foreground_exponent = exponent(params.foreground_dist_sigma);
-  settings_.border_exponent = exponent(params.border_weight_sigma);
+  settings_.foreground_exponent = gaussian_exponent(params.foreground_dist_sigma);
+  settings_.border_exponent = gaussian_exponent(params.border_weight_sigma);
   settings_.radius = radius;
   settings_.reach = reach < radius ? static_cast<int32_t>(reach) : radius;
 
@@ -135,7 +126,7 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
   settings_.prefix_tolerance =
       out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / decay_length, 0x1p-22, 0x1p-12);
   // In float sums, each step of the recursion adds the rounding error of a.
-  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && geometric < 100 &&
+  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && geometric_sum(decay_length, 0, radius) < 100 &&
                         decay_length * (std::min(radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
   euclidean_ = params.distance == FLC_EUCLIDEAN;
   if (euclidean_) use_euclidean_reach(params, height, width, out_dtype);
@@ -146,17 +137,14 @@ void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t 
   // Beyond the reach a term is below 2^-bits: half of the last bit of a weight of 1. Where instances are a
   // pixel each and fill all that is beyond, their terms of fd are to be below 2^-17 together.
   const double bits = out_dtype == FLC_FLOAT64 ? 54 : 25;
-  const auto reach_of = [](double sigma, double factor, double bits) {
-    return sigma * std::sqrt(2 * (bits * LN2 + std::log(std::max(factor, 1.0))));
-  };
   const double sigma = params.foreground_dist_sigma;
   const double crowd =
       std::log2(std::min(2 * std::numbers::pi * sigma * sigma, double(height) * double(width)));
-  const double reach = std::ceil(
-      std::max(reach_of(sigma, std::abs(1 - params.foreground_background_ratio), std::max(bits, 17 + crowd)),
-               params.border_weight_factor > 0
-                   ? reach_of(params.border_weight_sigma, params.border_weight_factor, bits)
-                   : 0));
+  const double reach = std::ceil(std::max(
+      gaussian_reach(sigma, std::abs(1 - params.foreground_background_ratio), std::max(bits, 17 + crowd)),
+      params.border_weight_factor > 0
+          ? gaussian_reach(params.border_weight_sigma, params.border_weight_factor, bits)
+          : 0));
   const double longest = std::ceil(std::hypot(height, width));
   settings_.reach = static_cast<int32_t>(std::min({reach, longest, 0x1p29}));
   settings_.radius = settings_.reach;

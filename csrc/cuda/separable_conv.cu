@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "cuda/read.h"
+#include "formulas.h"
 
 namespace flc::cuda {
 
@@ -41,21 +42,6 @@ struct ConvolveArguments {
   T first_not_together;  // the decay at the nearest position that not all results of a strip show
   T edge_weight;         // of each edge's value, for what lies further out than `radius`
 };
-
-// Where the value at a position of the padded axis comes from; -1: it is 0.
-FLC_DEVICE int source(int position, int size, int padding) {
-  if (position >= 0 && position < size) return position;
-  switch (padding) {
-    case FLC_REFLECT:
-      return position < 0 ? -position : 2 * (size - 1) - position;
-    case FLC_REPLICATE:
-      return position < 0 ? 0 : size - 1;
-    case FLC_CIRCULAR:
-      return position < 0 ? position + size : position - size;
-    default:
-      return -1;
-  }
-}
 
 template <class T>
 FLC_DEVICE T input_at(const ConvolveArguments<T>& arguments, int64_t image, int64_t position, int64_t line) {
@@ -120,7 +106,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   };
   const int count = smaller(RESULTS<T>, arguments.size - first);
   for_tile(count + 2 * radius, [&](int position, int lane) {
-    const int from = source(first - radius + position, arguments.size, arguments.padding);
+    const int from = padded_index(first - radius + position, arguments.size, arguments.padding);
     const bool there = from >= 0 && line + lane < arguments.lines;
     table[position][lane] = there ? input_at(arguments, image, from, line + lane) : T(0);
   });
@@ -160,7 +146,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   const int y = int(result % of_image / width), x = int(result % of_image % width);
   const int position = arguments.along_rows ? x : y, line = arguments.along_rows ? y : x;
   const auto value = [&](int at) {
-    const int from = source(at, arguments.size, arguments.padding);
+    const int from = padded_index(at, arguments.size, arguments.padding);
     return from < 0 ? 0.0 : double(input_at(arguments, image, from, line));
   };
   const double decay = double(arguments.powers[1]);
@@ -187,9 +173,7 @@ static int steps_of(double decay_length, int64_t radius, int64_t size, int32_t p
   edge_weight = 0;
   if (padding == FLC_CONSTANT) return int(std::min(wanted, size - 1));
   if (padding != FLC_REPLICATE || wanted <= size) return int(wanted);
-  // a^(size + 1) + ... + a^radius
-  edge_weight = std::exp(-double(size + 1) / decay_length) *
-                std::expm1(-double(radius - size) / decay_length) / std::expm1(-1 / decay_length);
+  edge_weight = geometric_sum(decay_length, double(size + 1), double(radius));
   return int(size);
 }
 
@@ -255,7 +239,7 @@ int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, 
   if (!sizes_supported(*input)) return FLC_UNSUPPORTED;
   return on_device(device, [&] {
     const auto convolve_as = out_dtype == FLC_FLOAT64 ? convolve<double> : convolve<float>;
-    return convolve_as(*input, std::max(decay_length, 1e-12), radius, padding, out, scratch,
+    return convolve_as(*input, flc::usable_decay_length(decay_length), radius, padding, out, scratch,
                        static_cast<cudaStream_t>(stream));
   });
 }

@@ -3,17 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "formulas.h"
+
 namespace flc::cuda {
 namespace {
 
-constexpr double LN2 = 0.69314718055994530942;
-
-// Beyond this distance the two terms of the weight are below an epsilon each. For all usual border factors
-// the same, so that the border term can be switched off without a change to any other bit.
-double farthest(const flc_weight_params& params, double foreground_epsilon, double border_epsilon) {
-  const double factor = std::max(params.border_weight_factor, 50.0);
-  return std::max(params.foreground_dist_sigma * std::sqrt(2 * std::log(1 / foreground_epsilon)),
-                  params.border_weight_sigma * std::sqrt(2 * std::log(factor / border_epsilon)));
+// Beyond this distance the two terms of the weight are below 2^-bits each. For all usual border factors the
+// same, so that the border term can be switched off without a change to any other bit.
+double farthest(const flc_weight_params& params, double foreground_bits, double border_bits) {
+  return std::max(
+      gaussian_reach(params.foreground_dist_sigma, 1, foreground_bits),
+      gaussian_reach(params.border_weight_sigma, std::max(params.border_weight_factor, 50.0), border_bits));
 }
 
 double clamped(double x) {
@@ -31,16 +31,15 @@ bool needs_double(const flc_weight_params& params, int32_t out_dtype) {
 template <class T>
 Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_t width) {
   constexpr bool is_double = sizeof(T) == 8;
-  const double decay_length = std::max(params.decay_length, 1e-12), decay = std::exp(-1 / decay_length);
+  const double decay_length = usable_decay_length(params.decay_length);
   const double bits_per_step = 1 / (decay_length * LN2);
   const int64_t in_image = std::min(params.radius, std::max(height, width) - 1);
 
-  // 1 + a + ... + a^radius, at most; the largest sum along one axis; a distance is at least -slack.
-  const double terms = 1 + std::min<double>(in_image, decay / (1 - decay));
-  const double row_sum = 2 * terms - 1;
-  const double slack = 2 * decay_length * std::log(row_sum);
-  const double epsilon = is_double ? 0x1p-60 : 0x1p-36;
-  const double limit = farthest(params, epsilon, epsilon) + slack;
+  const double terms = geometric_sum(decay_length, 0, in_image);
+  const double row_sum = 2 * terms - 1;  // at most
+  const double slack = distance_slack(decay_length, in_image);
+  const double bits = is_double ? 60 : 36;
+  const double limit = farthest(params, bits, bits) + slack;
   // What lies beyond this does not even show in the sum of an instance that is `limit` away.
   const double tail = decay_length * ((is_double ? 40 : 20) + 3 * std::log1p(decay_length));
 
@@ -60,13 +59,13 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
   // down to 2^-120 subnormal numbers hold 29 bits; the largest stay below 2^127.
   constexpr double room_below = 120;
   const double most_exponent = std::floor((127 - 2 * std::ceil(std::log2(row_sum))) / 2);
-  const double matters = (farthest(params, 5e-7, 5e-6) + slack) * bits_per_step;
+  const double matters = (farthest(params, 21, 18) + slack) * bits_per_step;
   const double deepest = std::min(2 * settings.radius * bits_per_step, matters);
   Scaling& scaling = settings.scaling;
   scaling.exponent = int(std::clamp(std::ceil((deepest - room_below) / 2), 0.0, most_exponent));
   scaling.unit = float(std::exp2(scaling.exponent));
   scaling.unscaled = float(2 * scaling.exponent * step_scale / bits_per_step);
-  scaling.decay = float(decay);
+  scaling.decay = float(std::exp(-1 / decay_length));
   for (int t = 0; t <= 8; ++t) scaling.powers[t] = float(std::exp2(-t * bits_per_step));
   scaling.leaving = float(std::exp2(scaling.exponent - (settings.radius + 1) * bits_per_step));
   scaling.complete = float(std::min(scaling.unit * row_sum * terms * 0x1p24, 3e38));
@@ -78,16 +77,15 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
 
 template <class T>
 Settings<T> euclidean_settings(const flc_weight_params& params, int64_t height, int64_t width, double crowd) {
-  const double epsilon = sizeof(T) == 8 ? 1e-11 : 1e-6;
-  const double limit = farthest(params, epsilon / std::max(crowd, 1.0), 0.1 * epsilon);
-  const auto exponent = [](double sigma) { return T(clamped(0.5 / LN2 / (sigma * sigma))); };
+  const double bits = sizeof(T) == 8 ? 37 : 20;
+  const double limit = farthest(params, bits + std::log2(std::max(crowd, 1.0)), bits + 4);
   Settings<T> settings{};
   settings.limit = T(std::min(limit, 1e15));
   settings.radius = int(std::min<double>(std::ceil(settings.limit), std::max(height, width) - 1));
-  settings.square_scale = exponent(params.foreground_dist_sigma);
+  settings.square_scale = T(-gaussian_exponent(params.foreground_dist_sigma));
   settings.foreground_background_ratio = T(params.foreground_background_ratio);
   settings.border_weight_factor = T(params.border_weight_factor);
-  settings.border_scale = exponent(params.border_weight_sigma);
+  settings.border_scale = T(-gaussian_exponent(params.border_weight_sigma));
   return settings;
 }
 

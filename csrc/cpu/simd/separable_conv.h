@@ -7,21 +7,6 @@
 namespace flc {
 namespace FLC_ISA {
 
-// The index that position `i` of a sequence of `count` values padded on both sides stands for; -1 for a zero.
-FLC_INLINE int64_t padded_index(int64_t i, int64_t count, int32_t padding) {
-  if (i >= 0 && i < count) return i;
-  switch (padding) {
-    case FLC_REFLECT:
-      return i < 0 ? -i : 2 * (count - 1) - i;
-    case FLC_REPLICATE:
-      return i < 0 ? 0 : count - 1;
-    case FLC_CIRCULAR:
-      return i < 0 ? i + count : i - count;
-    default:
-      return -1;
-  }
-}
-
 // Fills the padding before and after the `count` values that start at values[radius * vectors].
 template <class S>
 inline void fill_padding(S* values, int64_t count, int32_t radius, int32_t vectors, int32_t padding) {
@@ -31,8 +16,8 @@ inline void fill_padding(S* values, int64_t count, int32_t radius, int32_t vecto
       values[to * vectors + v] = from < 0 ? zero : values[(radius + from) * vectors + v];
   };
   for (int64_t i = 0; i < radius; ++i) {
-    copy(i, padded_index(i - radius, count, padding));
-    copy(radius + count + i, padded_index(count + i, count, padding));
+    copy(i, padded_index<int64_t>(i - radius, count, padding));
+    copy(radius + count + i, padded_index<int64_t>(count + i, count, padding));
   }
 }
 

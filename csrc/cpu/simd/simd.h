@@ -12,6 +12,7 @@
 #endif
 
 #include "cpu/plan.h"
+#include "formulas.h"
 
 namespace flc {
 namespace FLC_ISA {
@@ -212,7 +213,7 @@ template <class F>
 class DistanceFromParts {
  public:
   DistanceFromParts(double decay_length, int32_t scale_exponent)
-      : slope_(float(-decay_length * 0.69314718055994530942)),
+      : slope_(float(-decay_length * LN2)),
         zero_(float(scale_exponent - 0.584962765)),
         coefficients_{0.961795379f * slope_,   -0.320632339f * slope_, 0.142545325f * slope_,
                       -0.0705896129f * slope_, 0.0373112886f * slope_, -0.0251233711f * slope_,
@@ -291,7 +292,7 @@ template <>
 class DistanceOfSum<Doubles, double> {
  public:
   DistanceOfSum(const KernelTables<double>& tables, double decay_length)
-      : decay_length_(decay_length), log_scale_(tables.scale_exponent * 0.69314718055994530942) {}
+      : decay_length_(decay_length), log_scale_(tables.scale_exponent * LN2) {}
 
   FLC_INLINE void store(Doubles sum, const double* offset, double* to) const {
     for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
