@@ -46,15 +46,18 @@ class CellList {
   int cell_, y_, x_;
 };
 
-// What the warps share.
+// What the warps share, and how far the search has come.
 template <int MOST_NEARBY>
 struct Candidates {
   Located found[CANDIDATES];
   int lists[CANDIDATES];  // that their entries are in, if they are not at hand
   unsigned repeated;      // bit by bit: a list before that has the candidate too
-  bool at_hand;           // all entries that windows show
-  int entries, next_entry;
+  bool any;
+  bool at_hand;  // all entries that windows show, in `nearby`
+  int next_list, entries, next_entry;  // entries: at hand, or of the 32 lists before next_list
   Located nearby[MOST_NEARBY];
+
+  FLC_DEVICE void begin() { next_list = entries = next_entry = 0, at_hand = false; }
 };
 
 // By all threads of a block.
@@ -71,24 +74,10 @@ class CandidateFinder {
         warp_(threadIdx.x / WARP) {}
 
   // Finds the next candidates; false where there are no more.
-  FLC_DEVICE bool find() {
-    while (entry_ >= entries_) {
-      if (next_list_ >= tile_.lists) return false;
-      __syncthreads();
-      if (warp_ == 0) gather();
-      __syncthreads();
-      entry_ = 0;
-      entries_ = shared_.entries;
-      next_list_ = shared_.at_hand ? tile_.lists : next_list_ + WARP;
-    }
-    if (warp_ == 0) {
-      if (shared_.at_hand)
-        take_nearby();
-      else
-        take_listed(next_list_ - WARP);
-    }
+  FLC_DEVICE bool find() const {
+    if (warp_ == 0) take_next();
     __syncthreads();
-    entry_ = shared_.next_entry;
+    if (!shared_.any) return false;
     if (!shared_.at_hand) {
       search_lists();
       __syncthreads();
@@ -112,17 +101,30 @@ class CandidateFinder {
  private:
   FLC_DEVICE bool shown(const Box& box) const { return !shown_part(box, radius_).empty(); }
 
-  // Of the entries at hand, or of the next 32 lists. By one warp.
-  FLC_DEVICE void gather() {
-    int entries = next_list_ == 0 ? take_to_hand() : MOST_NEARBY + 1;
-    const bool at_hand = entries <= MOST_NEARBY;
-    if (!at_hand) {
-      const CellList list(cells_, tile_, next_list_ + lane_);
-      entries = __shfl_sync(ALL_LANES, warp_scan(list.count(), lane_), WARP - 1);
+  // By one warp, as all that follows but search_lists.
+  FLC_DEVICE void take_next() const {
+    int list = shared_.next_list, entries = shared_.entries, entry = shared_.next_entry;
+    bool at_hand = shared_.at_hand;
+    __syncwarp();
+    while (entry >= entries && list < tile_.lists) {
+      entry = 0;
+      entries = list == 0 ? take_to_hand() : MOST_NEARBY + 1;
+      at_hand = entries <= MOST_NEARBY;
+      if (!at_hand) {
+        const int count = CellList(cells_, tile_, list + lane_).count();
+        entries = __shfl_sync(ALL_LANES, warp_scan(count, lane_), WARP - 1);
+      }
+      list = at_hand ? tile_.lists : list + WARP;
     }
+    const bool any = entry < entries;
+    if (any) entry = at_hand ? take_nearby(entry, entries) : take_listed(list - WARP, entry, entries);
     if (lane_ == 0) {
-      shared_.at_hand = at_hand;
+      shared_.any = any;
+      shared_.repeated = 0;
+      shared_.next_list = list;
       shared_.entries = entries;
+      shared_.next_entry = entry;
+      shared_.at_hand = at_hand;
     }
   }
 
@@ -142,28 +144,26 @@ class CandidateFinder {
         if (shown(entry.box)) *next++ = entry;
       }
     }
+    __syncwarp();
     return all;
   }
 
-  // The instances of the next entries at hand. By one warp.
-  FLC_DEVICE void take_nearby() const {
-    const int entry = entry_ + lane_;
+  // The instances of entries at hand from `first` on; returns the entry that comes next.
+  FLC_DEVICE int take_nearby(int first, int entries) const {
+    const int entry = first + lane_;
     Located candidate{0, Box::nothing()};
-    if (entry < entries_) candidate = {shared_.nearby[entry].id, box_of_nearby(entry)};
+    if (entry < entries) candidate = {shared_.nearby[entry].id, box_of_nearby(entry, entries)};
     shared_.found[lane_] = candidate;
-    if (lane_ == 0) {
-      shared_.repeated = 0;
-      shared_.next_entry = entry_ + CANDIDATES;
-    }
+    return first + CANDIDATES;
   }
 
   // The box of the instance of an entry at hand, or nothing where another one comes first.
-  FLC_DEVICE Box box_of_nearby(int entry) const {
+  FLC_DEVICE Box box_of_nearby(int entry, int entries) const {
     const int64_t id = shared_.nearby[entry].id;
     Box box = Box::nothing();
     int first = entry;
 #pragma unroll 2
-    for (int i = entries_ - 1; i >= 0; --i) {
+    for (int i = entries - 1; i >= 0; --i) {
       if (shared_.nearby[i].id != id) continue;
       box = united(box, shared_.nearby[i].box);
       first = i;
@@ -171,13 +171,14 @@ class CandidateFinder {
     return first == entry ? box : Box::nothing();
   }
 
-  // The ids of the next entries of 32 lists, of those that windows show. By one warp.
-  FLC_DEVICE void take_listed(int first_list) const {
+  // The ids of entries of 32 lists from `first` on, of those that windows show; returns the entry that comes
+  // next.
+  FLC_DEVICE int take_listed(int first_list, int first, int entries) const {
     const int end = warp_scan(CellList(cells_, tile_, first_list + lane_).count(), lane_);
-    int taken = 0, next_entry = entry_;
-    while (taken < CANDIDATES && next_entry < entries_) {
-      int place = next_entry + lane_;
-      const bool there = place < entries_;
+    int taken = 0;
+    while (taken < CANDIDATES && first < entries) {
+      int place = first + lane_;
+      const bool there = place < entries;
       const int list = first_list + list_of(end, place);
       const Located entry = there ? CellList(cells_, tile_, list)[place] : Located{0, Box::nothing()};
       const unsigned all_shown = __ballot_sync(ALL_LANES, shown(entry.box));
@@ -188,14 +189,11 @@ class CandidateFinder {
         shared_.lists[candidate] = list;
       }
       const unsigned all_left = all_shown & __ballot_sync(ALL_LANES, left);
-      next_entry += all_left ? __ffs(all_left) - 1 : WARP;
+      first += all_left ? __ffs(all_left) - 1 : WARP;
       taken += __popc(all_shown);
     }
     if (lane_ >= taken) shared_.found[lane_] = {0, Box::nothing()};
-    if (lane_ == 0) {
-      shared_.repeated = 0;
-      shared_.next_entry = next_entry;
-    }
+    return first;
   }
 
   // Which one of 32 lists has an entry, of entries numbered through; its number becomes its place there.
@@ -232,7 +230,6 @@ class CandidateFinder {
   const int radius_;
   Candidates<MOST_NEARBY>& shared_;
   const int lane_, warp_;
-  int next_list_ = 0, entry_ = 0, entries_ = 0;
 };
 
 }  // namespace flc::cuda

@@ -90,6 +90,7 @@ class TileWeigher {
     if (threadIdx.x == 0) {
       shared_.seen = 0;
       shared_.missed = false;
+      shared_.candidates.begin();
       shared_.tile =
           Tile(blockIdx.x, arguments_.cells, arguments_.height, arguments_.width, settings_.radius);
     }
@@ -99,6 +100,7 @@ class TileWeigher {
       for (uint32_t label = next_class(0); label != NO_CLASS; label = next_class(label)) {
         if (threadIdx.x == 0) {
           shared_.missed = false;
+          shared_.candidates.begin();
           shared_.tile.class_label = label;
         }
         __syncthreads();
@@ -132,7 +134,7 @@ class TileWeigher {
 
   // Adds the instances within reach, those of the class where there are classes.
   FLC_DEVICE void add_instances() {
-    auto candidates = candidate_finder();
+    const auto candidates = candidate_finder();
     while (candidates.find()) {
       if (warp_ == 0) plan(candidates);
       __syncthreads();
