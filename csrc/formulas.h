@@ -31,9 +31,16 @@ FLC_FORMULA double gaussian_exponent(double sigma) {
   return -(exponent < 1e-30 ? 1e-30 : exponent > 1e30 ? 1e30 : exponent);
 }
 
-// The distance at which factor exp(-d^2 / (2 sigma^2)) is 2^-bits; factors below 1 count as 1.
-FLC_FORMULA double gaussian_reach(double sigma, double factor, double bits) {
-  return sigma * sqrt(2 * (bits * LN2 + (factor > 1 ? log(factor) : 0)));
+// The distance at which factor exp(-d^2 / (2 sigma^2)) is epsilon; factors below 1 count as 1.
+FLC_FORMULA double gaussian_reach(double sigma, double factor, double epsilon) {
+  return sigma * sqrt(2 * log((factor > 1 ? factor : 1) / epsilon));
+}
+
+// Instances of one pixel each that fill all beyond a distance have at most this many times the term of one at
+// that distance.
+FLC_FORMULA double crowd_beyond(double sigma, double height, double width) {
+  const double crowd = 8 + 2 * 3.1416 * sigma * sigma, pixels = height * width;
+  return crowd < pixels ? crowd : pixels;
 }
 
 // a^first + ... + a^last with a = exp(-1 / decay_length).

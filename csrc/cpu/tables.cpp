@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 
 #include "formulas.h"
 
@@ -108,7 +107,8 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
   const double sigma = std::min(params.foreground_dist_sigma, params.border_weight_sigma);
   const double widest = std::max(params.foreground_dist_sigma, params.border_weight_sigma);
 
-  const double reach = std::ceil(gaussian_reach(widest, 1, 60) + distance_slack(decay_length, radius)) + 1;
+  const double reach =
+      std::ceil(gaussian_reach(widest, 1, 0x1p-60) + distance_slack(decay_length, radius)) + 1;
 
   settings_.decay_length = decay_length;
   settings_.border_weight_factor = params.border_weight_factor;
@@ -134,16 +134,15 @@ CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int6
 
 void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width,
                                        int32_t out_dtype) {
-  // Beyond the reach a term is below 2^-bits: half of the last bit of a weight of 1. Where instances are a
+  // Beyond the reach a term is below epsilon: half of the last bit of a weight of 1. Where instances are a
   // pixel each and fill all that is beyond, their terms of fd are to be below 2^-17 together.
-  const double bits = out_dtype == FLC_FLOAT64 ? 54 : 25;
+  const double epsilon = out_dtype == FLC_FLOAT64 ? 0x1p-54 : 0x1p-25;
   const double sigma = params.foreground_dist_sigma;
-  const double crowd =
-      std::log2(std::min(2 * std::numbers::pi * sigma * sigma, double(height) * double(width)));
+  const double of_crowd = 0x1p-17 / crowd_beyond(sigma, double(height), double(width));
   const double reach = std::ceil(std::max(
-      gaussian_reach(sigma, std::abs(1 - params.foreground_background_ratio), std::max(bits, 17 + crowd)),
+      gaussian_reach(sigma, std::abs(1 - params.foreground_background_ratio), std::min(epsilon, of_crowd)),
       params.border_weight_factor > 0
-          ? gaussian_reach(params.border_weight_sigma, params.border_weight_factor, bits)
+          ? gaussian_reach(params.border_weight_sigma, params.border_weight_factor, epsilon)
           : 0));
   const double longest = std::ceil(std::hypot(height, width));
   settings_.reach = static_cast<int32_t>(std::min({reach, longest, 0x1p29}));

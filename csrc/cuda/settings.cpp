@@ -8,12 +8,12 @@
 namespace flc::cuda {
 namespace {
 
-// Beyond this distance the two terms of the weight are below 2^-bits each. For all usual border factors the
-// same, so that the border term can be switched off without a change to any other bit.
-double farthest(const flc_weight_params& params, double foreground_bits, double border_bits) {
-  return std::max(
-      gaussian_reach(params.foreground_dist_sigma, 1, foreground_bits),
-      gaussian_reach(params.border_weight_sigma, std::max(params.border_weight_factor, 50.0), border_bits));
+// Beyond this distance the two terms of the weight are below an epsilon each. For all usual border factors
+// the same, so that the border term can be switched off without a change to any other bit.
+double farthest(const flc_weight_params& params, double foreground_epsilon, double border_epsilon) {
+  const double factor = std::max(params.border_weight_factor, 50.0);
+  return std::max(gaussian_reach(params.foreground_dist_sigma, 1, foreground_epsilon),
+                  gaussian_reach(params.border_weight_sigma, factor, border_epsilon));
 }
 
 double clamped(double x) {
@@ -38,8 +38,8 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
   const double terms = geometric_sum(decay_length, 0, in_image);
   const double row_sum = 2 * terms - 1;  // at most
   const double slack = distance_slack(decay_length, in_image);
-  const double bits = is_double ? 60 : 36;
-  const double limit = farthest(params, bits, bits) + slack;
+  const double epsilon = is_double ? 0x1p-60 : 0x1p-36;
+  const double limit = farthest(params, epsilon, epsilon) + slack;
   // What lies beyond this does not even show in the sum of an instance that is `limit` away.
   const double tail = decay_length * ((is_double ? 40 : 20) + 3 * std::log1p(decay_length));
 
@@ -59,7 +59,7 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
   // down to 2^-120 subnormal numbers hold 29 bits; the largest stay below 2^127.
   constexpr double room_below = 120;
   const double most_exponent = std::floor((127 - 2 * std::ceil(std::log2(row_sum))) / 2);
-  const double matters = (farthest(params, 21, 18) + slack) * bits_per_step;
+  const double matters = (farthest(params, 5e-7, 5e-6) + slack) * bits_per_step;
   const double deepest = std::min(2 * settings.radius * bits_per_step, matters);
   Scaling& scaling = settings.scaling;
   scaling.exponent = int(std::clamp(std::ceil((deepest - room_below) / 2), 0.0, most_exponent));
@@ -77,8 +77,8 @@ Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_
 
 template <class T>
 Settings<T> euclidean_settings(const flc_weight_params& params, int64_t height, int64_t width, double crowd) {
-  const double bits = sizeof(T) == 8 ? 37 : 20;
-  const double limit = farthest(params, bits + std::log2(std::max(crowd, 1.0)), bits + 4);
+  const double epsilon = sizeof(T) == 8 ? 1e-11 : 1e-6;
+  const double limit = farthest(params, epsilon / std::max(crowd, 1.0), 0.1 * epsilon);
   Settings<T> settings{};
   settings.limit = T(std::min(limit, 1e15));
   settings.radius = int(std::min<double>(std::ceil(settings.limit), std::max(height, width) - 1));

@@ -3,7 +3,6 @@
 // It goes through the instances that the windows of the tile show, 32 at a time: forms row sums (or squares)
 // for as many as the table holds, and lets each warp add them to the distances of its strip. Where there are
 // classes it does so class by class.
-#include <algorithm>
 #include <climits>
 #include <type_traits>
 
@@ -13,6 +12,7 @@
 #include "cuda/log_distance.h"
 #include "cuda/scaled_distance.h"
 #include "fastlogconv.h"
+#include "formulas.h"
 
 namespace flc::cuda {
 
@@ -404,20 +404,13 @@ static cudaError_t weigh_tiles(const flc_tensor& labels, const WeighTilesArgumen
                 tiles, WARPS * WARP, arguments, stream);
 }
 
-// Instances that may lie at the same distance or farther, by the foreground terms that they have there: one
-// on each pixel.
-static double crowd_of(const flc_tensor& labels, const flc_weight_params& params) {
-  const double sigma = params.foreground_dist_sigma;
-  return std::min(double(labels.size[1]) * double(labels.size[2]), 8 + 2 * 3.1416 * sigma * sigma);
-}
-
 template <class T>
 static WeighTilesArguments<T> arguments_for(const flc_tensor& labels, const Cells& cells,
                                             const flc_weight_params& params, void* out, int32_t out_dtype) {
   const int64_t height = labels.size[1], width = labels.size[2];
-  const auto settings = params.distance == FLC_EUCLIDEAN
-                            ? euclidean_settings<T>(params, height, width, crowd_of(labels, params))
-                            : settings_for<T>(params, height, width);
+  const double crowd = crowd_beyond(params.foreground_dist_sigma, double(height), double(width));
+  const auto settings = params.distance == FLC_EUCLIDEAN ? euclidean_settings<T>(params, height, width, crowd)
+                                                         : settings_for<T>(params, height, width);
   return {cells, settings, int(height), int(width), out, out_dtype == FLC_FLOAT64};
 }
 
