@@ -43,7 +43,7 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
 # A GPU runs what was compiled for its own capability, or for a lower one of the same major number; newer GPUs
 # compile the PTX of the newest for themselves.
 CUDA_ARCHS = (75, 80, 90, 100, 120)
-NVCC_FLAGS = "-std=c++17 -O3 -cudart static -Icsrc"
+NVCC_FLAGS = "-std=c++17 -O3 --threads 0 -cudart static -Icsrc"
 if sys.platform != "win32":
     NVCC_FLAGS += " -Xcompiler -fPIC,-fvisibility=hidden"
 

@@ -124,7 +124,7 @@ def pairs(shape):
 
 
 def in_pieces(shape):
-    """30 instances of single pixels, each in most of the cells: more lists of more entries than lie at hand."""
+    """30 instances of single pixels, each in most cells: more lists and entries than lie at hand."""
     rng = np.random.default_rng(62)
     return rng.integers(1, 31, shape) * (rng.random(shape) < 0.02)
 

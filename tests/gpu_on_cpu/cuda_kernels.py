@@ -32,8 +32,7 @@ from .resources import Resources, measure
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HERE = Path(__file__).resolve().parent
 HOST_FLAGS = (
-    "-std=c++20 -O2 -march=native -ffp-contract=off -mtls-dialect=gnu2 -w -fPIC -shared -pthread "
-    "-fno-gnu-unique -x c++ "
+    "-std=c++20 -O2 -march=native -ffp-contract=off -mtls-dialect=gnu2 -w -fPIC -pthread -fno-gnu-unique "
     f"-I{HERE / 'host'} -I{CSRC}"
 )
 NVCC_FLAGS = f"-std=c++17 -O3 -I{CSRC}"
@@ -68,9 +67,20 @@ def _sources() -> list[Path]:
 
 def host_library(extra_flags: str = "") -> Path:
     """csrc/cuda as a library for the CPU."""
-    sources = sorted((CSRC / "cuda").glob("*.c*"))
-    flags = shlex.split(f"{HOST_FLAGS} {extra_flags}")
-    return _made("host.so", sources, lambda target: ["g++", *flags, *map(str, sources), "-o", str(target)])
+    command = ["g++", *shlex.split(f"{HOST_FLAGS} {extra_flags}")]
+
+    def compiled_source(source: Path) -> Path:
+        return _made(
+            f"{source.stem}.o",
+            [source],
+            lambda target: [*command, "-x", "c++", "-c", str(source), "-o", str(target)],
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled_source, sorted((CSRC / "cuda").glob("*.c*"))))
+    return _made(
+        "host.so", objects, lambda target: [*command, "-shared", *map(str, objects), "-o", str(target)]
+    )
 
 
 @functools.cache
@@ -113,10 +123,11 @@ TARGETS = (75, 80, 90, 100, 120)
 
 def resource_usage(capabilities: Iterable[int]) -> list[str]:
     """What ptxas reports of each kernel on each GPU: registers, stack, spills."""
+    flags = [*shlex.split(NVCC_FLAGS), "--threads=0"]
     targets = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in capabilities]
 
     def command(source: Path, target: Path) -> list[str]:
-        build = shlex.join(["nvcc", *shlex.split(NVCC_FLAGS), *targets, "-Xptxas=-v", "-c", str(source)])
+        build = shlex.join(["nvcc", *flags, *targets, "-Xptxas=-v", "-c", str(source)])
         return ["sh", "-c", f"{build} -o /dev/null 2> {shlex.quote(str(target))}"]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
