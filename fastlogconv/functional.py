@@ -290,7 +290,7 @@ def check_preset(name: str) -> dict[str, str | float]:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in PRESETS:
+    if name not in tuple(PRESETS):
         raise _choice_error("preset", name, tuple(PRESETS))
     return PRESETS[name]
 

@@ -2,6 +2,7 @@ import copy
 import inspect
 import itertools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -96,9 +97,9 @@ def test_presets_differ():
 
 
 @pytest.mark.parametrize("transform", [WeightTransform, WeightTransformSingle])
-@pytest.mark.parametrize("preset", ["u-net", "", None, 1])
+@pytest.mark.parametrize("preset", ["u-net", "", None, 1, ["unet"]])
 def test_unknown_presets(preset, transform):
-    with pytest.raises(ValueError, match=f"preset must be one of 'unet', .*got {preset!r}"):
+    with pytest.raises(ValueError, match=f"preset must be one of 'unet', .*got {re.escape(repr(preset))}"):
         transform(preset=preset)
 
 
