@@ -18,7 +18,7 @@ GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 .PHONY: test test-integrations fuzz demo bench lint clean FORCE
 
 test: lint $(VENV)/built
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 # torchvision and fastai, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
