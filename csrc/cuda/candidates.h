@@ -16,12 +16,10 @@ class CellList {
  public:
   template <class AnyTile>
   FLC_DEVICE CellList(const Cells& cells, const AnyTile& tile, int list) : cells_(cells) {
-    const int row = tile.cell_row + list / tile.cell_columns;
-    const int column = tile.cell_column + list % tile.cell_columns;
-    cell_ = cells.index(tile.image, row, column);
+    cell_ = tile.cell(cells, list);
     range_ = list < tile.lists ? entries_of(cells, cell_, tile) : Range{0, 0};
-    y_ = row * CELL - tile.y;
-    x_ = column * CELL - tile.x;
+    y_ = tile.row_of(list) * CELL - tile.y;
+    x_ = tile.column_of(list) * CELL - tile.x;
   }
 
   FLC_DEVICE int count() const { return range_.end - range_.first; }

@@ -58,8 +58,10 @@ struct Tile {
     lists = (smaller(y + TILE_H - 1 + radius, height - 1) / CELL - cell_row + 1) * cell_columns;
   }
 
+  FLC_DEVICE int row_of(int list) const { return cell_row + list / cell_columns; }
+  FLC_DEVICE int column_of(int list) const { return cell_column + list % cell_columns; }
   FLC_DEVICE int cell(const Cells& cells, int list) const {
-    return cells.index(image, cell_row + list / cell_columns, cell_column + list % cell_columns);
+    return cells.index(image, row_of(list), column_of(list));
   }
 };
 
