@@ -18,13 +18,16 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library it was not
 // written for.
-#define FLC_ABI_VERSION 3
+#define FLC_ABI_VERSION 4
+
+// Axes that a tensor can have.
+#define FLC_MOST_AXES 4
 
 enum flc_status {
   FLC_OK = 0,
   FLC_OUT_OF_MEMORY = 1,
   FLC_NOT_AN_ID = 2,  // a label (or a mask value) that is no finite whole number (no finite number >= 0)
-  FLC_UNSUPPORTED = 3,  // a dtype or a size that this build does not handle
+  FLC_UNSUPPORTED = 3,  // a dtype, a number of axes, a size or a rule that this build does not handle
 };
 
 enum flc_dtype {
@@ -43,29 +46,46 @@ enum flc_dtype {
   FLC_FLOAT64,
 };
 
+// Names and codes as in fastlogconv/rules.py and fastlogconv/codes.py.
 enum flc_distance { FLC_LOGCONV = 0, FLC_EUCLIDEAN = 1 };
 
 enum flc_border { FLC_FARTHEST = 0, FLC_SECOND_NEAREST = 1 };
 
 enum flc_padding { FLC_CONSTANT = 0, FLC_REFLECT, FLC_REPLICATE, FLC_CIRCULAR };
 
-// [size[0], size[1], size[2]] = [images or regions, rows, columns], read through any strides.
+// Read through any strides. Of `axes` sizes and strides, the rest is not looked at. Here an image is three
+// axes, [images or regions, rows, columns].
 typedef struct flc_tensor {
   const void* data;
   int32_t dtype;
-  int64_t size[3];
-  int64_t stride[3];
+  int32_t axes;
+  int64_t size[FLC_MOST_AXES];
+  int64_t stride[FLC_MOST_AXES];
 } flc_tensor;
 
+// The settings, by their names in fastlogconv/settings.py, and what follows from them for images of one size
+// and results of one precision, by its names in fastlogconv/numerics.py: derived there for all backends.
 typedef struct flc_weight_params {
-  double border_weight_sigma;          // bws, pixels
-  double foreground_dist_sigma;        // fds, pixels
-  double border_weight_factor;         // bwf
-  double foreground_background_ratio;  // fbr
-  double decay_length;                 // lmbda, pixels; of FLC_LOGCONV alone
-  int64_t radius;                      // (ks - 1) / 2 after ks was made odd, pixels; of FLC_LOGCONV alone
-  int32_t border;                      // flc_border
-  int32_t distance;                    // flc_distance
+  int32_t distance;  // flc_distance
+  int32_t border;    // flc_border
+  double bws;
+  double fds;
+  double bwf;
+  double fbr;
+  double decay_length;  // lmbda
+  double bits_per_step;
+  double foreground_exponent;
+  double border_exponent;
+  double step_scale;
+  double border_scale;
+  double limit;
+  double bits_that_matter;
+  double largest_sum;
+  int64_t radius;
+  int64_t reach;
+  int64_t cut_radius;
+  int64_t scale_exponent;
+  int64_t double_inside;
 } flc_weight_params;
 
 FLC_API int32_t flc_abi_version(void);
@@ -78,13 +98,14 @@ FLC_API int32_t flc_cpu_use_instruction_set(const char* name);
 
 // Labels to weights: contiguous [B, H, W], float32 or (out_dtype) float64. Labels <= 0 are background. Any
 // tensor but one of the first two may be null; all are [B, H, W]:
-// instances    without them, the 4-connected components of each class
-// classes      without them, one class; where a class and an instance meet, there is an instance of the
-// class.
-//              The border term is that within each class, summed over classes.
-// foreground   where it is positive the weight is 1; without it, where instances are. With FLC_EUCLIDEAN
-// only. ignore       bool, where it is true the weight is 0 and there is no instance bad_value receives the
-// offending label with FLC_NOT_AN_ID.
+//
+//   instances   Without them, the 4-connected components of each class.
+//   classes     Without them, one class. Where a class and an instance meet, there is an instance of the
+//               class; the border term is that within each class, summed over classes.
+//   foreground  Where it is positive the weight is 1; without it, where instances are. FLC_EUCLIDEAN only.
+//   ignore      bool; where it is true the weight is 0 and there is no instance.
+//
+// bad_value receives the offending label with FLC_NOT_AN_ID.
 FLC_API int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classes,
                                    const flc_tensor* foreground, const flc_tensor* ignore,
                                    const flc_weight_params* params, void* out, int32_t out_dtype,
@@ -95,14 +116,12 @@ FLC_API int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor
 FLC_API int32_t flc_cpu_class_labels(const flc_tensor* instances, const flc_tensor* classes, int32_t* out,
                                      int32_t threads, double* bad_value);
 
-// Region masks [N, H, W], floating point or bool, to weights [H, W]; ignore is bool [1, H, W] or null, as
-// above.
+// Region masks [N, H, W], floating point or bool, to weights [H, W]; ignore is bool [1, H, W] or null.
 FLC_API int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_tensor* ignore,
                                           const flc_weight_params* params, void* out, int32_t out_dtype,
                                           int32_t threads, double* bad_value);
 
-// Distances [N, H, W] (+inf: out of reach) and a foreground mask [1, H, W] of bool, or null, to weights [H,
-// W].
+// Distances [N, H, W] (+inf: out of reach) and a foreground mask, bool [1, H, W] or null, to weights [H, W].
 FLC_API int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
                                            const flc_weight_params* params, void* out, int32_t out_dtype,
                                            int32_t threads, double* bad_value);

@@ -1,0 +1,212 @@
+"""The settings of the weights: each one once, with its type, default, range, unit and meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+from .rules import BORDERS, DISTANCES
+
+LARGEST_KS = 2**31 - 1
+LARGEST_FACTOR = 1e30  # times any sum of an image is still a float32
+
+
+def _setting(default, kind: str, meaning: str) -> Any:
+    return dataclasses.field(default=default, metadata={"kind": kind, "meaning": meaning})
+
+
+@dataclasses.dataclass(frozen=True, eq=True)
+class WeightSettings:
+    """The settings of the weights. Equal settings are equal and hash alike; none can be changed.
+
+    The defaults are those of `weight_map`; `WeightSettings.preset` has others by name.
+
+    Args:
+        distance: "logconv": about the city-block distance, by convolution. "euclidean": exact, unbounded.
+        border: the border term: "second_nearest" as published for the U-Net, "farthest" as in deepflash2.
+        bws: border weight sigma in pixels, > 0.
+        fds: foreground distance sigma in pixels, > 0.
+        bwf: border weight factor, from 0 to 1e30.
+        fbr: foreground background ratio, the weight of the far background, from 0 to 1e30.
+        lmbda: decay length of the LogConv kernel in pixels, > 0. Of no effect with "euclidean".
+        ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
+            no effect with "euclidean".
+
+    Raises:
+        TypeError: a setting is of the wrong type.
+        ValueError: a setting is out of its range.
+
+    Source: the names are deepflash2's (Griebel et al.).
+    """
+
+    distance: str = _setting("logconv", "distance", "how far away an instance is")
+    border: str = _setting("second_nearest", "border", "the border term")
+    bws: float = _setting(10.0, "length", "sigma of the border term, pixels")
+    fds: float = _setting(10.0, "length", "sigma of the distance to the foreground, pixels")
+    bwf: float = _setting(10.0, "factor", "factor of the border term")
+    fbr: float = _setting(0.1, "factor", "ratio of foreground to background: the least weight")
+    lmbda: float = _setting(0.35, "length", "decay length of the convolution kernel, pixels")
+    ks: int | None = _setting(
+        73, "kernel_size", "size of the convolution kernel, pixels, or none for an unbounded one"
+    )
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS:
+            value = getattr(self, name)
+            checked = check(name, value)
+            if checked is not value:
+                object.__setattr__(self, name, checked)
+        object.__setattr__(self, "_hash", hash(dataclasses.astuple(self)))
+
+    def __hash__(self) -> int:
+        return self._hash  # settings are looked up at every call
+
+    @property
+    def radius(self) -> int:
+        """Of the window, in pixels: very large where it is unbounded."""
+        return (LARGEST_KS if self.ks is None else self.ks) // 2
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> WeightSettings:
+        """The settings of a preset, one of `PRESETS`. What is given beside it wins.
+
+        Raises:
+            TypeError, ValueError: as for the settings themselves; ValueError also for an unknown name.
+        """
+        return cls(**{**check_preset(name), **changes})
+
+    def replace(self, **changes) -> WeightSettings:
+        """The same settings but for `changes`.
+
+        Raises:
+            TypeError, ValueError: as for the settings themselves.
+        """
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, str | float | int | None]:
+        """The settings by name."""
+        return {name: getattr(self, name) for name in NAMES}
+
+    def __repr__(self) -> str:
+        """What tells them from the preset that is nearest to them."""
+        nearest, changes = min(
+            ((name, self._changes_of(name)) for name in PRESETS), key=lambda pair: len(pair[1])
+        )
+        listed = "".join(f", {name}={value!r}" for name, value in changes.items())
+        return f"WeightSettings.preset({nearest!r}{listed})"
+
+    def _changes_of(self, preset: str) -> dict[str, str | float | int | None]:
+        theirs = {**DEFAULTS, **PRESETS[preset]}
+        return {name: value for name, value in self.as_dict().items() if value != theirs[name]}
+
+
+SETTINGS = {field.name: field for field in dataclasses.fields(WeightSettings)}
+NAMES = tuple(SETTINGS)
+DEFAULTS = {name: field.default for name, field in SETTINGS.items()}
+
+# By name: what differs from the defaults or is named where a preset is chosen.
+PRESETS: dict[str, dict[str, Any]] = {
+    "unet": dict(distance="euclidean", border="second_nearest", bwf=10.0),
+    "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10.0),
+    "deepflash2": dict(distance="logconv", border="farthest", bwf=1.0),
+}
+DEFAULT_PRESET = "unet_logconv"  # the defaults
+
+
+# ------------------------------------------------------------------------------------------------- checks
+
+
+def check_preset(name: str) -> dict[str, Any]:
+    """The settings that a preset names.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in tuple(PRESETS):
+        raise choice_error("preset", name, tuple(PRESETS))
+    return PRESETS[name]
+
+
+def check_distance(name: str, value: str) -> str:
+    if value not in tuple(DISTANCES):
+        raise choice_error(name, value, tuple(DISTANCES))
+    return value
+
+
+def check_border(name: str, value: str) -> str:
+    if value not in tuple(BORDERS):
+        raise choice_error(name, value, tuple(BORDERS))
+    return value
+
+
+def check_length(name: str, value: float) -> float:
+    """A length in pixels as a float.
+
+    Raises:
+        TypeError, ValueError: it is no number, or not finite and > 0.
+    """
+    value = _number(name, value)
+    if not 0 < value < math.inf:
+        raise _range_error(name, value, "> 0 (pixels)")
+    return value
+
+
+def check_factor(name: str, value: float) -> float:
+    """A factor of a term as a float.
+
+    Raises:
+        TypeError, ValueError: it is no number, or not from 0 to `LARGEST_FACTOR`.
+    """
+    value = _number(name, value)
+    if not 0 <= value <= LARGEST_FACTOR:
+        raise _range_error(name, value, f">= 0 and at most {LARGEST_FACTOR:g}")
+    return value
+
+
+def check_kernel_size(name: str, value: int | None) -> int | None:
+    """A kernel size in pixels as an int, or None for an unbounded one.
+
+    Raises:
+        TypeError, ValueError: it is no integer, or not from 1 to `LARGEST_KS`.
+    """
+    if value is None:
+        return None
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+        value = int(value)
+    if not 1 <= value <= LARGEST_KS:
+        raise ValueError(f"{name} must be a whole number of pixels from 1 to {LARGEST_KS}, got {value}")
+    return value
+
+
+_CHECK_OF_KIND = {
+    "distance": check_distance,
+    "border": check_border,
+    "length": check_length,
+    "factor": check_factor,
+    "kernel_size": check_kernel_size,
+}
+_CHECKS = tuple((name, _CHECK_OF_KIND[field.metadata["kind"]]) for name, field in SETTINGS.items())
+
+
+def _number(name: str, value) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float's range
+        return math.inf if value > 0 else -math.inf
+
+
+def choice_error(name: str, value, allowed: tuple[str, ...]) -> ValueError:
+    """The error for a value that is not among those allowed."""
+    return ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _range_error(name: str, value: float, allowed: str) -> ValueError:
+    return ValueError(f"{name} must be a finite number {allowed}, got {value}")
