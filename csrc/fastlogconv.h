@@ -72,7 +72,7 @@ typedef struct flc_tensor {
 //   bws, fds, bwf, fbr  are in the ranges of settings.py;
 //   decay_length        is at least 1e-12; it and bits_per_step, limit, bits_that_matter and largest_sum are
 //                       finite and >= 0;
-//   the scales          (step_scale, border_scale) are from 1e-30 to 1e30, the exponents from -1e30 to -1e-30;
+//   the scales          (step_scale, border_scale) are from 1e-30 to 1e30, exponents from -1e30 to -1e-30;
 //   radius              is >= 0 and less than the image's longer side; with FLC_EUCLIDEAN it is the reach;
 //   reach, cut_radius   are >= 0 and at most radius; with FLC_EUCLIDEAN the reach is at most 2^29 and the
 //                       image's diagonal, rounded up;
