@@ -221,8 +221,8 @@ class DistanceFromParts {
   const float slope_, zero_, coefficients_[7];
 };
 
-// store() writes offset - decay_length ln(sum / 2^scale_exponent) for each lane of S; no less than BEYOND where
-// the sum is zero.
+// store() writes offset - decay_length ln(sum / 2^scale_exponent) for each lane of S: no less than BEYOND
+// where the sum is zero.
 template <class S, class Out>
 class DistanceOfSum;
 
