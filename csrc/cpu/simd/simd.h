@@ -159,7 +159,14 @@ FLC_INLINE bool any_greater(LogReal a, LogReal b) {
 }
 template <class V>
 FLC_INLINE bool any_greater(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+  else
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
+#else
   return any_true((Ints)(a > b));
+#endif
 }
 
 // ---- exponential and logarithm ---------------------------------------------------------------------------
