@@ -71,18 +71,18 @@ FLC_INLINE LogReal smaller(LogReal a, LogReal b) {
 template <class S>
 struct Number;
 
+template <class T>
+struct NumberInLanes {
+  using Scalar = T;
+  static constexpr int lanes = VECTOR_BYTES / sizeof(T);
+  static constexpr T zero = 0;
+};
 template <>
-struct Number<Floats> {
-  using Scalar = float;
-  static constexpr int lanes = VECTOR_BYTES / 4;
-  static constexpr float zero = 0;
+struct Number<Floats> : NumberInLanes<float> {
   static const KernelTables<float>& tables(const Settings& settings) { return *settings.single_tables; }
 };
 template <>
-struct Number<Doubles> {
-  using Scalar = double;
-  static constexpr int lanes = VECTOR_BYTES / 8;
-  static constexpr double zero = 0;
+struct Number<Doubles> : NumberInLanes<double> {
   static const KernelTables<double>& tables(const Settings& settings) { return *settings.double_tables; }
 };
 template <>
