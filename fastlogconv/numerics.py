@@ -83,6 +83,18 @@ def geometric_sum(decay_length: float, count: float) -> float:
     return math.expm1(-(count + 1) / decay_length) / math.expm1(-1 / decay_length)
 
 
+def scale_exponent(bits: float, largest_sum: float, bits_along: float = 0.0) -> tuple[int, bool]:
+    """The exponent e where the factors along both axes carry 2^e each, and whether it suffices.
+
+    It is the least with which sums down to 2^-bits, and those along one axis down to 2^-bits_along, are
+    floats: what is added to a logarithm is taken away again, at the cost of precision. Nor may the largest
+    sum overflow.
+    """
+    most = (BITS_ABOVE - math.ceil(2 * math.log2(largest_sum))) // 2
+    needed = max(math.ceil((bits - BITS_BELOW) / 2), math.ceil(bits_along - BITS_BELOW), 0)
+    return max(0, min(needed, most)), needed <= most
+
+
 def crowd_beyond(sigma: float, height: int, width: int) -> float:
     """Instances of one pixel that fill all beyond a distance have at most this many times the term there."""
     return min(8 + 2 * 3.1416 * _square(sigma), float(height * width))
@@ -158,11 +170,9 @@ def _logconv_numbers(
     # Pixels of an instance within the limit that lie farther away than this do not even show in its sum.
     tail = decay_length * (arithmetic.tail + 3 * math.log1p(decay_length))
 
-    # As little scale as it takes: what is added to a logarithm is taken away again, at the cost of precision.
     bits_that_matter = _farthest(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
     cut_radius = min(radius, math.ceil(min(limit + tail, FARTHEST)) + 1)
-    most = (BITS_ABOVE - math.ceil(2 * math.log2(largest_sum))) // 2
-    needed = math.ceil((min(2 * cut_radius * bits_per_step, bits_that_matter) - BITS_BELOW) / 2)
+    exponent, _ = scale_exponent(min(2 * cut_radius * bits_per_step, bits_that_matter), largest_sum)
     return Numbers(
         decay_length=decay_length,
         bits_per_step=bits_per_step,
@@ -172,7 +182,7 @@ def _logconv_numbers(
         radius=radius,
         reach=min(radius, math.ceil(limit) + 1),
         cut_radius=cut_radius,
-        scale_exponent=max(0, min(needed, most)),
+        scale_exponent=exponent,
         double_inside=double_inside,
         **_scales(settings),
     )
