@@ -83,9 +83,12 @@ def log2(x):
 def shift(out, log2_decay, exponent, WAY: tl.constexpr):
     """The exponent that the factors towards a chunk carry, `out` steps away along their axis."""
     if WAY == CHUNK_SCALED:
-        return exponent - out * log2_decay
+        exponent -= out * log2_decay
+    elif WAY == SCALED:
+        exponent += tl.zeros_like(out)
     else:
-        return tl.zeros_like(out) + exponent
+        tl.static_assert(False, "there is no such way")
+    return exponent
 
 
 @triton.jit
