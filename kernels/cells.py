@@ -21,6 +21,13 @@ CELL = tl.constexpr(codes.CELL)  # pixels on a side: a row is one 32-bit word
 
 
 @triton.jit
+def image_row_column(program, rows, columns):
+    """What a program is for, of a grid of rows x columns in each image."""
+    column, row = program % columns, program // columns % rows
+    return (program // columns // rows).to(tl.int64), row, column
+
+
+@triton.jit
 def room_of_cell(cell_y, cell_x, height, width):
     """Where the room of a cell begins in its image's: it has as many entries, and words, as pixels."""
     above = (cell_y * CELL).to(tl.int64) * width
@@ -132,8 +139,7 @@ def list_cells_kernel(
     FIND_LARGEST: tl.constexpr,
 ):
     cell = tl.program_id(0)
-    cell_x, cell_y = cell % cells_x, cell // cells_x % cells_y
-    image = (cell // cells_x // cells_y).to(tl.int64)
+    image, cell_y, cell_x = image_row_column(cell, cells_y, cells_x)
     room = image * height * width + room_of_cell(cell_y, cell_x, height, width)
     i, two = tl.arange(0, CELL), tl.arange(0, 2)
     y, x = cell_y * CELL + i, cell_x * CELL + i

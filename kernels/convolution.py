@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..codes import PADDING_MODES
+from .cells import image_row_column
 from .stages import add_products, number, split
 
 REFLECT = tl.constexpr(PADDING_MODES.index("reflect"))
@@ -35,15 +36,14 @@ def load_lines(
 
     With ROWS neighbours along the axis lie side by side in a warp, else neighbouring lines.
     """
+    if ROWS:
+        position, line_ptr, in_line = position[None, :], line_ptr[:, None], in_line[:, None]
+    else:
+        position, line_ptr, in_line = position[:, None], line_ptr[None, :], in_line[None, :]
     at = source(position, size, PADDING)
     there = (at >= 0) & (at < size) & (position >= first - radius) & (position <= last + radius)
-    offsets = at.to(tl.int64) * stride
-    if ROWS:
-        pointers = line_ptr[:, None] + offsets[None, :]
-        return tl.load(pointers, mask=in_line[:, None] & there[None, :], other=0)
-    else:
-        pointers = line_ptr[None, :] + offsets[:, None]
-        return tl.trans(tl.load(pointers, mask=in_line[None, :] & there[:, None], other=0))
+    values = tl.load(line_ptr + at.to(tl.int64) * stride, mask=in_line & there, other=0)
+    return values if ROWS else tl.trans(values)
 
 
 @triton.jit(
@@ -75,9 +75,7 @@ def convolve_axis_kernel(
     ACROSS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    tile, tile_across = program % tiles, program // tiles % tiles_across
-    image = (program // tiles // tiles_across).to(tl.int64)
+    image, tile_across, tile = image_row_column(tl.program_id(0), tiles_across, tiles)
     first = tile * ALONG
     position = first + tl.arange(0, ALONG)
     line = tile_across * ACROSS + tl.arange(0, ACROSS)

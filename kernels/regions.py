@@ -1,13 +1,22 @@
 """From one mask per region, overlapping and soft as it may be, to weights: two launches.
 
 The first notes the bounding box of each region in each cell of 32 x 32 pixels, so that the second reads no
-more of the masks than lies within reach. Sums are held as logarithms, for a mask may hold any values.
+more of the masks than its windows show. Sums are held as logarithms, for a mask may hold any values.
 """
 
 import triton
 import triton.language as tl
 
-from .cells import CELL, bounding_box, cells_around, clipped, packed_box, pixel_pointers, row_by_row
+from .cells import (
+    CELL,
+    bounding_box,
+    cells_around,
+    clipped,
+    image_row_column,
+    packed_box,
+    pixel_pointers,
+    row_by_row,
+)
 from .rules import border_start
 from .stages import (
     EUCLIDEAN,
@@ -56,8 +65,7 @@ def box_regions_kernel(
     HAS_IGNORE: tl.constexpr,
 ):
     program = tl.program_id(0)
-    cell_x, cell_y = program % cells_x, program // cells_x % cells_y
-    region = (program // cells_x // cells_y).to(tl.int64)
+    region, cell_y, cell_x = image_row_column(program, cells_y, cells_x)
     i = tl.arange(0, CELL)
     y, x = cell_y * CELL + i, cell_x * CELL + i
     pointers = pixel_pointers(masks_ptr + region * region_stride, y, x, row_stride, column_stride)

@@ -1,8 +1,9 @@
 """The border rules: what the border term adds to the distance of the nearest instance.
 
 A kernel is compiled for one rule: BORDER is its code in the table BORDERS of fastlogconv/rules.py. A rule is
-one branch in each of the three functions here, also where branches agree. csrc/rules.h has the same for the
-other kernels.
+one branch in each of the three functions here, also where branches agree. Where not every instance has a say,
+one that is out of reach may be left out: ranking +inf changes nothing, and without the fewest instances the
+term is 0. csrc/rules.h has the same for the other kernels.
 """
 
 import triton

@@ -1,14 +1,23 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
-It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending class
-and id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on: most take few.
+It merges the sorted lists of the cells around, so that it meets each instance once, by ascending class and
+id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on: most take few.
 """
 
 import triton
 import triton.language as tl
 
 from .bits import bitwise_or, population, steps_to_bits
-from .cells import CELL, bounding_box, cells_around, clipped, last_key, room_of_cell, row_by_row
+from .cells import (
+    CELL,
+    bounding_box,
+    cells_around,
+    clipped,
+    image_row_column,
+    last_key,
+    room_of_cell,
+    row_by_row,
+)
 from .rules import border_start
 from .stages import (
     EUCLIDEAN,
@@ -49,8 +58,8 @@ def load_words(words_ptr, room, entries, listed, row):
 def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, last_y, x):
     """Rows `y` of an instance from column x on, as words: uint32.
 
-    Each is put together from the words of two cells. `entries` are those of the cells within reach, 0 where
-    the instance is not in a cell.
+    Each is put together from the words of two cells. `entries` are those of the cells around the tile, 0
+    where the instance is not in a cell.
     """
     LISTS: tl.constexpr = entries.shape[0]
     cell_y, cell_x = y // CELL, x // CELL
@@ -230,14 +239,13 @@ def weigh_tiles_kernel(
     FEWEST_INSTANCES: tl.constexpr,
     HAS_CLASSES: tl.constexpr,
     HAS_IGNORE: tl.constexpr,
-    LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
+    LISTS: tl.constexpr,  # a power of 2, at least the number of cells around a tile
     ROWS: tl.constexpr,  # of an instance that are taken together
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,  # divides CELL
 ):
-    program = tl.program_id(0)
-    image = (program // tiles_x // tiles_y).to(tl.int64)
-    tile_y, tile_x = program // tiles_x % tiles_y * TILE_H, program % tiles_x * TILE_W
+    image, tile_row, tile_column = image_row_column(tl.program_id(0), tiles_y, tiles_x)
+    tile_y, tile_x = tile_row * TILE_H, tile_column * TILE_W
     infinity: tl.constexpr = float("inf")
     # Scalars go to the type of the computation once.
     log2_decay, exponent = number(log2_decay, COMPUTE), number(exponent, COMPUTE)

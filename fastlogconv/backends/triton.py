@@ -26,6 +26,7 @@ from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, Border
 from ..settings import WeightSettings
 from . import reference
+from .devices import why_no_gpu
 from .reference import result_dtype
 from .triton_classes import number_classes
 from .triton_plans import REGISTERS, Plan, blocks, plan_convolution, plan_labels, plan_regions
@@ -59,14 +60,8 @@ def why_not(device: torch.device) -> str | None:
         return "its kernels run on CUDA devices and, with TRITON_INTERPRET=1, in Triton's interpreter"
     if device.type not in ("cpu", "cuda"):
         return f"its kernels run on CUDA devices, not on {device.type}"
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            return "PyTorch finds no CUDA device"
-        if torch.version.hip is not None:
-            return "its kernels are written for NVIDIA GPUs"
-        if torch.cuda.get_device_capability(device) < (8, 0):
-            return "its kernels need compute capability 8.0 or higher"
-    return _missing()
+    reason = why_no_gpu(device, least=(8, 0)) if device.type == "cuda" else None
+    return reason or _missing()
 
 
 def describe() -> dict[str, str]:
@@ -179,12 +174,17 @@ def _optional(image: Tensor | None, instead: Tensor) -> list:
     return [image.view(torch.uint8) if image.dtype == torch.bool else image, *image.stride()]
 
 
+def _result(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A new tensor for what is computed from `like`."""
+    return torch.empty(shape, dtype=result_dtype(like), device=like.device)
+
+
 def weight_map(
     labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
     images, height, width = labels.shape
-    out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
+    out = _result(labels, labels.shape)
     if out.numel() == 0:
         return out
     plan = plan_labels(settings, height, width, labels.dtype == torch.float64)
@@ -246,7 +246,7 @@ def weight_map(
 def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     regions, height, width = masks.shape
-    out = torch.empty((height, width), dtype=result_dtype(masks), device=masks.device)
+    out = _result(masks, (height, width))
     if out.numel() == 0:
         return out
     plan = plan_regions(settings, height, width, masks.dtype == torch.float64)
@@ -283,7 +283,7 @@ def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSett
 def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances."""
     instances, height, width = distance.shape
-    out = torch.empty((height, width), dtype=result_dtype(distance), device=distance.device)
+    out = _result(distance, (height, width))
     if out.numel() == 0:
         return out
     double = distance.dtype == torch.float64
@@ -315,7 +315,7 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
     images = len(input)
-    out = torch.empty(input.shape, dtype=result_dtype(input), device=input.device)
+    out = _result(input, input.shape)
     if out.numel() == 0:
         return out
     if not input.is_floating_point():

@@ -26,7 +26,7 @@ class Tile:
 
 TILES = {"logconv": Tile(32, 16, warps=2, rows=16), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
 TILE_OF_REGIONS = Tile(32, 16, warps=4, rows=1)
-MOST_LISTS = 4096  # cells within reach of a tile: beyond, the reference computes
+MOST_LISTS = 4096  # cells around a tile: beyond, the reference computes
 REGISTERS, MORE_REGISTERS, MOST_REGISTERS = 128, 168, 255  # 16, 12 and 8 warps on an SM
 
 
@@ -38,7 +38,7 @@ class Plan:
     way: str  # one of codes.WAYS
     scale_exponent: int
     tile: Tile
-    lists: int  # cells within reach of a tile, at most, rounded up to a power of 2 (and no less than a warp)
+    lists: int  # cells around a tile, at most, rounded up to a power of 2 (and no less than a warp)
     warps: int
 
     @property
