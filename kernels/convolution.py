@@ -10,6 +10,7 @@ from ..codes import PADDING_MODES
 from .cells import image_row_column
 from .stages import add_products, number, split
 
+ZEROS = tl.constexpr(PADDING_MODES.index("constant"))
 REFLECT = tl.constexpr(PADDING_MODES.index("reflect"))
 REPLICATE = tl.constexpr(PADDING_MODES.index("replicate"))
 CIRCULAR = tl.constexpr(PADDING_MODES.index("circular"))
@@ -25,6 +26,8 @@ def source(position, size, PADDING: tl.constexpr):
     elif PADDING == CIRCULAR:
         position = tl.where(position < 0, position + size, position)
         position = tl.where(position >= size, position - size, position)
+    else:
+        tl.static_assert(PADDING == ZEROS, "there is no such padding")
     return position
 
 
