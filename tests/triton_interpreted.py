@@ -4,6 +4,8 @@ It has to be switched on before Triton is imported, so test_triton_interpreted.p
 their own: TRITON_INTERPRET=1 python -m pytest tests/triton_interpreted.py
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -90,12 +92,13 @@ def test_regions(distance, border, dtype):
     masks = torch.stack([labels == 1, labels > 1, labels > 2]).to(dtype)
     if dtype.is_floating_point:
         masks *= torch.tensor([1, 0.3, 1])[:, None, None]
-    options = dict(settings=WeightSettings(distance=distance, border=border, bws=20))
-    for chosen in (masks, masks[:0], masks * 0):
+    settings = WeightSettings(distance=distance, border=border, bws=20)
+    some = torch.arange(37) % 9 == 2
+    for chosen, ignore in itertools.product((masks, masks[:0], masks * 0), (None, some)):
+        options = dict(settings=settings, ignore=ignore)
         weights = fastlogconv.region_weight_map(chosen, **options, backend="triton")
         expected = fastlogconv.region_weight_map(chosen.double(), **options, backend="reference")
         assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-        options["ignore"] = torch.arange(37) % 9 == 2
 
 
 @pytest.mark.parametrize("border", BORDERS)
