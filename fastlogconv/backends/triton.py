@@ -203,7 +203,7 @@ def weight_map(
     new = functools.partial(torch.empty, device=labels.device)
     first_keys = new(cells, dtype=torch.int64)
     instances = unused = first_keys
-    if rule.every_instance and has_classes:
+    if rule.every_instance and classes is not None:
         classes, instances = number_classes(labels, classes, ignore)
     elif rule.every_instance:
         instances = torch.zeros(images, dtype=torch.int64, device=labels.device)
