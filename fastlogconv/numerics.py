@@ -36,7 +36,7 @@ from .settings import WeightSettings
 LN2 = math.log(2)
 SMALLEST_DECAY_LENGTH = 1e-12  # no smaller one makes a difference, and its inverse is finite
 SMALLEST_SCALE, LARGEST_SCALE = 1e-30, 1e30  # products with squares of distances stay finite in float32
-FARTHEST = 2**29  # pixels; no reach is larger
+LARGEST_REACH = 2**29  # pixels; no reach is larger
 
 # A border factor below this counts as this: switching the border term off changes no other bit.
 USUAL_BORDER_FACTOR = 50.0
@@ -154,7 +154,7 @@ def _scales(settings: WeightSettings) -> dict[str, float]:
     )
 
 
-def _farthest(settings: WeightSettings, slack: float, epsilon: float) -> float:
+def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
     """The steps from which on an instance adds less than epsilon to either term; see above."""
     foreground = gaussian_reach(settings.fds, abs(1 - settings.fbr), epsilon)
     border = gaussian_reach(settings.bws, max(settings.bwf, USUAL_BORDER_FACTOR), epsilon)
@@ -173,12 +173,12 @@ def _logconv_numbers(
     narrowest = min(settings.fds, settings.bws)
     double_inside = decay_length > ARITHMETICS[kernels, double].largest_decay * narrowest
     arithmetic = ARITHMETICS[kernels, double_inside]
-    limit = min(_farthest(settings, slack, arithmetic.negligible), FARTHEST)
+    limit = min(_limit(settings, slack, arithmetic.negligible), LARGEST_REACH)
     # Pixels of an instance within the limit that lie farther away than this do not even show in its sum.
     tail = decay_length * (arithmetic.tail + 3 * math.log1p(decay_length))
 
-    bits_that_matter = _farthest(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
-    cut_radius = min(radius, math.ceil(min(limit + tail, FARTHEST)) + 1)
+    bits_that_matter = _limit(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
+    cut_radius = min(radius, math.ceil(min(limit + tail, LARGEST_REACH)) + 1)
     exponent, _ = scale_exponent(min(2 * cut_radius * bits_per_step, bits_that_matter), largest_sum)
     return Numbers(
         decay_length=decay_length,
@@ -202,8 +202,8 @@ def _euclidean_numbers(
     in_crowd = CROWD / crowd_beyond(settings.fds, height, width)
     foreground = gaussian_reach(settings.fds, abs(1 - settings.fbr), min(half_bit, in_crowd))
     border = gaussian_reach(settings.bws, settings.bwf, half_bit) if settings.bwf > 0 else 0.0
-    limit = math.ceil(min(max(foreground, border), FARTHEST))
-    reach = min(limit, math.ceil(math.hypot(height, width)), FARTHEST)
+    limit = math.ceil(min(max(foreground, border), LARGEST_REACH))
+    reach = min(limit, math.ceil(math.hypot(height, width)), LARGEST_REACH)
     return Numbers(
         decay_length=1.0,
         bits_per_step=1.0,

@@ -1,5 +1,7 @@
 """The three stages that the kernels share: distance to an instance, accumulation over instances, the weight.
 
+docs/algorithm.md tells why, with a figure for each stage.
+
 LogConv distances: with a = exp(-1 / lmbda), S_i(p) is the sum of a^|q - p| over the pixels q of instance i in
 the window around p, rows first, then columns. It spans far more than a float32, so it is held in one of three
 ways:
