@@ -1,4 +1,5 @@
 // The formulas that the kernels for the CPU and those for GPUs share.
+// docs/algorithm.md leads from the formulas to the kernels, with a figure for each stage.
 #pragma once
 
 #include <math.h>

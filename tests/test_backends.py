@@ -215,7 +215,7 @@ def test_a_backend_is_not_asked_for_what_it_lacks(lacks, call, monkeypatch):
 
 
 def test_a_cuda_library_that_cannot_be_loaded_is_reported(monkeypatch, tmp_path):
-    broken = tmp_path / backends.native.CUDA_LIBRARY.name
+    broken = tmp_path / native_cuda.CUDA_LIBRARY.name
     broken.write_text("not a library")
     monkeypatch.setattr(native_cuda, "CUDA_LIBRARY", broken)
     monkeypatch.setattr(native_cuda, "_load", native_cuda._load.__wrapped__)

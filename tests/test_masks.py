@@ -212,9 +212,8 @@ def test_writes_its_output_and_nothing_else(shape, monkeypatch, with_threads):
         margins.extend((buffer[:margin], buffer[margin + n :]))
         return buffer[margin : margin + n].reshape(shape)
 
-    monkeypatch.setattr(
-        native, "np", types.SimpleNamespace(empty=guarded_empty, float32=np.float32, int32=np.int32)
-    )
+    dtypes = dict(float32=np.float32, float64=np.float64, int32=np.int32)
+    monkeypatch.setattr(native, "np", types.SimpleNamespace(empty=guarded_empty, **dtypes))
     rng = np.random.default_rng(3)
     instances, classes = scattered(shape, 6, 9, rng), rng.integers(0, 3, shape)
     for threads in (1, 3):

@@ -66,7 +66,7 @@ def guarded_outputs(monkeypatch):
         margins.extend((buffer[:margin], buffer[margin + n :]))
         return buffer[margin : margin + n].view(shape)
 
-    monkeypatch.setattr(native, "_output", output)
+    monkeypatch.setattr(native, "output", output)
     return margins
 
 
