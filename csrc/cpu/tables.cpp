@@ -117,8 +117,8 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   // A sum that is off by this fraction moves a distance by decay_length times it.
   settings_.prefix_tolerance =
       out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / params.decay_length, 0x1p-22, 0x1p-12);
-  // In float sums, each step of the recursion adds the rounding error of a; no half of a window may weigh 100.
-  const double half_window = (params.largest_sum + 1) / 2;
+  // In float sums, each step of the recursion adds the rounding error of a.
+  const double half_window = (params.largest_sum + 1) / 2;  // G(r)
   single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && half_window < 100 &&
                         params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
 }
