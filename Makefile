@@ -41,7 +41,7 @@ $(FUZZ)/fuzz: $(patsubst csrc/cpu/%.cpp,$(FUZZ)/%.o,$(wildcard csrc/cpu/*.cpp)) 
   $(FUZZ_SETS:%=$(FUZZ)/kernels-%.o) $(FUZZ)/main.o
 	$(CXX) $(FUZZ_FLAGS) $^ -o $@
 
-$(FUZZ)/main.o: tests/fuzz.cpp $(CSRC)
+$(FUZZ)/main.o: tests/fuzz.cpp tests/fuzz_input.h $(CSRC)
 	@mkdir -p $(@D)
 	$(CXX) $(FUZZ_FLAGS) -c $< -o $@
 
@@ -65,7 +65,7 @@ lint: $(VENV)/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(CSRC) $(GPU_ON_CPU) tests/fuzz.cpp
+	$(BIN)/clang-format --dry-run -Werror $(CSRC) $(GPU_ON_CPU) tests/fuzz.cpp tests/fuzz_input.h
 
 # The package itself is installed here too, editable; `built` then only follows the C++ sources.
 $(VENV)/packages: pyproject.toml setup.py $(VENV)/torch

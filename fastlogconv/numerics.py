@@ -36,7 +36,7 @@ from .settings import WeightSettings
 LN2 = math.log(2)
 SMALLEST_DECAY_LENGTH = 1e-12  # no smaller one makes a difference, and its inverse is finite
 SMALLEST_SCALE, LARGEST_SCALE = 1e-30, 1e30  # products with squares of distances stay finite in float32
-FARTHEST = 2**29  # pixels; no reach is larger
+LARGEST_REACH = 2**29  # pixels; no reach is larger
 
 # A border factor below this counts as this: switching the border term off changes no other bit.
 USUAL_BORDER_FACTOR = 50.0
@@ -85,6 +85,18 @@ def gaussian_reach(sigma: float, factor: float, epsilon: float) -> float:
 def geometric_sum(decay_length: float, count: float) -> float:
     """1 + a + ... + a^count with a = exp(-1 / decay_length)."""
     return math.expm1(-(count + 1) / decay_length) / math.expm1(-1 / decay_length)
+
+
+def scale_exponent(bits: float, largest_sum: float, bits_along: float = 0.0) -> tuple[int, bool]:
+    """The exponent e where the factors along both axes carry 2^e each, and whether it suffices.
+
+    It is the least with which sums down to 2^-bits, and those along one axis down to 2^-bits_along, are
+    floats: what is added to a logarithm is taken away again, at the cost of precision. Nor may the largest
+    sum overflow.
+    """
+    most = (BITS_ABOVE - math.ceil(2 * math.log2(largest_sum))) // 2
+    needed = max(math.ceil((bits - BITS_BELOW) / 2), math.ceil(bits_along - BITS_BELOW), 0)
+    return max(0, min(needed, most)), needed <= most
 
 
 def crowd_beyond(sigma: float, height: int, width: int) -> float:
@@ -142,7 +154,7 @@ def _scales(settings: WeightSettings) -> dict[str, float]:
     )
 
 
-def _farthest(settings: WeightSettings, slack: float, epsilon: float) -> float:
+def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
     """The steps from which on an instance adds less than epsilon to either term; see above."""
     foreground = gaussian_reach(settings.fds, abs(1 - settings.fbr), epsilon)
     border = gaussian_reach(settings.bws, max(settings.bwf, USUAL_BORDER_FACTOR), epsilon)
@@ -161,15 +173,13 @@ def _logconv_numbers(
     narrowest = min(settings.fds, settings.bws)
     double_inside = decay_length > ARITHMETICS[kernels, double].largest_decay * narrowest
     arithmetic = ARITHMETICS[kernels, double_inside]
-    limit = min(_farthest(settings, slack, arithmetic.negligible), FARTHEST)
+    limit = min(_limit(settings, slack, arithmetic.negligible), LARGEST_REACH)
     # Pixels of an instance within the limit that lie farther away than this do not even show in its sum.
     tail = decay_length * (arithmetic.tail + 3 * math.log1p(decay_length))
 
-    # As little scale as it takes: what is added to a logarithm is taken away again, at the cost of precision.
-    bits_that_matter = _farthest(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
-    cut_radius = min(radius, math.ceil(min(limit + tail, FARTHEST)) + 1)
-    most = (BITS_ABOVE - math.ceil(2 * math.log2(largest_sum))) // 2
-    needed = math.ceil((min(2 * cut_radius * bits_per_step, bits_that_matter) - BITS_BELOW) / 2)
+    bits_that_matter = _limit(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
+    cut_radius = min(radius, math.ceil(min(limit + tail, LARGEST_REACH)) + 1)
+    exponent, _ = scale_exponent(min(2 * cut_radius * bits_per_step, bits_that_matter), largest_sum)
     return Numbers(
         decay_length=decay_length,
         bits_per_step=bits_per_step,
@@ -179,7 +189,7 @@ def _logconv_numbers(
         radius=radius,
         reach=min(radius, math.ceil(limit) + 1),
         cut_radius=cut_radius,
-        scale_exponent=max(0, min(needed, most)),
+        scale_exponent=exponent,
         double_inside=double_inside,
         **_scales(settings),
     )
@@ -192,8 +202,8 @@ def _euclidean_numbers(
     in_crowd = CROWD / crowd_beyond(settings.fds, height, width)
     foreground = gaussian_reach(settings.fds, abs(1 - settings.fbr), min(half_bit, in_crowd))
     border = gaussian_reach(settings.bws, settings.bwf, half_bit) if settings.bwf > 0 else 0.0
-    limit = math.ceil(min(max(foreground, border), FARTHEST))
-    reach = min(limit, math.ceil(math.hypot(height, width)), FARTHEST)
+    limit = math.ceil(min(max(foreground, border), LARGEST_REACH))
+    reach = min(limit, math.ceil(math.hypot(height, width)), LARGEST_REACH)
     return Numbers(
         decay_length=1.0,
         bits_per_step=1.0,

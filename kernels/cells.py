@@ -14,9 +14,17 @@ foreground and what is ignored.
 import triton
 import triton.language as tl
 
+from .. import codes
 from .bits import bitwise_or, first_and_last, population
 
-CELL = tl.constexpr(32)  # pixels on a side: a row is one 32-bit word
+CELL = tl.constexpr(codes.CELL)  # pixels on a side: a row is one 32-bit word
+
+
+@triton.jit
+def image_row_column(program, rows, columns):
+    """What a program is for, of a grid of rows x columns in each image."""
+    column, row = program % columns, program // columns % rows
+    return (program // columns // rows).to(tl.int64), row, column
 
 
 @triton.jit
@@ -24,6 +32,43 @@ def room_of_cell(cell_y, cell_x, height, width):
     """Where the room of a cell begins in its image's: it has as many entries, and words, as pixels."""
     above = (cell_y * CELL).to(tl.int64) * width
     return above + cell_x * CELL * tl.minimum(height - cell_y * CELL, CELL)
+
+
+@triton.jit
+def cells_around(tile_y, tile_x, radius, height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """The first and the last row and column of the cells within `radius` of a tile: y0, x0, y1, x1."""
+    y1, x1 = tl.minimum(tile_y + TILE_H - 1 + radius, height - 1), tile_x + TILE_W - 1 + radius
+    y0, x0 = tl.maximum(tile_y - radius, 0), tl.maximum(tile_x - radius, 0)
+    return y0 // CELL, x0 // CELL, y1 // CELL, tl.minimum(x1, width - 1) // CELL
+
+
+@triton.jit
+def row_by_row(first_y, first_x, last_x, LISTS: tl.constexpr):
+    """The cells from first_y and within first_x..last_x on, one row after another: y, x [LISTS]."""
+    list_, columns = tl.arange(0, LISTS), last_x - first_x + 1
+    return first_y + list_ // columns, first_x + list_ % columns
+
+
+@triton.jit
+def packed_box(top, bottom, left, right):
+    """A box within a cell as one number: top | bottom << 5 | left << 10 | right << 15."""
+    return top | (bottom << 5) | (left << 10) | (right << 15)
+
+
+@triton.jit
+def bounding_box(boxes, there, cell_y, cell_x):
+    """top, bottom, left, right of all boxes that are `there`, one in each cell; empty without any."""
+    top = tl.min(tl.where(there, cell_y * CELL + (boxes & 31), 1 << 30), 0)
+    bottom = tl.max(tl.where(there, cell_y * CELL + ((boxes >> 5) & 31), -1), 0)
+    left = tl.min(tl.where(there, cell_x * CELL + ((boxes >> 10) & 31), 1 << 30), 0)
+    right = tl.max(tl.where(there, cell_x * CELL + ((boxes >> 15) & 31), -1), 0)
+    return top, bottom, left, right
+
+
+@triton.jit
+def clipped(first, last, tile, radius, SIZE: tl.constexpr):
+    """What windows of the SIZE pixels from `tile` on show of first..last along an axis."""
+    return tl.maximum(first, tile - radius), tl.minimum(last, tile + SIZE - 1 + radius)
 
 
 @triton.jit
@@ -94,8 +139,7 @@ def list_cells_kernel(
     FIND_LARGEST: tl.constexpr,
 ):
     cell = tl.program_id(0)
-    cell_x, cell_y = cell % cells_x, cell // cells_x % cells_y
-    image = (cell // cells_x // cells_y).to(tl.int64)
+    image, cell_y, cell_x = image_row_column(cell, cells_y, cells_x)
     room = image * height * width + room_of_cell(cell_y, cell_x, height, width)
     i, two = tl.arange(0, CELL), tl.arange(0, 2)
     y, x = cell_y * CELL + i, cell_x * CELL + i
@@ -142,7 +186,7 @@ def list_cells_kernel(
         left, right = first_and_last(columns)
         word = word_count + population(row_set & ((1 << i) - 1))
         tl.store(words_ptr + room + word, words, mask=has_word)
-        box = top | (bottom << 5) | (left << 10) | (right << 15) | (word_count << 20)
+        box = packed_box(top, bottom, left, right) | (word_count << 20)
         place = (row_set.to(tl.int64) << 32) | box
         word_count += population(row_set)
         largest = key + 1

@@ -6,12 +6,14 @@ A tile of the result is the pixels of its windows times a banded matrix of decay
 import triton
 import triton.language as tl
 
+from ..codes import PADDING_MODES
+from .cells import image_row_column
 from .stages import add_products, number, split
 
-ZEROS = tl.constexpr(0)
-REFLECT = tl.constexpr(1)
-REPLICATE = tl.constexpr(2)
-CIRCULAR = tl.constexpr(3)
+ZEROS = tl.constexpr(PADDING_MODES.index("constant"))
+REFLECT = tl.constexpr(PADDING_MODES.index("reflect"))
+REPLICATE = tl.constexpr(PADDING_MODES.index("replicate"))
+CIRCULAR = tl.constexpr(PADDING_MODES.index("circular"))
 
 
 @triton.jit
@@ -24,15 +26,27 @@ def source(position, size, PADDING: tl.constexpr):
     elif PADDING == CIRCULAR:
         position = tl.where(position < 0, position + size, position)
         position = tl.where(position >= size, position - size, position)
+    else:
+        tl.static_assert(PADDING == ZEROS, "there is no such padding")
     return position
 
 
 @triton.jit
-def load_lines(pointers, stride, position, size, across, radius, first, last, PADDING: tl.constexpr):
-    """Values at `position` of the padded axis, as far as the windows of first..last show them."""
+def load_lines(
+    line_ptr, in_line, stride, position, size, radius, first, last, PADDING: tl.constexpr, ROWS: tl.constexpr
+):
+    """Values [line, position] of the padded axis, as far as the windows of first..last show them.
+
+    With ROWS neighbours along the axis lie side by side in a warp, else neighbouring lines.
+    """
+    if ROWS:
+        position, line_ptr, in_line = position[None, :], line_ptr[:, None], in_line[:, None]
+    else:
+        position, line_ptr, in_line = position[:, None], line_ptr[None, :], in_line[None, :]
     at = source(position, size, PADDING)
     there = (at >= 0) & (at < size) & (position >= first - radius) & (position <= last + radius)
-    return tl.load(pointers + at.to(tl.int64) * stride, mask=there & across, other=0)
+    values = tl.load(line_ptr + at.to(tl.int64) * stride, mask=in_line & there, other=0)
+    return values if ROWS else tl.trans(values)
 
 
 @triton.jit(
@@ -64,9 +78,7 @@ def convolve_axis_kernel(
     ACROSS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    tile, tile_across = program % tiles, program // tiles % tiles_across
-    image = (program // tiles // tiles_across).to(tl.int64)
+    image, tile_across, tile = image_row_column(tl.program_id(0), tiles_across, tiles)
     first = tile * ALONG
     position = first + tl.arange(0, ALONG)
     line = tile_across * ACROSS + tl.arange(0, ACROSS)
@@ -81,31 +93,9 @@ def convolve_axis_kernel(
         begin = first - radius
         for chunk in tl.range(0, (last + radius - begin) // CHUNK + 1, num_stages=1):
             at = begin + chunk * CHUNK + tl.arange(0, CHUNK)
-            if ALONG_ROWS:
-                values = load_lines(
-                    line_ptr[:, None],
-                    along_stride,
-                    at[None, :],
-                    size,
-                    in_line[:, None],
-                    radius,
-                    first,
-                    last,
-                    PADDING,
-                )  # [ACROSS, CHUNK]
-            else:
-                values = load_lines(
-                    line_ptr[None, :],
-                    along_stride,
-                    at[:, None],
-                    size,
-                    in_line[None, :],
-                    radius,
-                    first,
-                    last,
-                    PADDING,
-                )
-                values = tl.trans(values)
+            values = load_lines(
+                line_ptr, in_line, along_stride, at, size, radius, first, last, PADDING, ALONG_ROWS
+            )  # [ACROSS, CHUNK]
             steps = tl.abs(at.to(tl.float32)[:, None] - position.to(tl.float32)[None, :])
             factors = tl.where(steps <= radius.to(tl.float32), tl.exp2(steps * decay_), 0.0)  # [CHUNK, ALONG]
             total = add_products(total, *split(values.to(tl.float32)), factors)
@@ -115,17 +105,8 @@ def convolve_axis_kernel(
     if not finite:
         total = tl.zeros([ACROSS, ALONG], COMPUTE)
         for step in range(-radius, radius + 1):
-            at = position + step
             values = load_lines(
-                line_ptr[:, None],
-                along_stride,
-                at[None, :],
-                size,
-                in_line[:, None],
-                radius,
-                first,
-                last,
-                PADDING,
+                line_ptr, in_line, along_stride, position + step, size, radius, first, last, PADDING, True
             )
             total += values.to(COMPUTE) * tl.exp2(tl.abs(number(step, COMPUTE)) * decay_)
     if PADDING == REPLICATE:

@@ -3,7 +3,8 @@
 import triton
 import triton.language as tl
 
-from .stages import accumulate, background_weights, border_term, farthest_of_all, number
+from .rules import border_start
+from .stages import accumulate, background_weights, border_term, number
 
 
 @triton.jit(
@@ -29,7 +30,8 @@ def weigh_distances_kernel(
     bwf: tl.float64,
     border_scale: tl.float64,
     COMPUTE: tl.constexpr,
-    FARTHEST: tl.constexpr,
+    BORDER: tl.constexpr,
+    FEWEST_INSTANCES: tl.constexpr,
     HAS_FOREGROUND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -39,20 +41,19 @@ def weigh_distances_kernel(
     step_scale = number(step_scale, COMPUTE)
     fd = tl.zeros([BLOCK], COMPUTE)
     near = tl.full([BLOCK], float("inf"), COMPUTE)
-    other = tl.full([BLOCK], -float("inf") if FARTHEST else float("inf"), COMPUTE)
+    other = border_start(near, BORDER)
     pointers = distance_ptr + y * row_stride + x * column_stride
     for _ in range(0, instances):
         d = tl.load(pointers, mask=inside, other=0).to(COMPUTE)
         d *= step_scale
-        fd, near, other = accumulate(d, -d * d, fd, near, other, FARTHEST)
+        fd, near, other = accumulate(d, -d * d, fd, near, other, BORDER)
         pointers += instance_stride
-    if FARTHEST:
-        other = farthest_of_all(other, instances, instances)
     foreground = tl.zeros([BLOCK], tl.int1)
     if HAS_FOREGROUND:
         pointers = foreground_ptr + y * foreground_row_stride + x * foreground_column_stride
         foreground = tl.load(pointers, mask=inside, other=0) != 0
-    border = border_term(near, other, number(border_scale, COMPUTE))
+    has_border = instances >= FEWEST_INSTANCES
+    border = border_term(near, other, has_border, number(border_scale, COMPUTE), BORDER)
     background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
     weights = tl.where(foreground, 1.0, background)
     tl.store(out_ptr + pixel, weights.to(out_ptr.dtype.element_ty), mask=inside)

@@ -1,13 +1,23 @@
 """From one mask per region, overlapping and soft as it may be, to weights: two launches.
 
 The first notes the bounding box of each region in each cell of 32 x 32 pixels, so that the second reads no
-more of the masks than lies within reach. Sums are held as logarithms, for a mask may hold any values.
+more of the masks than its windows show. Sums are held as logarithms, for a mask may hold any values.
 """
 
 import triton
 import triton.language as tl
 
-from .cells import CELL, pixel_pointers
+from .cells import (
+    CELL,
+    bounding_box,
+    cells_around,
+    clipped,
+    image_row_column,
+    packed_box,
+    pixel_pointers,
+    row_by_row,
+)
+from .rules import border_start
 from .stages import (
     EUCLIDEAN,
     accumulate,
@@ -16,13 +26,13 @@ from .stages import (
     beyond,
     border_of,
     distance_and_exponent,
+    enough,
     log2,
     log_sum,
     number,
 )
 
-# A box within a cell: top | bottom << 5 | left << 10 | right << 15; where there is nothing in the cell:
-EMPTY = tl.constexpr(-1)
+EMPTY = tl.constexpr(-1)  # in place of a box where there is nothing in the cell
 
 
 @triton.jit
@@ -55,8 +65,7 @@ def box_regions_kernel(
     HAS_IGNORE: tl.constexpr,
 ):
     program = tl.program_id(0)
-    cell_x, cell_y = program % cells_x, program // cells_x % cells_y
-    region = (program // cells_x // cells_y).to(tl.int64)
+    region, cell_y, cell_x = image_row_column(program, cells_y, cells_x)
     i = tl.arange(0, CELL)
     y, x = cell_y * CELL + i, cell_x * CELL + i
     pointers = pixel_pointers(masks_ptr + region * region_stride, y, x, row_stride, column_stride)
@@ -67,7 +76,7 @@ def box_regions_kernel(
     rows, columns = tl.max(own, 1), tl.max(own, 0)
     top, bottom = tl.min(tl.where(rows > 0, i, CELL), 0), tl.max(tl.where(rows > 0, i, -1), 0)
     left, right = tl.min(tl.where(columns > 0, i, CELL), 0), tl.max(tl.where(columns > 0, i, -1), 0)
-    box = top | (bottom << 5) | (left << 10) | (right << 15)
+    box = packed_box(top, bottom, left, right)
     tl.store(boxes_ptr + program, tl.where(bottom >= 0, box, EMPTY))
 
 
@@ -98,13 +107,15 @@ def weigh_regions_kernel(
     log2_decay: tl.float64,  # these as for weigh_tiles_kernel
     step_scale: tl.float64,
     log_scale: tl.float64,
-    square_scale: tl.float64,
+    foreground_exponent: tl.float64,
     fbr: tl.float64,
     bwf: tl.float64,
     border_scale: tl.float64,
     COMPUTE: tl.constexpr,
-    DISTANCE: tl.constexpr,  # LOGARITHMIC or EUCLIDEAN
-    FARTHEST: tl.constexpr,
+    WAY: tl.constexpr,  # LOGARITHMIC or EUCLIDEAN
+    BORDER: tl.constexpr,
+    EVERY_INSTANCE: tl.constexpr,
+    FEWEST_INSTANCES: tl.constexpr,
     HAS_IGNORE: tl.constexpr,
     LISTS: tl.constexpr,
     TILE_H: tl.constexpr,
@@ -115,16 +126,13 @@ def weigh_regions_kernel(
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
     log2_decay, log_scale = number(log2_decay, COMPUTE), number(log_scale, COMPUTE)
-    step_scale, square_scale = number(step_scale, COMPUTE), number(square_scale, COMPUTE)
+    step_scale, border_scale = number(step_scale, COMPUTE), number(border_scale, COMPUTE)
+    foreground_exponent = number(foreground_exponent, COMPUTE)
     window = radius.to(COMPUTE)
 
     # The cells within the windows of this tile, row by row.
-    cell_y0, cell_x0 = tl.maximum(tile_y - radius, 0) // CELL, tl.maximum(tile_x - radius, 0) // CELL
-    cell_y1 = tl.minimum(tile_y + TILE_H - 1 + radius, height - 1) // CELL
-    cell_x1 = tl.minimum(tile_x + TILE_W - 1 + radius, width - 1) // CELL
-    columns = cell_x1 - cell_x0 + 1
-    list_ = tl.arange(0, LISTS)
-    list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
+    cell_y0, cell_x0, cell_y1, cell_x1 = cells_around(tile_y, tile_x, radius, height, width, TILE_H, TILE_W)
+    list_y, list_x = row_by_row(cell_y0, cell_x0, cell_x1, LISTS)
 
     # [TILE_W, TILE_H]
     pixels = y[None, :].to(tl.int64) * row_stride + x[:, None].to(tl.int64) * column_stride
@@ -137,28 +145,24 @@ def weigh_regions_kernel(
     foreground = tl.zeros([TILE_W, TILE_H], tl.int1)
     fd = tl.zeros([TILE_W, TILE_H], COMPUTE)
     near = tl.full([TILE_W, TILE_H], infinity, COMPUTE)
-    other = tl.full([TILE_W, TILE_H], -infinity if FARTHEST else infinity, COMPUTE)
+    other = border_start(near, BORDER)
     seen = 0
     boxes = boxes_ptr + list_y * cells_x + list_x
     for _ in range(0, regions):
         box = tl.load(boxes, mask=list_y <= cell_y1, other=EMPTY)
-        there = box != EMPTY
-        top = tl.min(tl.where(there, list_y * CELL + (box & 31), 1 << 30), 0)
-        bottom = tl.max(tl.where(there, list_y * CELL + ((box >> 5) & 31), -1), 0)
-        left = tl.min(tl.where(there, list_x * CELL + ((box >> 10) & 31), 1 << 30), 0)
-        right = tl.max(tl.where(there, list_x * CELL + ((box >> 15) & 31), -1), 0)
-        top, bottom = tl.maximum(top, tile_y - radius), tl.minimum(bottom, tile_y + TILE_H - 1 + radius)
-        left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
+        top, bottom, left, right = bounding_box(box, box != EMPTY, list_y, list_x)
+        top, bottom = clipped(top, bottom, tile_y, radius, TILE_H)
+        left, right = clipped(left, right, tile_x, radius, TILE_W)
         if (top <= bottom) & (left <= right):
             seen += 1
             if beyond(tile_y, top - (TILE_H - 1), bottom) + beyond(tile_x, left - (TILE_W - 1), right) == 0:
                 foreground |= tl.load(masks_ptr + pixels, mask=visible, other=0) > 0
             # The smallest squares, or log2 S.
-            found = tl.full([TILE_W, TILE_H], infinity if DISTANCE == EUCLIDEAN else -infinity, COMPUTE)
+            found = tl.full([TILE_W, TILE_H], infinity if WAY == EUCLIDEAN else -infinity, COMPUTE)
             for chunk_x in range(left, right + 1, CELL):
                 column = chunk_x + tl.arange(0, CELL)
                 steps = tl.abs(column[None, :] - x[:, None]).to(COMPUTE)  # [TILE_W, CELL]
-                if DISTANCE == EUCLIDEAN:
+                if WAY == EUCLIDEAN:
                     squares = steps * steps
                 else:
                     factors = tl.where(steps <= window, steps * log2_decay, -infinity)
@@ -168,7 +172,7 @@ def weigh_regions_kernel(
                 for row in range(top, bottom + 1):
                     values = load_visible(pointers, ignore_pointers, column <= right, HAS_IGNORE).to(COMPUTE)
                     if tl.max(values, 0) > 0:
-                        if DISTANCE == EUCLIDEAN:
+                        if WAY == EUCLIDEAN:
                             nearest = tl.min(tl.where(values[None, :] > 0, squares, infinity), 1)
                             steps_y = (row - y).to(COMPUTE)
                             found = tl.minimum(found, nearest[:, None] + (steps_y * steps_y)[None, :])
@@ -177,15 +181,13 @@ def weigh_regions_kernel(
                             found = add_row_logarithms(found, row_sums, row - y, window, log2_decay)
                     pointers += row_stride
                     ignore_pointers += ignore_row_stride
-            fd, near, other = accumulate(
-                *distance_and_exponent(found, log_scale, square_scale, DISTANCE), fd, near, other, FARTHEST
-            )
+            d, exponents = distance_and_exponent(found, log_scale, foreground_exponent, WAY)
+            fd, near, other = accumulate(d, exponents, fd, near, other, BORDER)
         boxes += cells_y * cells_x
         masks_ptr += region_stride
 
-    border = border_of(
-        near, other, seen, regions, step_scale, number(border_scale, COMPUTE), DISTANCE, FARTHEST
-    )
+    has_border = enough(seen, regions, EVERY_INSTANCE, FEWEST_INSTANCES)
+    border = border_of(near, other, has_border, step_scale, border_scale, WAY, BORDER)
     background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
     weights = tl.where(ignored, 0.0, tl.where(foreground, 1.0, background))
     out = out_ptr + y[:, None].to(tl.int64) * width + x[None, :]

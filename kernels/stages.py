@@ -1,10 +1,12 @@
 """The three stages that the kernels share: distance to an instance, accumulation over instances, the weight.
 
+docs/algorithm.md tells why, with a figure for each stage.
+
 LogConv distances: with a = exp(-1 / lmbda), S_i(p) is the sum of a^|q - p| over the pixels q of instance i in
 the window around p, rows first, then columns. It spans far more than a float32, so it is held in one of three
 ways:
 
-- INSTANCE_SCALED: times a power of 2, the same for all pixels. Sums over rows and columns are matrix
+- SCALED: times a power of 2, the same for all pixels. Sums over rows and columns are matrix
   products. For settings that need no more than the range of a float32.
 - CHUNK_SCALED: so for each chunk of the instance, but with a power of 2 that grows with the way from the
   pixel to the chunk; the chunks are added up by their logarithms.
@@ -21,19 +23,29 @@ fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2).
 import triton
 import triton.language as tl
 
+from ..codes import WAYS
 from .bits import INTERPRETED
+from .rules import border_rank, border_squared
 
-# How distances are found.
-INSTANCE_SCALED = tl.constexpr(0)
-CHUNK_SCALED = tl.constexpr(1)
-LOGARITHMIC = tl.constexpr(2)
-EUCLIDEAN = tl.constexpr(3)
+SCALED = tl.constexpr(WAYS.index("scaled"))
+CHUNK_SCALED = tl.constexpr(WAYS.index("chunk_scaled"))
+LOGARITHMIC = tl.constexpr(WAYS.index("logarithmic"))
+EUCLIDEAN = tl.constexpr(WAYS.index("euclidean"))
 
 
 @triton.jit
 def number(x, COMPUTE: tl.constexpr):
     """A kernel's float argument in the type of the computation; in the interpreter it is a plain float."""
     return tl.full([], x, COMPUTE)
+
+
+@triton.jit
+def full_tile(value, COMPUTE: tl.constexpr, WAY: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """`value` at each pixel of a tile, whose axes are as distances found in this way want them."""
+    if WAY == EUCLIDEAN:
+        return tl.full([TILE_H, TILE_W], value, COMPUTE)
+    else:
+        return tl.full([TILE_W, TILE_H], value, COMPUTE)
 
 
 # ------------------------------------------------------------------------------------------ both distances
@@ -46,9 +58,9 @@ def beyond(position, first, last):
 
 
 @triton.jit
-def near_enough(steps_y, steps_x, limit, DISTANCE: tl.constexpr):
+def near_enough(steps_y, steps_x, limit, WAY: tl.constexpr):
     """Whether the distance over so many steps is at most `limit` steps."""
-    if DISTANCE == EUCLIDEAN:
+    if WAY == EUCLIDEAN:
         y, x, limit = steps_y.to(tl.float32), steps_x.to(tl.float32), limit.to(tl.float32)
         return y * y + x * x <= limit * limit
     else:
@@ -70,12 +82,15 @@ def log2(x):
 
 
 @triton.jit
-def shift(out, log2_decay, exponent, DISTANCE: tl.constexpr):
+def shift(out, log2_decay, exponent, WAY: tl.constexpr):
     """The exponent that the factors towards a chunk carry, `out` steps away along their axis."""
-    if DISTANCE == CHUNK_SCALED:
-        return exponent - out * log2_decay
+    if WAY == CHUNK_SCALED:
+        exponent -= out * log2_decay
+    elif WAY == SCALED:
+        exponent += tl.zeros_like(out)
     else:
-        return tl.zeros_like(out) + exponent
+        tl.static_assert(False, "there is no such way")
+    return exponent
 
 
 @triton.jit
@@ -136,55 +151,49 @@ def add_row_logarithms(sums, row_sums, steps, window, log2_decay):
 
 
 @triton.jit
-def distance_and_exponent(found, log_scale, square_scale, DISTANCE: tl.constexpr):
+def distance_and_exponent(found, log_scale, foreground_exponent, WAY: tl.constexpr):
     """From log2 S, or squares: a measure of distance to compare, and the foreground term's exponent."""
-    if DISTANCE == EUCLIDEAN:
-        return found, found * square_scale
+    if WAY == EUCLIDEAN:
+        return found, found * foreground_exponent
     else:
         d = -log_scale * found
         return d, -d * d
 
 
 @triton.jit
-def accumulate(d, exponent, fd, near, other, FARTHEST: tl.constexpr):
-    """One more instance: fd with its term 2^exponent, the nearest, and the farthest or second nearest d.
+def accumulate(d, exponent, fd, near, other, BORDER: tl.constexpr):
+    """One more instance: fd with its term 2^exponent, the nearest d, and the other one of the border rule.
 
     d may be any measure that grows with the distance.
     """
-    fd += tl.exp2(exponent)
-    if FARTHEST:
-        other = tl.maximum(other, d)
-    else:
-        other = tl.minimum(other, tl.maximum(near, d))
-    return fd, tl.minimum(near, d), other
+    return fd + tl.exp2(exponent), tl.minimum(near, d), border_rank(other, near, d, BORDER)
 
 
 # ----------------------------------------------------------------------------------------------- compose
 
 
 @triton.jit
-def farthest_of_all(other, seen, instances):
-    """The farthest distance: infinite where only some of the instances were seen, or there are none."""
-    return tl.where((seen == instances) & (instances > 0), other, float("inf"))
+def enough(seen, instances, EVERY_INSTANCE: tl.constexpr, FEWEST_INSTANCES: tl.constexpr):
+    """Whether there are instances enough for a border term, where `seen` were within reach."""
+    if EVERY_INSTANCE:
+        return (seen == instances) & (seen >= FEWEST_INSTANCES)
+    else:
+        return seen >= FEWEST_INSTANCES
 
 
 @triton.jit
-def border_term(near, other, border_scale):
-    """2^-((near + other)^2 border_scale)."""
-    both = near + other
-    return tl.exp2(-both * both * border_scale)
+def border_term(near, other, has_border, border_scale, BORDER: tl.constexpr):
+    """2^-(x^2 border_scale), with what the border rule makes of the two distances for x; else 0."""
+    x = border_squared(near, other, BORDER)
+    return tl.where(has_border, tl.exp2(-x * x * border_scale), 0.0)
 
 
 @triton.jit
-def border_of(
-    near, other, seen, instances, step_scale, border_scale, DISTANCE: tl.constexpr, FARTHEST: tl.constexpr
-):
-    """The border term of what was accumulated of distances found in the way DISTANCE."""
-    if FARTHEST:
-        other = farthest_of_all(other, seen, instances)
-    if DISTANCE == EUCLIDEAN:
+def border_of(near, other, has_border, step_scale, border_scale, WAY: tl.constexpr, BORDER: tl.constexpr):
+    """The border term of what was accumulated of distances found in some way."""
+    if WAY == EUCLIDEAN:
         near, other = step_scale * tl.sqrt(near), step_scale * tl.sqrt(other)
-    return border_term(near, other, border_scale)
+    return border_term(near, other, has_border, border_scale, BORDER)
 
 
 @triton.jit

@@ -1,18 +1,28 @@
 """The second launch from labels to weights: each program weighs one tile of the image.
 
-It merges the sorted lists of the cells within reach, so that it meets each instance once, by ascending class
-and id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on: most take few.
+It merges the sorted lists of the cells around, so that it meets each instance once, by ascending class and
+id. An instance is read in chunks 32 pixels wide, from the corner of its bounding box on: most take few.
 """
 
 import triton
 import triton.language as tl
 
 from .bits import bitwise_or, population, steps_to_bits
-from .cells import CELL, last_key, room_of_cell
+from .cells import (
+    CELL,
+    bounding_box,
+    cells_around,
+    clipped,
+    image_row_column,
+    last_key,
+    room_of_cell,
+    row_by_row,
+)
+from .rules import border_start
 from .stages import (
     EUCLIDEAN,
-    INSTANCE_SCALED,
     LOGARITHMIC,
+    SCALED,
     accumulate,
     add_logarithms,
     add_products,
@@ -23,6 +33,8 @@ from .stages import (
     border_of,
     decay,
     distance_and_exponent,
+    enough,
+    full_tile,
     log2,
     log_sum,
     near_enough,
@@ -46,8 +58,8 @@ def load_words(words_ptr, room, entries, listed, row):
 def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, last_y, x):
     """Rows `y` of an instance from column x on, as words: uint32.
 
-    Each is put together from the words of two cells. `entries` are those of the cells within reach, 0 where
-    the instance is not in a cell.
+    Each is put together from the words of two cells. `entries` are those of the cells around the tile, 0
+    where the instance is not in a cell.
     """
     LISTS: tl.constexpr = entries.shape[0]
     cell_y, cell_x = y // CELL, x // CELL
@@ -64,7 +76,7 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
 @triton.jit
 def log2_sums(
     words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right, tile_y, tile_x,
-    columns_to_tile, rows_to_tile, window, log2_decay, exponent, DISTANCE: tl.constexpr,
+    columns_to_tile, rows_to_tile, window, log2_decay, exponent, WAY: tl.constexpr,
 ):  # fmt: skip
     """log2 S of an instance, of which rows top..bottom and columns left..right count: [TILE_W, TILE_H].
 
@@ -77,12 +89,12 @@ def log2_sums(
     COMPUTE: tl.constexpr = columns_to_tile.dtype
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
     infinity: tl.constexpr = float("inf")
-    sums = tl.full([TILE_W, TILE_H], 0.0 if DISTANCE == INSTANCE_SCALED else -infinity, COMPUTE)
+    sums = tl.full([TILE_W, TILE_H], 0.0 if WAY == SCALED else -infinity, COMPUTE)
     for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
         steps_x = tl.abs((chunk_x - tile_x).to(COMPUTE) + columns_to_tile)  # [TILE_W, CELL]
-        if DISTANCE != LOGARITHMIC:
+        if WAY != LOGARITHMIC:
             out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
-            shift_x = shift(out_x, log2_decay, exponent, DISTANCE)
+            shift_x = shift(out_x, log2_decay, exponent, WAY)
             high, low = split(decay(steps_x, window, log2_decay, shift_x[:, None]))
         for chunk_y in tl.range(top, bottom + 1, ROWS, num_stages=1):
             row_y = chunk_y + tl.arange(0, ROWS)
@@ -90,7 +102,7 @@ def log2_sums(
                 words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, row_y, bottom, chunk_x
             )
             bits = ((words[None, :] >> tl.arange(0, CELL)[:, None]) & 1).to(COMPUTE)  # [CELL, ROWS]
-            if DISTANCE == LOGARITHMIC:
+            if WAY == LOGARITHMIC:
                 terms = tl.where(steps_x <= window, steps_x * log2_decay, -infinity)
                 for row in range(0, ROWS):
                     word = tl.max(tl.where(row_y == chunk_y + row, words, 0), 0)
@@ -101,17 +113,17 @@ def log2_sums(
             else:
                 steps_y = tl.abs((chunk_y - tile_y).to(COMPUTE) + rows_to_tile)  # [ROWS, TILE_H]
                 out_y = beyond(y, chunk_y, chunk_y + ROWS - 1).to(COMPUTE)
-                shift_y = shift(out_y, log2_decay, exponent, DISTANCE)
+                shift_y = shift(out_y, log2_decay, exponent, WAY)
                 row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
                 row_sums = add_products_with_bits(row_sums, high, low, bits)
                 factors_y = decay(steps_y, window, log2_decay, shift_y[None, :])
-                if DISTANCE == INSTANCE_SCALED:
+                if WAY == SCALED:
                     sums = add_products(sums, *split(row_sums), factors_y)
                 else:
                     chunk_sums = tl.zeros([TILE_W, TILE_H], COMPUTE)
                     chunk_sums = log2(add_products(chunk_sums, *split(row_sums), factors_y))
                     sums = add_logarithms(sums, chunk_sums - shift_x[:, None] - shift_y[None, :])
-    if DISTANCE == INSTANCE_SCALED:
+    if WAY == SCALED:
         sums = log2(sums) - 2 * exponent
     return sums
 
@@ -159,10 +171,38 @@ def squared_distances(
     return squares + (y * y)[:, None]
 
 
+@triton.jit
+def first_by_class(heads, head_classes, KEY: tl.constexpr):
+    """The class that comes first among the heads of lists, and the first key of that class."""
+    class_key = tl.min(head_classes, 0)
+    return class_key, tl.min(tl.where(head_classes == class_key, heads, last_key(KEY)), 0)
+
+
+@triton.jit
+def store_tile(
+    out_ptr, background, marks_ptr, image, cells_y, cells_x, height, width, tile_y, tile_x,
+    HAS_IGNORE: tl.constexpr,
+):  # fmt: skip
+    """Stores a tile's weights: `background` [TILE_H, TILE_W], but 1 on the foreground, 0 where ignored."""
+    y, x = tile_y + tl.arange(0, background.shape[0]), tile_x + tl.arange(0, background.shape[1])
+    cell = (image * cells_y + y // CELL) * cells_x + tile_x // CELL
+    marks = tl.load(marks_ptr + cell * CELL + y % CELL, mask=y < height, other=0)[:, None]
+    column = (x % CELL)[None, :]
+    foreground = (marks.to(tl.int32) >> column) & 1
+    weights = tl.where(foreground != 0, 1.0, background)
+    if HAS_IGNORE:
+        ignored = ((marks >> 32).to(tl.int32) >> column) & 1
+        weights = tl.where(ignored != 0, 0.0, weights)
+    inside = (y[:, None] < height) & (x[None, :] < width)
+    out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
+    tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)
+
+
 @triton.jit(
     do_not_specialize=[
         "first_keys_ptr", "first_classes_ptr", "next_classes_ptr", "words_ptr", "marks_ptr", "instances_ptr",
-        "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "reach", "limit",
+        "out_ptr", "height", "width", "cells_y", "cells_x", "tiles_y", "tiles_x", "radius", "cut_radius",
+        "limit",
     ]
 )  # fmt: skip
 def weigh_tiles_kernel(
@@ -172,7 +212,7 @@ def weigh_tiles_kernel(
     next_classes_ptr,
     words_ptr,
     marks_ptr,
-    instances_ptr,  # with FARTHEST [B]: how many there should be; HAS_CLASSES: [B, 1 + H * W], by class
+    instances_ptr,  # with EVERY_INSTANCE [B]: how many there should be; HAS_CLASSES: [B, 1 + H * W], by class
     out_ptr,  # [B, H, W], contiguous
     height,
     width,
@@ -181,46 +221,44 @@ def weigh_tiles_kernel(
     tiles_y,
     tiles_x,
     radius,  # of the window
-    reach,  # what is farther away along an axis adds nothing; at most radius
+    cut_radius,  # what is farther away along an axis never shows; at most radius
     limit,  # an instance farther away than this many steps adds nothing
     log2_decay: tl.float64,  # of one step
     exponent: tl.float64,  # both factors of a scaled sum carry 2^exponent
     step_scale: tl.float64,  # the distance of one step
     log_scale: tl.float64,  # the distance of a factor of 1/2 in a sum
-    square_scale: tl.float64,  # the exponent of the foreground term for a squared distance of 1
+    foreground_exponent: tl.float64,  # the exponent of the foreground term for a squared distance of 1
     fbr: tl.float64,
     bwf: tl.float64,
     border_scale: tl.float64,
     KEY: tl.constexpr,  # int32 or int64
     COMPUTE: tl.constexpr,  # float32 or float64
-    DISTANCE: tl.constexpr,  # how it is found, see stages.py
-    FARTHEST: tl.constexpr,
+    WAY: tl.constexpr,  # how distances are found, see stages.py
+    BORDER: tl.constexpr,  # see rules.py
+    EVERY_INSTANCE: tl.constexpr,
+    FEWEST_INSTANCES: tl.constexpr,
     HAS_CLASSES: tl.constexpr,
     HAS_IGNORE: tl.constexpr,
-    LISTS: tl.constexpr,  # a power of 2, at least the number of cells within reach of a tile
+    LISTS: tl.constexpr,  # a power of 2, at least the number of cells around a tile
     ROWS: tl.constexpr,  # of an instance that are taken together
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,  # divides CELL
 ):
-    program = tl.program_id(0)
-    image = (program // tiles_x // tiles_y).to(tl.int64)
-    tile_y, tile_x = program // tiles_x % tiles_y * TILE_H, program % tiles_x * TILE_W
+    image, tile_row, tile_column = image_row_column(tl.program_id(0), tiles_y, tiles_x)
+    tile_y, tile_x = tile_row * TILE_H, tile_column * TILE_W
     infinity: tl.constexpr = float("inf")
-    FIRST: tl.constexpr = TILE_H if DISTANCE == EUCLIDEAN else TILE_W
-    SECOND: tl.constexpr = TILE_W if DISTANCE == EUCLIDEAN else TILE_H
     # Scalars go to the type of the computation once.
     log2_decay, exponent = number(log2_decay, COMPUTE), number(exponent, COMPUTE)
     step_scale, log_scale = number(step_scale, COMPUTE), number(log_scale, COMPUTE)
-    square_scale, border_scale = number(square_scale, COMPUTE), number(border_scale, COMPUTE)
+    foreground_exponent = number(foreground_exponent, COMPUTE)
+    border_scale = number(border_scale, COMPUTE)
     window = radius.to(COMPUTE)
 
-    # The lists of the cells within reach, row by row.
-    cell_y0, cell_x0 = tl.maximum(tile_y - reach, 0) // CELL, tl.maximum(tile_x - reach, 0) // CELL
-    cell_y1 = tl.minimum(tile_y + TILE_H - 1 + reach, height - 1) // CELL
-    cell_x1 = tl.minimum(tile_x + TILE_W - 1 + reach, width - 1) // CELL
-    columns = cell_x1 - cell_x0 + 1
-    list_ = tl.arange(0, LISTS)
-    list_y, list_x = cell_y0 + list_ // columns, cell_x0 + list_ % columns
+    # The lists of the cells around, row by row.
+    cell_y0, cell_x0, cell_y1, cell_x1 = cells_around(
+        tile_y, tile_x, cut_radius, height, width, TILE_H, TILE_W
+    )
+    list_y, list_x = row_by_row(cell_y0, cell_x0, cell_x1, LISTS)
     cell = (image * cells_y + list_y) * cells_x + list_x  # [LISTS]
     first_room = image * height * width
     room = first_room + room_of_cell(list_y, list_x, height, width)
@@ -236,17 +274,16 @@ def weigh_tiles_kernel(
         class_cursor = next_classes_ptr + room
         head_class = tl.load(first_classes_ptr + cell, mask=listed, other=0)
         head_class = tl.where(listed, head_class, no_class)
-        class_key = tl.min(head_class, 0)
-        key = tl.min(tl.where(head_class == class_key, head, nothing), 0)
+        class_key, key = first_by_class(head, head_class, KEY)
         instances_ptr += image * (height.to(tl.int64) * width + 1) + 1
     else:
         key = tl.min(head, 0)
         instances_ptr += image
 
-    fd = tl.zeros([FIRST, SECOND], COMPUTE)
-    border = tl.zeros([FIRST, SECOND], COMPUTE)  # of the classes before
-    near = tl.full([FIRST, SECOND], infinity, COMPUTE)
-    other = tl.full([FIRST, SECOND], -infinity if FARTHEST else infinity, COMPUTE)
+    fd = full_tile(0.0, COMPUTE, WAY, TILE_H, TILE_W)
+    border = full_tile(0.0, COMPUTE, WAY, TILE_H, TILE_W)  # of the classes before
+    near = full_tile(infinity, COMPUTE, WAY, TILE_H, TILE_W)
+    other = border_start(near, BORDER)
     tile_columns, tile_rows = tl.arange(0, TILE_W).to(COMPUTE), tl.arange(0, TILE_H).to(COMPUTE)
     columns_to_tile = tl.arange(0, CELL).to(COMPUTE)[None, :] - tile_columns[:, None]  # [TILE_W, CELL]
     rows_to_tile = tl.arange(0, ROWS).to(COMPUTE)[:, None] - tile_rows[None, :]  # [ROWS, TILE_H]
@@ -256,30 +293,24 @@ def weigh_tiles_kernel(
         if HAS_CLASSES:
             hit &= head_class == class_key
         entries, next_head = tl.split(tl.load(cursor, mask=hit[:, None], other=0))
-        box = entries.to(tl.int32)
-        top = tl.min(tl.where(hit, list_y * CELL + (box & 31), 1 << 30), 0)
-        bottom = tl.max(tl.where(hit, list_y * CELL + ((box >> 5) & 31), -1), 0)
-        left = tl.min(tl.where(hit, list_x * CELL + ((box >> 10) & 31), 1 << 30), 0)
-        right = tl.max(tl.where(hit, list_x * CELL + ((box >> 15) & 31), -1), 0)
+        top, bottom, left, right = bounding_box(entries.to(tl.int32), hit, list_y, list_x)
         cursor += 2 * hit.to(tl.int32)[:, None]
         head = tl.where(hit, next_head.to(KEY), head)
         if HAS_CLASSES:
             head_class = tl.where(hit, tl.load(class_cursor, mask=hit, other=0), head_class)
             class_cursor += hit.to(tl.int32)
-            next_class = tl.min(head_class, 0)
-            key = tl.min(tl.where(head_class == next_class, head, nothing), 0)
+            next_class, key = first_by_class(head, head_class, KEY)
         else:
             key = tl.min(head, 0)
 
         # What the windows of this tile can show of it.
-        top, bottom = tl.maximum(top, tile_y - radius), tl.minimum(bottom, tile_y + TILE_H - 1 + radius)
-        left, right = tl.maximum(left, tile_x - radius), tl.minimum(right, tile_x + TILE_W - 1 + radius)
+        top, bottom = clipped(top, bottom, tile_y, radius, TILE_H)
+        left, right = clipped(left, right, tile_x, radius, TILE_W)
         away_y = beyond(tile_y, top - (TILE_H - 1), bottom)
         away_x = beyond(tile_x, left - (TILE_W - 1), right)
-        if (top <= bottom) & (left <= right) & near_enough(away_y, away_x, limit, DISTANCE):
-            if FARTHEST:
-                seen += 1
-            if DISTANCE == EUCLIDEAN:
+        if (top <= bottom) & (left <= right) & near_enough(away_y, away_x, limit, WAY):
+            seen += 1
+            if WAY == EUCLIDEAN:
                 found = squared_distances(
                     words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right,
                     tile_y, tile_x, COMPUTE, ROWS, TILE_H, TILE_W,
@@ -287,37 +318,27 @@ def weigh_tiles_kernel(
             else:
                 found = log2_sums(
                     words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right,
-                    tile_y, tile_x, columns_to_tile, rows_to_tile, window, log2_decay, exponent, DISTANCE,
+                    tile_y, tile_x, columns_to_tile, rows_to_tile, window, log2_decay, exponent, WAY,
                 )  # fmt: skip
-            d, exponents = distance_and_exponent(found, log_scale, square_scale, DISTANCE)
-            fd, near, other = accumulate(d, exponents, fd, near, other, FARTHEST)
+            d, exponents = distance_and_exponent(found, log_scale, foreground_exponent, WAY)
+            fd, near, other = accumulate(d, exponents, fd, near, other, BORDER)
         if HAS_CLASSES:
             if next_class != class_key:
-                instances = tl.load(instances_ptr + class_key) if FARTHEST else 0
-                border += border_of(
-                    near, other, seen, instances, step_scale, border_scale, DISTANCE, FARTHEST
-                )
-                near = tl.full([FIRST, SECOND], infinity, COMPUTE)
-                other = tl.full([FIRST, SECOND], -infinity if FARTHEST else infinity, COMPUTE)
+                instances = tl.load(instances_ptr + class_key) if EVERY_INSTANCE else 0
+                has_border = enough(seen, instances, EVERY_INSTANCE, FEWEST_INSTANCES)
+                border += border_of(near, other, has_border, step_scale, border_scale, WAY, BORDER)
+                near = full_tile(infinity, COMPUTE, WAY, TILE_H, TILE_W)
+                other = border_start(near, BORDER)
                 seen = 0
             class_key = next_class
 
     if not HAS_CLASSES:
-        instances = tl.load(instances_ptr) if FARTHEST else 0
-        border = border_of(near, other, seen, instances, step_scale, border_scale, DISTANCE, FARTHEST)
+        instances = tl.load(instances_ptr) if EVERY_INSTANCE else 0
+        has_border = enough(seen, instances, EVERY_INSTANCE, FEWEST_INSTANCES)
+        border = border_of(near, other, has_border, step_scale, border_scale, WAY, BORDER)
     background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
-    if DISTANCE != EUCLIDEAN:
+    if WAY != EUCLIDEAN:
         background = tl.trans(background)
-
-    y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
-    cell = (image * cells_y + y // CELL) * cells_x + tile_x // CELL
-    marks = tl.load(marks_ptr + cell * CELL + y % CELL, mask=y < height, other=0)[:, None]
-    column = (x % CELL)[None, :]
-    foreground = (marks.to(tl.int32) >> column) & 1
-    weights = tl.where(foreground != 0, 1.0, background)
-    if HAS_IGNORE:
-        ignored = ((marks >> 32).to(tl.int32) >> column) & 1
-        weights = tl.where(ignored != 0, 0.0, weights)
-    inside = (y[:, None] < height) & (x[None, :] < width)
-    out = out_ptr + (image * height + y[:, None]) * width + x[None, :]
-    tl.store(out, weights.to(out_ptr.dtype.element_ty), mask=inside)
+    store_tile(
+        out_ptr, background, marks_ptr, image, cells_y, cells_x, height, width, tile_y, tile_x, HAS_IGNORE
+    )

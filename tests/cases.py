@@ -14,7 +14,7 @@ from fastlogconv import rules
 DATA = pathlib.Path(__file__).parent / "data"
 GOLDEN_SETTINGS = json.loads((DATA / "weight_transform_params.json").read_text())
 DISTANCES, BORDERS = tuple(rules.DISTANCES), tuple(rules.BORDERS)
-WAYS = tuple(itertools.product(DISTANCES, BORDERS))
+RULES = tuple(itertools.product(DISTANCES, BORDERS))
 
 
 def golden(name):

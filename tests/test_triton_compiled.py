@@ -1,6 +1,8 @@
 """What Triton compiles for a GPU: run on the CPU against the reference, and its registers counted."""
 
 import contextlib
+import dataclasses
+import itertools
 import math
 
 import gpu_on_cpu
@@ -8,10 +10,11 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cases import disk, relative_error, scattered, settings_of, two_cells, weight_error
+from cases import BORDERS, DISTANCES, disk, relative_error, scattered, two_cells, weight_error
 from tolerances import CONVOLUTION, WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
+from fastlogconv import WeightSettings, rules
 
 pytestmark = pytest.mark.skipif(
     gpu_on_cpu.why_no_triton() is not None, reason=str(gpu_on_cpu.why_no_triton())
@@ -90,11 +93,14 @@ def crowded(shape, density=0.15):
     return labels
 
 
-# Primes, so that no size is a multiple of anything.
+# Labels, dtype, settings; primes, so that no size is a multiple of anything.
 WEIGHT_CASES = {
     "nuclei, 512 x 512": (nuclei((512, 512), 125), torch.int32, dict()),
     "nuclei, int64": (nuclei((257, 263), 40), torch.int64, dict()),
-    "nuclei, farthest": (two_cells((101, 103)), torch.int32, dict(border="farthest")),
+    **{
+        f"two cells, {border}": (two_cells((101, 103)), torch.int32, dict(border=border))
+        for border in BORDERS
+    },
     "one giant ring, fds=25": (ring((509, 503)), torch.int32, dict(fds=25)),
     "five scattered ids": (scattered_ids((127, 131)), torch.int32, dict()),
     "five scattered ids, fds=25": (scattered_ids((127, 131)), torch.int32, dict(fds=25)),
@@ -123,13 +129,24 @@ def classes_and_ignored(labels):
 OPTION_CASES = {
     "nuclei": (nuclei((257, 263), 40), False, torch.int32, dict(distance="euclidean")),
     "nuclei by class": (nuclei((127, 131), 25), True, torch.int32, dict(distance="euclidean")),
-    "farthest": (two_cells((101, 103)), False, torch.int32, dict(distance="euclidean", border="farthest")),
-    "farthest by class": (
-        scattered((61, 67), 9, 9, np.random.default_rng(9)),
-        True,
-        torch.int32,
-        dict(distance="euclidean", border="farthest", bws=30),
-    ),
+    **{
+        f"two cells, {border}": (
+            two_cells((101, 103)),
+            False,
+            torch.int32,
+            dict(distance="euclidean", border=border),
+        )
+        for border in BORDERS
+    },
+    **{
+        f"{distance}, {border} by class": (
+            scattered((61, 67), 9, 9, np.random.default_rng(9)),
+            True,
+            torch.int32,
+            dict(distance=distance, border=border, bws=30, ks=None),
+        )
+        for distance, border in itertools.product(DISTANCES, BORDERS)
+    },
     "one giant ring, fds=25": (ring((257, 251)), False, torch.int32, dict(distance="euclidean", fds=25)),
     "five scattered ids": (scattered_ids((127, 131)), True, torch.int64, dict(distance="euclidean")),
     "crowd, ids to 2**62": (crowded((61, 67)), True, torch.int64, dict(distance="euclidean", bwf=50)),
@@ -141,30 +158,29 @@ OPTION_CASES = {
         dict(distance="euclidean", bws=3, fds=20, bwf=0),
     ),
     "logconv, nuclei by class": (nuclei((127, 131), 25), True, torch.int32, dict()),
-    "logconv, farthest by class": (
-        scattered((61, 67), 9, 9, np.random.default_rng(9)),
-        True,
-        torch.int32,
-        dict(border="farthest", bws=30, ks=None),
-    ),
 }
 
 
-def reference_of(labels, settings):
+def reference_of(labels, changes):
     """In float64, with ids that float64 can hold."""
-    _, few = np.unique(labels, return_inverse=True)
-    labels = few.reshape(labels.shape) if settings.get("border") != "farthest" else labels
-    return fastlogconv.weight_map(torch.from_numpy(labels).double(), **settings, backend="native")
+    settings = WeightSettings(**changes)
+    if not rules.BORDERS[settings.border].every_instance:
+        _, few = np.unique(labels, return_inverse=True)
+        labels = few.reshape(labels.shape)
+    return fastlogconv.weight_map(torch.from_numpy(labels).double(), settings=settings, backend="native")
 
 
 @pytest.mark.parametrize("name", WEIGHT_CASES)
 def test_weights(name, emulator, monkeypatch):
-    labels, dtype, settings = WEIGHT_CASES[name]
+    labels, dtype, changes = WEIGHT_CASES[name]
+    settings = WeightSettings(**changes)
     with emulator.serving(), margins(monkeypatch):
-        weights = fastlogconv.weight_map(torch.from_numpy(labels).to(dtype), **settings, backend="triton")
+        weights = fastlogconv.weight_map(
+            torch.from_numpy(labels).to(dtype), settings=settings, backend="triton"
+        )
     assert len(emulator.records) == 2
     assert emulator.races == 0
-    assert weight_error(weights, reference_of(labels, settings)) <= WEIGHT[weights.dtype]
+    assert weight_error(weights, reference_of(labels, changes)) <= WEIGHT[weights.dtype]
     scratch = sum(
         tensor.nbytes for tensor in emulator.launches[0].arguments[12:19] if isinstance(tensor, torch.Tensor)
     )
@@ -182,24 +198,24 @@ def numbered(labels, classes, ignore):
 
 @pytest.mark.parametrize("name", OPTION_CASES)
 def test_options(name, emulator, monkeypatch):
-    labels, by_class, dtype, settings = OPTION_CASES[name]
+    labels, by_class, dtype, changes = OPTION_CASES[name]
+    settings = WeightSettings(**changes)
     classes, ignore = classes_and_ignored(labels) if by_class else (None, None)
     ids = numbered(labels, classes, ignore)
-    if settings.get("border") == "farthest":
+    if rules.BORDERS[settings.border].every_instance:
         labels = ids
     options = dict(classes=classes, ignore=ignore) if by_class else {}
     options = {name: torch.from_numpy(array) for name, array in options.items()}
+    options["settings"] = settings
     input = torch.from_numpy(labels).to(dtype)
     with emulator.serving(), margins(monkeypatch):
-        weights = fastlogconv.weight_map(input, **options, **settings, backend="triton")
+        weights = fastlogconv.weight_map(input, **options, backend="triton")
     assert len(emulator.records) == 2
     assert emulator.races == 0
-    if "distance" in settings:
-        expected = oracle.class_weight_map(ids, classes, ignore, **settings_of() | settings)
+    if rules.DISTANCES[settings.distance].windowed:
+        expected = fastlogconv.weight_map(torch.from_numpy(ids).double(), **options, backend="native")
     else:
-        expected = fastlogconv.weight_map(
-            torch.from_numpy(ids).double(), **options, **settings, backend="native"
-        )
+        expected = oracle.class_weight_map(ids, classes, ignore, **settings.as_dict())
     assert weight_error(weights, expected) <= WEIGHT[weights.dtype]
 
 
@@ -245,29 +261,33 @@ def test_regions(emulator, monkeypatch):
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-@pytest.mark.parametrize("distance, border", [("logconv", "second_nearest"), ("euclidean", "farthest")])
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_options_of_regions(distance, border, emulator, monkeypatch):
     labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
     masks = torch.stack([(labels == i) * (0.2 * i) for i in range(1, 5)]).float()
     ignore = torch.from_numpy(scattered((53, 61), 3, 6, np.random.default_rng(33)) > 0)
     masks[1] = torch.maximum(masks[1], masks[2])
     masks[0].masked_fill_(ignore, torch.nan)
-    settings = dict(distance=distance, border=border, bws=30, ignore=ignore)
+    options = dict(settings=WeightSettings(distance=distance, border=border, bws=30), ignore=ignore)
     with emulator.serving(), margins(monkeypatch):
-        weights = fastlogconv.region_weight_map(masks, **settings, backend="triton")
+        weights = fastlogconv.region_weight_map(masks, **options, backend="triton")
     assert emulator.races == 0
-    expected = fastlogconv.region_weight_map(masks.double(), **settings, backend="reference")
+    expected = fastlogconv.region_weight_map(masks.double(), **options, backend="reference")
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-def test_distances(emulator, monkeypatch):
+@pytest.mark.parametrize("border", BORDERS)
+def test_distances(border, emulator, monkeypatch):
     rng = np.random.default_rng(33)
     distance = torch.from_numpy(rng.uniform(-4, 60, (5, 61, 67))).float()
     distance[distance > 50] = torch.inf
     foreground = torch.from_numpy(rng.random((61, 67)) < 0.2)
     with emulator.serving(), margins(monkeypatch):
-        weights = fastlogconv.distance_to_weight(distance, foreground, backend="triton")
-    expected = fastlogconv.distance_to_weight(distance.double(), foreground, backend="reference")
+        weights = fastlogconv.distance_to_weight(distance, foreground, border=border, backend="triton")
+    expected = fastlogconv.distance_to_weight(
+        distance.double(), foreground, border=border, backend="reference"
+    )
     assert emulator.races == 0
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
@@ -291,42 +311,65 @@ def test_convolution_keeps_nan_and_infinity_to_their_windows(emulator):
     assert torch.equal(result.isnan(), expected.isnan()) and torch.equal(result.isinf(), expected.isinf())
 
 
+def test_an_unknown_border_rule_does_not_compile():
+    from gpu_on_cpu.triton_kernels import collected, compile_launch
+    from triton.errors import TritonError
+
+    with collected() as launches:
+        fastlogconv.weight_map(torch.zeros(1, 40, 40), backend="triton")
+        fastlogconv.region_weight_map(torch.zeros(2, 40, 40), backend="triton")
+        fastlogconv.distance_to_weight(torch.zeros(2, 40, 40), backend="triton")
+    refused = []
+    for launch in launches:
+        if "BORDER" in launch.constants:
+            unknown = dataclasses.replace(launch, constants={**launch.constants, "BORDER": -1})
+            with pytest.raises(TritonError) as raised:
+                compile_launch(unknown, 80)
+            assert "there is no such border rule" in str(raised.value.__cause__)
+            refused.append(launch.name)
+    assert refused == ["weigh_tiles", "weigh_regions", "weigh_distances"]
+
+
 # --------------------------------------------------------------------------------------------- resources
 
 
 def launches(capability, monkeypatch):
-    """Every kernel with the settings that users leave as they are; then with other settings and labels."""
+    """Every kernel with the settings that users leave as they are; by every rule; with other settings."""
     from gpu_on_cpu.triton_kernels import collected
 
     monkeypatch.setattr(fastlogconv.backends.triton, "_capability", lambda device: capability)
     labels = torch.zeros(1, 512, 512, dtype=torch.int32)
+
+    def weigh(labels, changes, **options):
+        fastlogconv.weight_map(labels, settings=WeightSettings(**changes), **options, backend="triton")
+
     with collected() as usual:
-        fastlogconv.weight_map(labels, backend="triton")
+        for distance in DISTANCES:
+            weigh(labels, dict(distance=distance))
         fastlogconv.separable_conv2d(labels.float(), 0.35, backend="triton")
         fastlogconv.distance_to_weight(labels.float(), backend="triton")
         fastlogconv.region_weight_map(labels.float(), backend="triton")
-        fastlogconv.weight_map(labels, distance="euclidean", backend="triton")
+    with collected() as by_rule:
+        for border in BORDERS:
+            weigh(labels.long(), dict(border=border))
     with collected() as others:
-        fastlogconv.weight_map(labels.long(), border="farthest", backend="triton")
-        for settings in (dict(fds=25), dict(lmbda=0.1)):
-            fastlogconv.weight_map(labels, **settings, backend="triton")
-        fastlogconv.weight_map(labels.double(), backend="triton")
-        options = dict(classes=labels, ignore=labels > 0, backend="triton")
-        for distance in ("logconv", "euclidean"):
-            fastlogconv.weight_map(labels.long(), distance=distance, **options)
-    weigh = [launch for launch in others if launch.name == "weigh_tiles"]
-    return usual, [others[0], *weigh]
+        for changes in (dict(fds=25), dict(lmbda=0.1)):
+            weigh(labels, changes)
+        weigh(labels.double(), {})
+        for distance in DISTANCES:
+            weigh(labels.long(), dict(distance=distance), classes=labels, ignore=labels > 0)
+    return usual, by_rule, [launch for launch in others if launch.name == "weigh_tiles"]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_no_spills_and_enough_occupancy(capability, monkeypatch):
     from gpu_on_cpu.triton_kernels import resources
 
-    usual, others = launches(capability, monkeypatch)
+    usual, by_rule, others = launches(capability, monkeypatch)
     for launch in usual:
         used = resources(launch, capability)
         assert used.spills == 0, (launch.name, launch.constants, used)
         assert used.occupancy >= 0.25, (launch.name, used)
-    for launch in others if capability == 90 else others[:2]:
+    for launch in [*by_rule, *(others if capability == 90 else ())]:
         used = resources(launch, capability)
         assert used.spills == 0, (launch.name, launch.constants, used)

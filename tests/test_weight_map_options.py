@@ -9,9 +9,9 @@ import torch
 from cases import (
     BORDERS,
     DISTANCES,
+    RULES,
     SHAPE_SETTINGS,
     SHAPES,
-    WAYS,
     bwf_without_border,
     golden,
     in_turn,
@@ -55,7 +55,7 @@ def random_case(seed):
             classes = np.where(rng.random(shape) < 0.05, rng.integers(-1, 4, shape), classes)
     if rng.random() < 0.6:
         ignore = scattered(shape, 3, 8, rng) > 0 if rng.random() < 0.7 else rng.random(shape) < 0.1
-    distance, border = in_turn(WAYS, seed)
+    distance, border = in_turn(RULES, seed)
     settings = dict(
         distance=distance,
         border=border,
@@ -193,7 +193,7 @@ def test_euclidean_extremes_stay_finite(sigma, border, backend, device):
 # ------------------------------------------------------------------------------------- labels of every kind
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 def test_large_and_sparse_ids(distance, border, backend, device):
     labels, classes, _ = cells(2)
     settings = dict(classes=tensor(classes, device), distance=distance, backend=backend)
@@ -223,7 +223,7 @@ def test_every_dtype(dtype, backend, device):
         assert weight_error(weights, expected) <= WEIGHT[weights.dtype]
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 2), (33, 17)])
 def test_sizes(shape, distance, border, backend, device):
     rng = np.random.default_rng(4)
@@ -246,7 +246,7 @@ def test_empty(shape, distance, backend, device):
     assert weights.shape == shape
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 def test_batch_is_its_images(distance, border, backend, device):
     images = [cells(seed, count=count) for seed, count in enumerate((14, 0, 1, 14, 5, 14))]
     labels, classes, ignore = (tensor(np.stack(arrays), device) for arrays in zip(*images, strict=True))
@@ -284,7 +284,7 @@ def test_bitwise_the_same_for_any_number_of_threads(distance, images, with_threa
 # -------------------------------------------------------------------------------------------------- classes
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 def test_one_class_is_no_classes(distance, border, backend, device):
     labels = tensor(cells(7)[0], device)
     settings = dict(distance=distance, border=border, bwf=5, backend=backend)
@@ -295,7 +295,7 @@ def test_one_class_is_no_classes(distance, border, backend, device):
         )
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 def test_no_border_between_classes(distance, border, backend, device):
     labels = tensor(two_cells(), device)
     settings = dict(distance=distance, border=border, backend=backend)
@@ -363,7 +363,7 @@ def test_classes_are_limited(dtype, backend, device):
 # --------------------------------------------------------------------------------------------------- ignore
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 def test_ignored_pixels_belong_to_no_instance(distance, border, backend, device):
     labels, classes, ignore = (tensor(array, device) for array in cells(10))
     ignore |= labels == 2
@@ -470,7 +470,7 @@ def regions(seed, shape=(30, 41)):
     return masks, ignore
 
 
-@pytest.mark.parametrize("distance, border", WAYS)
+@pytest.mark.parametrize("distance, border", RULES)
 @pytest.mark.parametrize("ks", [31, None])
 def test_regions(ks, distance, border, backend, device):
     masks, ignore = regions(14)

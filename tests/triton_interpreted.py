@@ -4,15 +4,18 @@ It has to be switched on before Triton is imported, so test_triton_interpreted.p
 their own: TRITON_INTERPRET=1 python -m pytest tests/triton_interpreted.py
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from cases import relative_error, scattered, two_cells, weight_error
+from cases import BORDERS, DISTANCES, relative_error, scattered, two_cells, weight_error
 from tolerances import CONVOLUTION, WEIGHT
 from torch.library import opcheck
 
 import fastlogconv
-from fastlogconv import backends, ops
+from fastlogconv import WeightSettings, backends, ops
+from fastlogconv.codes import PADDING_MODES
 
 
 def labels_of_four():
@@ -37,9 +40,9 @@ def test_weights_of_every_kind_of_labels(dtype):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "changes",
     [
-        dict(border="farthest", fds=25, ks=31),
+        *(dict(border=border, fds=25, ks=31) for border in BORDERS),
         dict(fds=25),
         dict(lmbda=0.1),
         dict(lmbda=20),
@@ -48,29 +51,30 @@ def test_weights_of_every_kind_of_labels(dtype):
     ],
     ids=str,
 )
-def test_weights_with_other_settings(settings):
-    labels = labels_of_four()
-    weights = fastlogconv.weight_map(labels, **settings, backend="triton")
-    expected = fastlogconv.weight_map(labels.double(), **settings, backend="reference")
+def test_weights_with_other_settings(changes):
+    labels, settings = labels_of_four(), WeightSettings(**changes)
+    weights = fastlogconv.weight_map(labels, settings=settings, backend="triton")
+    expected = fastlogconv.weight_map(labels.double(), settings=settings, backend="reference")
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-@pytest.mark.parametrize("distance", ["logconv", "euclidean"])
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_weights_with_options(distance, border):
     labels = labels_of_four()
     rng = np.random.default_rng(44)
     classes = torch.from_numpy(np.where(rng.random(labels.shape) < 0.1, rng.integers(-1, 3, labels.shape), 1))
     ignore = torch.from_numpy(rng.random(labels.shape) < 0.1)
-    settings = dict(distance=distance, border=border, bws=20)
+    settings = WeightSettings(distance=distance, border=border, bws=20)
     unknown = labels.float().masked_fill(ignore, torch.nan)
     for input, options in ((labels, dict(classes=classes)), (unknown, dict(ignore=ignore))):
-        weights = fastlogconv.weight_map(input, **options, **settings, backend="triton")
-        expected = fastlogconv.weight_map(labels.double(), **options, **settings, backend="reference")
+        options["settings"] = settings
+        weights = fastlogconv.weight_map(input, **options, backend="triton")
+        expected = fastlogconv.weight_map(labels.double(), **options, backend="reference")
         assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 2), (0, 5), (5, 0)], ids=str)
 def test_weights_of_odd_shapes(shape, border):
     labels = torch.arange(shape[0] * shape[1]).reshape(shape) % 3
@@ -81,31 +85,23 @@ def test_weights_of_odd_shapes(shape, border):
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-def test_regions(border, dtype):
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_regions(distance, border, dtype):
     labels = labels_of_four()
     masks = torch.stack([labels == 1, labels > 1, labels > 2]).to(dtype)
     if dtype.is_floating_point:
-        masks[1] *= 0.3
-    for chosen in (masks, masks[:0], masks * 0):
-        weights = fastlogconv.region_weight_map(chosen, border=border, backend="triton")
-        expected = fastlogconv.region_weight_map(chosen.double(), border=border, backend="reference")
+        masks *= torch.tensor([1, 0.3, 1])[:, None, None]
+    settings = WeightSettings(distance=distance, border=border, bws=20)
+    some = torch.arange(37) % 9 == 2
+    for chosen, ignore in itertools.product((masks, masks[:0], masks * 0), (None, some)):
+        options = dict(settings=settings, ignore=ignore)
+        weights = fastlogconv.region_weight_map(chosen, **options, backend="triton")
+        expected = fastlogconv.region_weight_map(chosen.double(), **options, backend="reference")
         assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
-def test_euclidean_regions(border):
-    labels = labels_of_four()
-    masks = torch.stack([labels == 1, labels > 1, labels > 2]).float() * 0.3
-    ignore = torch.arange(37) % 9 == 2
-    for chosen in (masks, masks[:0], masks * 0):
-        settings = dict(distance="euclidean", border=border, ignore=ignore, bws=20)
-        weights = fastlogconv.region_weight_map(chosen, **settings, backend="triton")
-        expected = fastlogconv.region_weight_map(chosen.double(), **settings, backend="reference")
-        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 def test_distances(border):
     distance = torch.rand(3, 9, 11, generator=torch.Generator().manual_seed(41)) * 30
     distance[1, 2:5] = torch.inf
@@ -119,7 +115,7 @@ def test_distances(border):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("padding_mode", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
 def test_convolution(padding_mode, dtype):
     input = torch.randn(2, 19, 37, dtype=dtype, generator=torch.Generator().manual_seed(42))
     for lmbda, ks in ((0.35, 21), (4.0, 6)):
@@ -142,8 +138,7 @@ def test_gradient_of_the_convolution():
 
 def test_operators_under_pytorchs_machinery():
     labels = torch.from_numpy(two_cells())[None]
-    settings = ("second_nearest", 10.0, 10.0, 10.0, 0.1)
-    opcheck(ops.weight_map, (labels, None, None, "logconv", *settings, 0.35, 31, "triton"))
+    opcheck(ops.weight_map, (labels, None, None, *WeightSettings(ks=31).values, "triton"))
     opcheck(ops.separable_conv2d, (labels.float().requires_grad_(), 0.35, 31, "constant", "triton"))
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")
     expected = fastlogconv.weight_map(labels, backend="triton")

@@ -30,6 +30,7 @@ from .c_interface import (
     params_for,
     view,
 )
+from .devices import why_no_gpu
 
 
 @functools.cache
@@ -63,15 +64,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
 def why_not(device: torch.device) -> str | None:
     """Why it cannot serve the CUDA device `device`; None where it can."""
     library = _load()
-    if isinstance(library, str):
-        return library
-    if not torch.cuda.is_available():
-        return "PyTorch finds no CUDA device"
-    if torch.version.hip is not None:
-        return "its kernels are written for NVIDIA GPUs"
-    if torch.cuda.get_device_capability(device) < (7, 5):
-        return "its kernels need compute capability 7.5 or higher"
-    return None
+    return library if isinstance(library, str) else why_no_gpu(device, least=(7, 5))
 
 
 def describe() -> dict[str, str]:

@@ -18,6 +18,8 @@ The distance is that of Karam, Sugimoto and Hirakawa, "Fast convolutional distan
 Processing Letters 26(6), 2019); the weight is the one of deepflash2 (Griebel et al.), after Falk et al.
 (2019) and Ronneberger et al. (2015). S spans a^(2 r), far beyond float64's range, so it is kept as its
 logarithm. Memory is O(H W): instances are visited one after another, each in its bounding box dilated by r.
+
+docs/algorithm.md leads from these formulas to the kernels, with a figure for each stage.
 """
 
 from __future__ import annotations

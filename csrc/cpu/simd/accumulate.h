@@ -108,7 +108,7 @@ class Accumulator {
 
   // Where the distance grows by 1 from row to row, exp(-d^2 / (2 fds^2)) follows from the row before: its
   // ratio to the next one falls by the constant factor exp(-1 / fds^2). Started afresh every PERIOD rows, at
-  // the same distances from the box wherever the pass begins: a result does not depend on how an image is cut.
+  // the same distances from the box wherever the pass begins: no result depends on how an image is cut.
   FLC_INLINE int32_t add_whole_by_recurrence(V at_box, Out* box_row, int64_t row_stride, int32_t step,
                                              int32_t last) const {
     const V ratio_of_ratios = V{} + ratio_of_ratios_;

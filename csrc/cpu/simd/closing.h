@@ -74,8 +74,8 @@ class ClosingPass {
       const Ints left = load_as<Ints>(values + x - 1), here = load_as<Ints>(values + x),
                  right = load_as<Ints>(values + x + 1);
       store_as(largest + x, larger(here, larger(left, right)));
-      store_as(nonzero + x,
-               smaller((Unsigned)(here - 1), smaller((Unsigned)(left - 1), (Unsigned)(right - 1))));
+      // Unsigned throughout: what lies beyond the last column may be any number.
+      store_as(nonzero + x, smaller((Unsigned)here - 1, smaller((Unsigned)left - 1, (Unsigned)right - 1)));
     }
   }
 

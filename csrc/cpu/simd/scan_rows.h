@@ -1,6 +1,8 @@
 // Finds the runs of equal labels, row by row.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/denormals.h"
 #include "cpu/simd/elements.h"
 
@@ -171,31 +173,17 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, const flc_tensor* ignore, 
   return status;
 }
 
-// Bits by the number of their bytes.
+// The bits of so many bytes.
 template <int bytes>
-struct BitsOf;
-template <>
-struct BitsOf<1> {
-  using type = uint8_t;
-};
-template <>
-struct BitsOf<2> {
-  using type = uint16_t;
-};
-template <>
-struct BitsOf<4> {
-  using type = uint32_t;
-};
-template <>
-struct BitsOf<8> {
-  using type = uint64_t;
-};
+using BitsOf = std::conditional_t<
+    bytes == 1, uint8_t,
+    std::conditional_t<bytes == 2, uint16_t, std::conditional_t<bytes == 4, uint32_t, uint64_t>>>;
 
 inline int32_t scan_rows(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
                          int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value) {
   const DenormalsCount guard;
   return with_element(tensor->dtype, int32_t(FLC_UNSUPPORTED), [=](auto type) {
-    using Bits = typename BitsOf<sizeof(type)>::type;
+    using Bits = BitsOf<sizeof(type)>;
     return scan_rows_of<Bits>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
   });
 }

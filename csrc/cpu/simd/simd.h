@@ -71,18 +71,18 @@ FLC_INLINE LogReal smaller(LogReal a, LogReal b) {
 template <class S>
 struct Number;
 
+template <class T>
+struct NumberInLanes {
+  using Scalar = T;
+  static constexpr int lanes = VECTOR_BYTES / sizeof(T);
+  static constexpr T zero = 0;
+};
 template <>
-struct Number<Floats> {
-  using Scalar = float;
-  static constexpr int lanes = VECTOR_BYTES / 4;
-  static constexpr float zero = 0;
+struct Number<Floats> : NumberInLanes<float> {
   static const KernelTables<float>& tables(const Settings& settings) { return *settings.single_tables; }
 };
 template <>
-struct Number<Doubles> {
-  using Scalar = double;
-  static constexpr int lanes = VECTOR_BYTES / 8;
-  static constexpr double zero = 0;
+struct Number<Doubles> : NumberInLanes<double> {
   static const KernelTables<double>& tables(const Settings& settings) { return *settings.double_tables; }
 };
 template <>
@@ -159,7 +159,14 @@ FLC_INLINE bool any_greater(LogReal a, LogReal b) {
 }
 template <class V>
 FLC_INLINE bool any_greater(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+  else
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
+#else
   return any_true((Ints)(a > b));
+#endif
 }
 
 // ---- exponential and logarithm ---------------------------------------------------------------------------
@@ -221,8 +228,8 @@ class DistanceFromParts {
   const float slope_, zero_, coefficients_[7];
 };
 
-// store() writes offset - decay_length ln(sum / 2^scale_exponent) for each lane of S; no less than BEYOND where
-// the sum is zero.
+// store() writes offset - decay_length ln(sum / 2^scale_exponent) for each lane of S: no less than BEYOND
+// where the sum is zero.
 template <class S, class Out>
 class DistanceOfSum;
 

@@ -1,0 +1,142 @@
+"""How the Triton kernels weigh images of a size: in which way, in which tiles, with how many registers.
+
+Sizes were found best by counting (see bench/NOTES.md); numbers come from `numerics`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+from ..codes import CELL
+from ..numerics import LN2, SMALLEST_DECAY_LENGTH, Numbers, geometric_sum, numbers_for, scale_exponent
+from ..settings import WeightSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """The pixels that a program weighs."""
+
+    height: int
+    width: int
+    warps: int
+    rows: int  # of an instance that are taken together
+
+
+TILES = {"logconv": Tile(32, 16, warps=2, rows=16), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
+TILE_OF_REGIONS = Tile(32, 16, warps=4, rows=1)
+MOST_LISTS = 4096  # cells around a tile: beyond, the reference computes
+REGISTERS, MORE_REGISTERS, MOST_REGISTERS = 128, 168, 255  # 16, 12 and 8 warps on an SM
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to weigh the tiles of images of a size."""
+
+    numbers: Numbers
+    way: str  # one of codes.WAYS
+    scale_exponent: int
+    tile: Tile
+    lists: int  # cells around a tile, at most, rounded up to a power of 2 (and no less than a warp)
+    warps: int
+
+    @property
+    def feasible(self) -> bool:
+        return self.lists <= MOST_LISTS
+
+    def registers(self, long_keys: bool, has_classes: bool, capability: int) -> int:
+        """The most that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
+        if self.numbers.double_inside or self.lists > 64:
+            return MOST_REGISTERS
+        if self.way == "euclidean":
+            return (REGISTERS, MORE_REGISTERS, MOST_REGISTERS)[long_keys + has_classes]
+        long_keys = long_keys and (has_classes or capability < 90)
+        return MORE_REGISTERS if self.way != "scaled" or self.lists > 32 or long_keys else REGISTERS
+
+    @property
+    def registers_of_regions(self) -> int:
+        """The most that a thread of weigh_regions_kernel may use."""
+        return MORE_REGISTERS if self.numbers.double_inside else REGISTERS
+
+
+@functools.lru_cache(256)
+def plan_labels(settings: WeightSettings, height: int, width: int, double: bool) -> Plan:
+    """For weigh_tiles_kernel; results are float64 if `double`, else float32."""
+    numbers = numbers_for(settings, height, width, "gpu", double)
+    tile = TILES[settings.distance]
+    way, exponent = _way(settings, numbers, tile)
+    lists = _lists(tile, height, width, numbers.cut_radius)
+    return Plan(numbers, way, exponent, tile, lists, tile.warps * (2 if numbers.double_inside else 1))
+
+
+@functools.lru_cache(256)
+def plan_regions(settings: WeightSettings, height: int, width: int, double: bool) -> Plan:
+    """For weigh_regions_kernel. A mask may hold any values, so no part of the window can be left out."""
+    numbers = numbers_for(settings, height, width, "gpu", double)
+    tile = TILE_OF_REGIONS
+    way = "euclidean" if settings.distance == "euclidean" else "logarithmic"
+    return Plan(numbers, way, 0, tile, _lists(tile, height, width, numbers.radius), tile.warps)
+
+
+def _way(settings: WeightSettings, numbers: Numbers, tile: Tile) -> tuple[str, int]:
+    """The fastest way that suffices, and the exponent that its factors carry."""
+    if settings.distance == "euclidean":
+        return "euclidean", 0
+    if not numbers.double_inside:
+        chunk = min(2 * numbers.radius, tile.rows + CELL - 2), min(numbers.radius, CELL - 1)
+        for way, (steps, steps_along) in (
+            ("scaled", (2 * numbers.cut_radius, numbers.cut_radius)),
+            ("chunk_scaled", chunk),
+        ):
+            bits, bits_along = (
+                min(s * numbers.bits_per_step, numbers.bits_that_matter) for s in (steps, steps_along)
+            )
+            exponent, suffices = scale_exponent(bits, numbers.largest_sum, bits_along)
+            if suffices:
+                return way, exponent
+    return "logarithmic", 0
+
+
+def blocks(size: int, block: int) -> int:
+    """How many blocks cover a size."""
+    return -(-size // block)
+
+
+def _lists(tile: Tile, height: int, width: int, radius: int) -> int:
+    rows = min(blocks(tile.height - 1 + 2 * radius, CELL) + 1, blocks(height, CELL))
+    columns = min(blocks(tile.width - 1 + 2 * radius, CELL) + 1, blocks(width, CELL))
+    return max(32, 1 << (rows * columns - 1).bit_length())
+
+
+# ---------------------------------------------------------------------------------------------- convolution
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionPlan:
+    """How to convolve along one axis."""
+
+    radius: int  # steps to sum over on each side
+    edge_weight: float  # what all further steps weigh that show the edge value
+    log2_decay: float  # of one step
+    along: int  # pixels of a tile
+    across: int
+    warps: int = 8
+    registers: int = REGISTERS
+
+
+def plan_convolution(
+    lmbda: float, radius: int, size: int, padding_mode: str, double: bool
+) -> ConvolutionPlan:
+    """For convolve_axis_kernel. Zeros beyond the edge and factors that are 0 in its type are left out."""
+    lmbda = max(lmbda, SMALLEST_DECAY_LENGTH)
+    steps_to_zero = (750 if double else 105) * lmbda  # e^-750 and e^-105 are 0
+    wanted, edge_weight = min(radius, math.ceil(min(steps_to_zero, 2.0**31)) + 1), 0.0
+    if padding_mode == "constant":
+        wanted = min(wanted, size - 1)
+    elif padding_mode == "replicate" and wanted > size:
+        # a^(size + 1) + ... + a^radius
+        edge_weight = math.exp(-(size + 1) / lmbda) * geometric_sum(lmbda, radius - size - 1)
+        wanted = size
+    tile = (32, 32) if double else (128, 32)
+    return ConvolutionPlan(wanted, edge_weight, -1 / (lmbda * LN2), *tile)

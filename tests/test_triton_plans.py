@@ -1,0 +1,79 @@
+"""In which way and in which tiles the Triton kernels weigh: no GPU and no Triton is needed to say so."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from cases import DISTANCES
+
+from fastlogconv import WeightSettings
+from fastlogconv.backends.triton_plans import TILES, blocks, plan_labels, plan_regions
+from fastlogconv.codes import CELL, WAYS
+
+
+@pytest.mark.parametrize(
+    "changes, double, way",
+    [
+        (dict(), False, "scaled"),
+        (dict(fds=25), False, "chunk_scaled"),
+        (dict(lmbda=0.1), False, "logarithmic"),  # terms of one chunk span more than a float
+        (dict(lmbda=8), False, "logarithmic"),  # float32 would lose too much: 8 > 0.7 fds
+        (dict(), True, "logarithmic"),
+        (dict(distance="euclidean"), False, "euclidean"),
+        (dict(distance="euclidean"), True, "euclidean"),
+    ],
+)
+def test_the_way(changes, double, way):
+    settings = WeightSettings(**changes)
+    assert plan_labels(settings, 512, 512, double).way == way
+    of_regions = plan_regions(settings, 512, 512, double).way  # masks may hold any values
+    assert of_regions == ("euclidean" if way == "euclidean" else "logarithmic")
+    assert {way, of_regions} <= set(WAYS)
+
+
+def test_scaled_sums_are_floats():
+    rng = np.random.default_rng(70)
+    chosen = set()
+    for _ in range(300):
+        lmbda, bws, fds = np.exp(rng.uniform(np.log((0.02, 1, 1)), np.log((5, 40, 40))))
+        settings = WeightSettings(lmbda=lmbda, bws=bws, fds=fds, ks=int(rng.integers(1, 300)))
+        plan = plan_labels(settings, *(int(n) for n in rng.integers(1, 600, 2)), False)
+        chosen.add(plan.way)
+        numbers, exponent = plan.numbers, plan.scale_exponent
+        if plan.way == "logarithmic":
+            assert exponent == 0
+            continue
+        steps_y, steps_x = numbers.cut_radius, numbers.cut_radius
+        if plan.way == "chunk_scaled":  # beyond a chunk, the shift makes up for all steps
+            steps_y, steps_x = min(numbers.radius, plan.tile.rows - 1), min(numbers.radius, CELL - 1)
+        smallest = min((steps_y + steps_x) * numbers.bits_per_step, numbers.bits_that_matter)
+        smallest_along = min(max(steps_y, steps_x) * numbers.bits_per_step, numbers.bits_that_matter)
+        assert 2 * exponent - smallest >= -126
+        assert exponent - smallest_along >= -126
+        assert 2 * exponent + 2 * math.log2(numbers.largest_sum) < 128
+    assert chosen == {"scaled", "chunk_scaled", "logarithmic"}
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("shape", [(1, 1), (33, 700), (512, 512)], ids=str)
+def test_there_are_lists_enough(distance, shape):
+    """For every tile, counted one by one."""
+    settings, tile = WeightSettings(distance=distance), TILES[distance]
+    plan = plan_labels(settings, *shape, False)
+
+    def most_cells(size, side):
+        radius, most = plan.numbers.cut_radius, 0
+        for first in range(0, blocks(size, side) * side, side):
+            above, below = max(first - radius, 0), min(first + side - 1 + radius, size - 1)
+            most = max(most, below // CELL - above // CELL + 1)
+        return most
+
+    needed = most_cells(shape[0], tile.height) * most_cells(shape[1], tile.width)
+    assert plan.feasible and needed <= plan.lists <= max(32, 4 * needed)
+
+
+def test_a_reach_too_large_is_left_to_the_reference():
+    for planned, (height, width) in itertools.product((plan_labels, plan_regions), ((5000, 5000), (64, 64))):
+        plan = planned(WeightSettings(fds=1e4, ks=None), height, width, False)
+        assert plan.feasible == (height == 64)
