@@ -1,3 +1,9 @@
+import os
+
+# Threads of OpenMP that have nothing to do sleep: the processes of a test run share the cores. OpenMP reads
+# it when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

@@ -45,7 +45,7 @@ def build(what, source, out, **environment):
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """The sources as the sdist ships them."""
+    """The sources as the sdist ships them, beside what was compiled from the very same here before."""
     folder = tmp_path_factory.mktemp("sdist")
     checkout = folder / "checkout"
     clutter = shutil.ignore_patterns(
@@ -58,6 +58,8 @@ def unpacked(tmp_path_factory):
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     (source,) = (folder / "unpacked").iterdir()
+    for objects in ROOT.glob("build/objects.*"):  # by content: a source or header that differs is compiled
+        shutil.copytree(objects, source / "build" / objects.name)
     return source
 
 
@@ -120,19 +122,19 @@ def test_installed_package_has_its_kernels(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF symbols with nm")
-def test_no_instruction_set_lends_its_code_to_another(unpacked, wheel):
+def test_no_instruction_set_lends_its_code_to_another(unpacked, tmp_path):
     """A function in two object files is linked once: an AVX-512 copy of a shared one would end older CPUs."""
     sources = {path.stem for path in (ROOT / "csrc" / "cpu" / "simd").glob("*.cpp")}
-    objects = [
-        path for path in unpacked.glob("build/objects.*/*.o") if path.stem.rsplit("-", 1)[0] in sources
-    ]
-    assert objects
+    done = build("wheel", unpacked, tmp_path, LDFLAGS="-Wl,--trace")  # the linker names what it takes
+    linked = re.findall(r"build/objects\S+\.o$", done.stdout, re.MULTILINE)
+    objects = [unpacked / name for name in linked if Path(name).stem.rsplit("-", 1)[0] in sources]
+    assert objects, done.stdout
     for path in objects:
-        symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
-        shared = re.findall(r" [Wu] (\S+)$", symbols, re.MULTILINE)
-        namespaces = {re.search(r"3flc(8baseline|4avx2|6avx512)|$", name).group(1) for name in shared}
-        assert len(namespaces) <= 1, namespaces
-        assert None not in namespaces, shared
+        symbols = subprocess.run(["nm", "--demangle", path], capture_output=True, text=True, check=True).stdout
+        shared = re.findall(r" [Wu] (.+)$", symbols, re.MULTILINE)
+        named = [set(re.findall(r"\bflc::(baseline|avx2|avx512)::", name)) for name in shared]
+        assert all(named), [name for name, sets in zip(shared, named, strict=True) if not sets]
+        assert len(set().union(*named)) <= 1, path
 
 
 @pytest.mark.parametrize(
