@@ -1,7 +1,7 @@
 // The numbers that the kernels compute with, from a call's parameters.
 //
-// Distances are in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2); sums are known
-// by their log2, in bits.
+// LogConv distances are in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2); sums are
+// known by their log2, in bits.
 #pragma once
 
 #include <cstdint>
@@ -20,34 +20,36 @@ struct Scaling {
   float decay;  // a
   float powers[9];  // a^t
   float leaving;  // a^(radius + 1) 2^exponent
-  float
-      complete;  // a row's sum and all further ones are below this much of 2^-24 times the first one's weight
+  float complete;  // to a sum of as many times a row's weight, it and all further rows add less than 2^-24
   float most_bits;  // that a factor along one axis may lose inside the box
   float most_bits_of_product;
   float bits_that_matter;  // a larger loss need not be told from +inf
 };
 
 template <class T>
-struct Settings {
+struct Numbers {
   int radius;  // of the window, no more than matters
-  T limit;  // an instance farther away than this many steps adds nothing
+  T limit;  // pixels (LogConv: steps): an instance farther away adds nothing
   T bits_per_step;  // -log2 a
   T step_scale;  // the distance of one step
-  T square_scale;  // of the square of a Euclidean distance in pixels
   T bit_scale;  // the distance of one bit
-  T foreground_background_ratio, border_weight_factor, border_scale;
+  T square_scale;  // the foreground term is 2^-(scale d^2) of an exact distance in pixels
+  T border_scale;  // the border term is 2^-(scale d^2) of the sum of two distances
+  T fbr, bwf;
   Scaling scaling;
 };
 
-// Whether the kernels need double for these parameters.
-bool needs_double(const flc_weight_params& params, int32_t out_dtype);
+// Of float64 results, and where float32 does not suffice for others.
+inline bool computed_in_double(const flc_weight_params& params, int32_t out_dtype) {
+  return params.double_inside || out_dtype == FLC_FLOAT64;
+}
 
+// For LogConv distances, and for those that the caller found.
 template <class T>
-Settings<T> settings_for(const flc_weight_params& params, int64_t height, int64_t width);
+Numbers<T> logconv_numbers(const flc_weight_params& params);
 
-// For Euclidean distances, which are in pixels. At most `crowd` instances may lie beyond the limit, each with
-// the foreground term that it has there.
+// For exact distances, which are in pixels.
 template <class T>
-Settings<T> euclidean_settings(const flc_weight_params& params, int64_t height, int64_t width, double crowd);
+Numbers<T> euclidean_numbers(const flc_weight_params& params);
 
 }  // namespace flc::cuda
