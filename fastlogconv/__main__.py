@@ -8,21 +8,15 @@ from pathlib import Path
 import torch
 
 import fastlogconv
-from fastlogconv.functional import PRESETS
+from fastlogconv.rules import BORDERS, DISTANCES
+from fastlogconv.settings import DEFAULT_PRESET, PRESETS, SETTINGS
 
-PRESET = "unet_logconv"  # the defaults of weight_map
-SETTINGS = {
-    "distance": "euclidean (exact) or logconv (faster)",
-    "border": "the border term: second_nearest as published for the U-Net, farthest as in deepflash2",
-    "bws": "sigma of the border term, pixels",
-    "fds": "sigma of the distance to the foreground, pixels",
-    "bwf": "factor of the border term",
-    "fbr": "ratio of foreground to background: the least weight",
-    "lmbda": "decay length of the convolution kernel, pixels",
-    "ks": "size of the convolution kernel, pixels, or none for an unbounded one",
+# What an option says: a setting's own meaning, and what rules or presets there are.
+MEANINGS = {name: field.metadata["meaning"] for name, field in SETTINGS.items()} | {
     "ignore_index": "the label of pixels to ignore: their weight is 0",
     "backend": "what computes it: a name that `fastlogconv info` lists, or auto",
 }
+RULES = {"distance": DISTANCES, "border": BORDERS}
 
 
 WEIGHTS = """\
@@ -56,13 +50,15 @@ def build_parser():
     weights.add_argument(
         "--preset",
         choices=PRESETS,
-        default=PRESET,
-        help=f"what chooses {', '.join(PRESETS[PRESET])} (default: %(default)s)",
+        default=DEFAULT_PRESET,
+        help=f"what chooses {', '.join(PRESETS[DEFAULT_PRESET])} (default: %(default)s)",
     )
     parameters = inspect.signature(fastlogconv.weight_map).parameters
-    for name, meaning in SETTINGS.items():
+    for name, meaning in MEANINGS.items():
         default = parameters[name].default
-        by_preset = name in PRESETS[PRESET]
+        by_preset = name in PRESETS[DEFAULT_PRESET]
+        rules = "; ".join(f"{rule.name}: {rule.meaning}" for rule in RULES.get(name, {}).values())
+        meaning = f"{meaning}: {rules}" if rules else meaning
         weights.add_argument(
             f"--{name.replace('_', '-')}",
             type=TYPES.get(name, float if isinstance(default, float) else str),
@@ -91,7 +87,7 @@ def main(argv=None):
         return 1
     if options.command == "demo":
         return demo.run(options.out)
-    given = {name: getattr(options, name) for name in SETTINGS}
+    given = {name: getattr(options, name) for name in MEANINGS}
     chosen = PRESETS[options.preset]
     settings = {**given, **{name: chosen[name] for name in chosen if given[name] is None}}
     try:

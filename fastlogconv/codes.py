@@ -6,7 +6,8 @@ ABI_VERSION = 4  # FLC_ABI_VERSION
 MOST_AXES = 4  # FLC_MOST_AXES: of a tensor
 CELL = 32  # pixels on a side of a cell: a row of one is a 32-bit word
 
-STATUSES = ("ok", "out_of_memory", "not_an_id", "unsupported")  # enum flc_status, as what follows in its order
+# Enumerations of csrc/fastlogconv.h: the place of a name is its code.
+STATUSES = ("ok", "out_of_memory", "not_an_id", "unsupported")
 DTYPES = (
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
     "float16", "bfloat16", "float32", "float64",

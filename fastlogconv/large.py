@@ -10,6 +10,9 @@ import numpy as np
 
 from .backends import native
 from .integrations import weight_transform, weights_like
+from .numerics import gaussian_reach
+from .rules import BORDERS, DISTANCES
+from .settings import WeightSettings
 from .transforms import WeightTransform
 
 try:
@@ -62,7 +65,7 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
     beside = {name: _beside(value, name, labels) for name, value in beside.items() if value is not None}
     pixels = {name: np.zeros((1, 1), value.dtype) for name, value in beside.items()}
     meta = weights_like(transform, np.zeros((1, 1), labels.dtype), **pixels)
-    reach = _reach(transform, meta.dtype)
+    reach = _reach(transform.settings, meta.dtype)
     if labels.size == 0:
         return da.empty(labels.shape, dtype=meta.dtype, chunks=labels.chunks)
     return da.map_overlap(
@@ -134,28 +137,23 @@ def _beside(array, name: str, labels: da.Array) -> da.Array:
     return array
 
 
-def _reach(transform: WeightTransform, dtype: np.dtype) -> int:
+def _reach(settings: WeightSettings, dtype: np.dtype) -> int:
     """How many pixels away, along an axis, an instance can change a weight."""
-    if transform.border == "farthest":
+    if BORDERS[settings.border].every_instance:
         raise ValueError(
-            "border='farthest' depends on every instance of the image, so that tiles cannot be computed by "
-            "themselves: choose border='second_nearest'"
+            f"border={settings.border!r} depends on every instance of the image, so that tiles cannot be "
+            "computed by themselves: choose border='second_nearest'"
         )
-    if transform.distance == "logconv":
-        if transform.ks is None:
+    if DISTANCES[settings.distance].windowed:
+        if settings.ks is None:
             raise ValueError(
                 "ks=None makes each weight depend on the whole image: choose a ks, or distance='euclidean'"
             )
-        return transform.ks // 2
-    smallest = (
-        np.finfo(np.promote_types(dtype, np.float32)).eps / 128
-    )  # a hundred such instances leave no trace
-    return math.ceil(
-        max(
-            transform.fds * math.sqrt(2 * math.log(1 / smallest)),
-            transform.bws * math.sqrt(2 * math.log(max(transform.bwf, 1) / smallest)),
-        )
-    )
+        return settings.radius
+    # A hundred such instances leave no trace.
+    smallest = np.finfo(np.promote_types(dtype, np.float32)).eps / 128
+    foreground = gaussian_reach(settings.fds, 1, smallest)
+    return math.ceil(max(foreground, gaussian_reach(settings.bws, settings.bwf, smallest)))
 
 
 def _tile(transform: WeightTransform, names: tuple[str, ...], labels: np.ndarray, *beside) -> np.ndarray:

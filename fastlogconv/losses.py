@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import check_ignore_index
+from .checks import check_ignore_index
 
 NORMALIZATIONS = ("mean", "weight")
 

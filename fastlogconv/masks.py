@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .backends import native
+from .backends import c_interface, native
 from .errors import LARGEST_CLASS, label_error
-from .functional import check_weight_settings
+from .settings import WeightSettings
 
 
 def preprocess_mask(
@@ -96,18 +96,16 @@ def calculate_weights(
     Source: deepflash2 (Griebel et al.), after Falk et al., "U-Net: deep learning for cell counting,
     detection, and morphometry", Nature Methods 16, 2019.
     """
-    bws, fds, bwf, fbr = check_weight_settings(bws, fds, bwf, fbr)
+    settings = WeightSettings("euclidean", "second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr)
     classes, instances, ignore = _read_labels(clabels, instlabels, ignore, n_dims)
     _require_native()
     labels = native.class_labels(instances, classes)
-    weights = native.euclidean_weights(
-        instances, classes, labels, border="second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr
-    )
+    weights = native.exact_weights(instances, classes, labels, settings)
     pdf = (labels > 0).astype(np.float32)
-    if fbr <= 1:
-        np.maximum(pdf, np.float32(fbr), out=pdf)
+    if settings.fbr <= 1:
+        np.maximum(pdf, np.float32(settings.fbr), out=pdf)
     else:
-        pdf[labels == 0] = fbr
+        pdf[labels == 0] = settings.fbr
     if ignore is not None:
         weights[ignore] = pdf[ignore] = 0
     return labels, weights, pdf
@@ -172,7 +170,7 @@ def _read_labels(clabels, instlabels, ignore, n_dims):
 
 
 def _readable(array: np.ndarray) -> np.ndarray:
-    return array if native.can_read(array) else np.ascontiguousarray(array)
+    return array if c_interface.can_read(array) else np.ascontiguousarray(array)
 
 
 def _check_classes(classes: np.ndarray) -> None:

@@ -1,21 +1,22 @@
 """How far one has to look, what counts as 0, and the scales of sums: derived here, for all fast backends.
 
 Notation: a = exp(-1 / lmbda); G(r) = 1 + a + ... + a^r, so that the sum along one axis is at most
-W = 2 G(r) - 1, and S(p) at most W^2. A Gaussian exp(-x^2 / (2 sigma^2)) with the factor f is below epsilon from
+W = 2 G(r) - 1, and S(p) at most W^2. A Gaussian exp(-x^2 / (2 sigma^2)) times a factor f is below epsilon
+from
 
     reach(sigma, f, epsilon) = sigma sqrt(2 ln(f / epsilon))
 
 on. *What an instance may still add*: `steps` pixels away (dx + dy), its LogConv distance is at least
 steps - slack, with slack = 2 lmbda ln W, for S <= a^steps W^2; and no distance is below -slack. So
 
-    its foreground term,  |1 - fbr| exp(-d^2 / (2 fds^2)),           is below epsilon where
+    its foreground term,  |1 - fbr| exp(-d^2 / (2 fds^2)),  is below epsilon where
         steps - slack >= reach(fds, |1 - fbr|, epsilon)
-    a border term that it has a part in,  bwf exp(-(near + d)^2 / (2 bws^2)), is below epsilon where
+    a border term that it has a part in,  bwf exp(-(near + d)^2 / (2 bws^2)),  is below epsilon where
         near + d >= -slack + (steps - slack) >= reach(bws, bwf, epsilon)
 
-whatever else is near: beyond `limit` = max(reach(fds, ..) + slack, reach(bws, ..) + 2 slack) steps an instance
-adds nothing. Exact distances have no slack, but may have a crowd: instances of one pixel that fill all beyond
-a distance add up to crowd times the foreground term there.
+whatever else is near. So an instance adds nothing beyond `limit` steps, the larger of reach(fds, ..) + slack
+and reach(bws, ..) + 2 slack. Exact distances have no slack, but may have a crowd: instances of one pixel that
+fill all beyond a distance add up to crowd times the foreground term there.
 
 tests/test_numerics.py compares each number with float64 at its edges.
 """
@@ -57,8 +58,8 @@ class Arithmetic:
     tail: float  # e^-tail shows no more in a sum
 
 
-# By kernels and by whether results are float64. The CPU's form sums in float64 where float32 does not suffice;
-# the GPU's take exponentials and logarithms that err by 2^-22, so a distance by lmbda times that.
+# By kernels and by whether results are float64. The CPU's form sums in float64 where float32 does not
+# suffice; the GPU's take exponentials and logarithms that err by 2^-22, so a distance by lmbda times that.
 ARITHMETICS = {
     ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, largest_decay=1.0, tail=20),
     ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, largest_decay=0.0, tail=40),
@@ -97,7 +98,7 @@ def _clamp(x: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """What kernels compute with beside the settings; the fields of flc_weight_params in csrc/fastlogconv.h."""
+    """What kernels compute with beside the settings; fields of flc_weight_params in csrc/fastlogconv.h."""
 
     decay_length: float  # pixels; lmbda, no smaller than makes a difference
     bits_per_step: float  # -log2 a

@@ -7,15 +7,18 @@ operator runs, so one compiled graph serves them all. `torch.library.Library` is
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import backends
 from .backends.reference import result_dtype
+from .checks import DEVICES
 from .errors import LARGEST_CLASS, class_error
+from .settings import SETTINGS, WeightSettings
 
-DEVICES = ("cpu", "cuda")
 _WITHIN_INT32 = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
 
 _library = torch.library.Library("fastlogconv", "DEF")
@@ -38,34 +41,43 @@ def _new(like: Tensor, shape) -> Tensor:
 # ------------------------------------------------------------------------------------------------ weights
 
 
-def _weight_map(labels, classes, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend):
-    features = _features(distance, ignore, classes)
-    return backends.select(backend, labels.device, features).weight_map(
-        labels, None if classes is None else _class_labels(classes), ignore,
-        distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
-    )  # fmt: skip
+# The settings travel through PyTorch as the plain values that they consist of.
+_SCHEMA_TYPES = {"str": "str", "float": "float", "int | None": "int?"}
+_SCHEMA = ", ".join(f"{_SCHEMA_TYPES[field.type]} {name}" for name, field in SETTINGS.items())
+_settings = functools.lru_cache(1024, typed=True)(WeightSettings)
 
 
-def _region_weight_map(masks, ignore, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend):
-    features = _features(distance, ignore)
-    return backends.select(backend, masks.device, features).region_weight_map(
-        masks, ignore,
-        distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
-    )  # fmt: skip
+def _weight_map(labels, classes, ignore, *values_and_backend):
+    *values, backend = values_and_backend
+    settings = _settings(*values)
+    features = _features(settings, ignore, classes)
+    classes = None if classes is None else _class_labels(classes)
+    return backends.select(backend, labels.device, features).weight_map(labels, classes, ignore, settings)
 
 
-def _distance_to_weight(distance, foreground, border, bws, fds, bwf, fbr, backend):
-    return backends.select(backend, distance.device).distance_to_weight(
-        distance, foreground, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr
-    )
+def _region_weight_map(masks, ignore, *values_and_backend):
+    *values, backend = values_and_backend
+    settings = _settings(*values)
+    features = _features(settings, ignore)
+    return backends.select(backend, masks.device, features).region_weight_map(masks, ignore, settings)
 
 
-def _features(distance, ignore, classes=None) -> tuple[str, ...]:
+def _distance_to_weight(distance, foreground, *values_and_backend):
+    *values, backend = values_and_backend
+    settings = _settings(*values)
+    return backends.select(backend, distance.device).distance_to_weight(distance, foreground, settings)
+
+
+def _features(settings: WeightSettings, ignore, classes=None) -> tuple[str, ...]:
     """What is asked for beyond what every backend computes."""
-    if distance == "logconv" and ignore is None and classes is None:
+    if settings.distance == "logconv" and ignore is None and classes is None:
         return ()
-    wanted = {"euclidean": distance == "euclidean", "classes": classes, "ignore": ignore}
-    return tuple(name for name, value in wanted.items() if value is not None and value is not False)
+    features = [] if settings.distance == "logconv" else [settings.distance]
+    if classes is not None:
+        features.append("classes")
+    if ignore is not None:
+        features.append("ignore")
+    return tuple(features)
 
 
 def _class_labels(classes: Tensor) -> Tensor:
@@ -85,21 +97,18 @@ def _class_labels(classes: Tensor) -> Tensor:
     return exact.clamp(-1, LARGEST_CLASS).to(torch.int32)
 
 
-_SIGMAS = "str border, float bws, float fds, float bwf, float fbr"
-_DISTANCE = f"str distance, {_SIGMAS}, float lmbda, int ks"
-
 weight_map = _define(
-    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, {_DISTANCE}, str backend) -> Tensor",
+    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, {_SCHEMA}, str backend) -> Tensor",
     _weight_map,
     lambda labels, *settings: _new(labels, labels.shape),
 )
 region_weight_map = _define(
-    f"region_weight_map(Tensor masks, Tensor? ignore, {_DISTANCE}, str backend) -> Tensor",
+    f"region_weight_map(Tensor masks, Tensor? ignore, {_SCHEMA}, str backend) -> Tensor",
     _region_weight_map,
     lambda masks, *settings: _new(masks, masks.shape[1:]),
 )
 distance_to_weight = _define(
-    f"distance_to_weight(Tensor distance, Tensor? foreground, {_SIGMAS}, str backend) -> Tensor",
+    f"distance_to_weight(Tensor distance, Tensor? foreground, {_SCHEMA}, str backend) -> Tensor",
     _distance_to_weight,
     lambda distance, *settings: _new(distance, distance.shape[1:]),
 )
@@ -109,9 +118,7 @@ distance_to_weight = _define(
 
 
 def _separable_conv2d(input, lmbda, ks, padding_mode, backend):
-    return backends.select(backend, input.device).separable_conv2d(
-        input, lmbda=lmbda, ks=ks, padding_mode=padding_mode
-    )
+    return backends.select(backend, input.device).separable_conv2d(input, lmbda, ks, padding_mode)
 
 
 separable_conv2d = _define(

@@ -1,4 +1,4 @@
-"""The ways to a distance and the border rules: one row each, from which everything else takes names and numbers.
+"""Distances and border rules: a row each, from which everything else takes names and numbers.
 
 What a rule computes is written once in each language: backends/reference.py, kernels/rules.py, csrc/rules.h.
 """

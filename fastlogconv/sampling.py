@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .functional import check_weight_settings
 from .masks import read_array, read_ignore
+from .settings import check_factor
 
 _INTEGERS = (int, np.integer)
 _GENERATORS = (np.random.Generator, np.random.RandomState)
@@ -37,7 +37,7 @@ def create_pdf(labels, ignore=None, fbr: float = 0.1, scale: int | None = 512) -
 
     Source: deepflash2 (Griebel et al.).
     """
-    *_, fbr = check_weight_settings(fbr=fbr)
+    fbr = check_factor("fbr", fbr)
     labels = read_array(labels, "labels")
     ignore = read_ignore(ignore, labels.shape)
     p = np.where(labels > 0, 1.0, fbr)

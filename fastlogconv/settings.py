@@ -53,15 +53,17 @@ class WeightSettings:
     )
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS:
-            value = getattr(self, name)
-            checked = check(name, value)
-            if checked is not value:
-                object.__setattr__(self, name, checked)
-        object.__setattr__(self, "_hash", hash(dataclasses.astuple(self)))
+        values = checked_values(*(getattr(self, name) for name in NAMES))
+        for name, value in zip(NAMES, values, strict=True):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "_hash", hash(values))  # settings are looked up at every call
 
     def __hash__(self) -> int:
-        return self._hash  # settings are looked up at every call
+        return self._hash
+
+    def __reduce__(self) -> tuple:
+        return type(self), self.values  # hashes of strings differ from process to process
 
     @property
     def radius(self) -> int:
@@ -87,7 +89,7 @@ class WeightSettings:
 
     def as_dict(self) -> dict[str, str | float | int | None]:
         """The settings by name."""
-        return {name: getattr(self, name) for name in NAMES}
+        return dict(zip(NAMES, self.values, strict=True))
 
     def __repr__(self) -> str:
         """What tells them from the preset that is nearest to them."""
@@ -190,6 +192,20 @@ _CHECK_OF_KIND = {
     "kernel_size": check_kernel_size,
 }
 _CHECKS = tuple((name, _CHECK_OF_KIND[field.metadata["kind"]]) for name, field in SETTINGS.items())
+
+
+def checked_values(*values) -> tuple:
+    """The settings in the order of `NAMES`, checked, as plain str, float and int.
+
+    Cheap when all is well, and plain enough for torch.compile to trace.
+
+    Raises:
+        TypeError, ValueError: as for `WeightSettings`.
+    """
+    checked = []
+    for (name, check), value in zip(_CHECKS, values, strict=True):
+        checked.append(check(name, value))
+    return tuple(checked)
 
 
 def _number(name: str, value) -> float:

@@ -6,11 +6,12 @@ import numbers
 
 from torch import Tensor, nn
 
-from . import functional
+from . import checks, functional
+from .settings import NAMES, WeightSettings
 
 
 class _Weights(nn.Module):
-    """Settings of `weight_map` under deepflash2's names and real-time defaults."""
+    """Settings of `weight_map` under deepflash2's names and real-time defaults; each is an attribute, too."""
 
     def __init__(
         self,
@@ -29,27 +30,33 @@ class _Weights(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = _check_channels(channels)
-        chosen = dict(distance=distance, border=border, bwf=bwf)
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        settings = functional.check_settings(
-            **{**functional.check_preset(preset), **chosen},
-            bws=bws, fds=fds, fbr=fbr, lmbda=lmbda, ks=ks, backend=backend,
-        )  # fmt: skip
-        for name, value in settings.items():
-            setattr(self, name, value)
-
-    def _settings(self) -> dict[str, str | float | int | None]:
-        return dict(
-            distance=self.distance, border=self.border, bws=self.bws, fds=self.fds, bwf=self.bwf,
-            fbr=self.fbr, lmbda=self.lmbda, ks=self.ks, backend=self.backend,
-        )  # fmt: skip
+        named = dict(distance=distance, border=border, bwf=bwf)  # by the preset, where they are None
+        named = {name: value for name, value in named.items() if value is not None}
+        self.settings = WeightSettings.preset(
+            preset, **{**dict(bws=bws, fds=fds, fbr=fbr, lmbda=lmbda, ks=ks), **named}
+        )
+        checks.check_backend(backend)
+        self.backend = backend
 
     def encodes(self, input: Tensor) -> Tensor:
         """The same as calling the module: the name under which fastai looks for a transform."""
         return self(input)
 
     def extra_repr(self) -> str:
-        return _listed(channels=self.channels, **self._settings())
+        return _listed(channels=self.channels, **self.settings.as_dict(), backend=self.backend)
+
+
+def _attribute(name: str) -> property:
+    """A setting of the module's own, to read and to change."""
+
+    def change(module: _Weights, value) -> None:
+        module.settings = module.settings.replace(**{name: value})
+
+    return property(lambda module: getattr(module.settings, name), change)
+
+
+for _name in NAMES:
+    setattr(_Weights, _name, _attribute(_name))
 
 
 class WeightTransform(_Weights):
@@ -112,13 +119,18 @@ class WeightTransform(_Weights):
             channels, bws, fds, bwf, fbr, lmbda, ks,
             preset=preset, distance=distance, border=border, backend=backend,
         )  # fmt: skip
-        self.ignore_index = None if ignore_index is None else functional.check_ignore_index(ignore_index)
+        self.ignore_index = None if ignore_index is None else checks.check_ignore_index(ignore_index)
 
     def forward(self, labels: Tensor, classes: Tensor | None = None, ignore: Tensor | None = None) -> Tensor:
         if type(labels) is not Tensor and is_fastai_image(labels):
             return labels
         return functional.weight_map(
-            labels, classes=classes, ignore=ignore, ignore_index=self.ignore_index, **self._settings()
+            labels,
+            classes=classes,
+            ignore=ignore,
+            ignore_index=self.ignore_index,
+            settings=self.settings,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:
@@ -144,7 +156,9 @@ class WeightTransformSingle(_Weights):
     """
 
     def forward(self, masks: Tensor, ignore: Tensor | None = None) -> Tensor:
-        weights = functional.region_weight_map(masks, ignore=ignore, **self._settings())
+        weights = functional.region_weight_map(
+            masks, ignore=ignore, settings=self.settings, backend=self.backend
+        )
         if self.channels is not None and masks.shape[0] == 0 and ignore is None:
             return weights.new_full((self.channels, self.channels), self.fbr)
         return weights
@@ -180,7 +194,7 @@ class SeparableConv2D(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.lmbda, self.ks = functional.check_convolution(lmbda, ks, padding_mode, backend)
+        self.lmbda, self.ks = checks.check_convolution(lmbda, ks, padding_mode, backend)
         self.channels = _check_channels(channels)
         self.padding_mode = padding_mode
         self.backend = backend

@@ -14,30 +14,32 @@ import functools
 import torch
 from torch import Tensor
 
-from .native import (
-    _DTYPES,
-    _PADDINGS,
+from ..settings import WeightSettings
+from .c_interface import (
     CUDA_LIBRARY,
-    _as_result,
-    _check,
-    _open,
-    _output,
-    _params,
-    _Tensor,
-    _tensor,
-    _WeightParams,
+    DTYPES,
+    LARGEST_RADIUS,
+    PADDINGS,
+    TensorView,
+    WeightParams,
+    as_result,
+    check_status,
+    open_library,
+    output,
+    params_for,
+    view,
 )
 
 
 @functools.cache
 def _load() -> ctypes.CDLL | str:
     """The CUDA library, or why there is none. It is opened when first asked for, never by an import."""
-    library = _open(CUDA_LIBRARY, "nvcc", "flc_cuda_abi_version")
+    library = open_library(CUDA_LIBRARY, "nvcc", "flc_cuda_abi_version")
     return library if isinstance(library, str) else _with_signatures(library)
 
 
 def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
-    tensor, params = ctypes.POINTER(_Tensor), ctypes.POINTER(_WeightParams)
+    tensor, params = ctypes.POINTER(TensorView), ctypes.POINTER(WeightParams)
     int32, int64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
     result, queue = (pointer, int32), (int32, pointer)
     library.flc_cuda_weight_map.argtypes = (*(tensor,) * 3, params, *result, pointer, *queue)
@@ -84,7 +86,7 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple = ()) -> None
 
     `scratch_for`: what the function NAME_scratch_bytes takes besides; None: there is none.
     """
-    library, tensor = _load(), _tensor(input)
+    library, tensor = _load(), view(input)
     scratch = ()
     if scratch_for is not None:
         size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
@@ -96,7 +98,7 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple = ()) -> None
     if status < 0:
         text = library.flc_cuda_error_text(-status).decode()
         raise RuntimeError(f"fastlogconv: {function} on {input.dtype} {tuple(input.shape)} failed: {text}")
-    _check(status, function, input)
+    check_status(status, function, input)
 
 
 @contextlib.contextmanager
@@ -106,70 +108,44 @@ def _on_device(tensor: Tensor):
         yield tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
 
 
+def _weigh(
+    name: str,
+    like: Tensor,
+    beside: tuple,
+    shape: torch.Size,
+    settings: WeightSettings,
+    scratch_for: tuple | None,
+) -> Tensor:
+    """Calls flc_cuda_NAME for a tensor and what goes `beside` it; `scratch_for` as for `_call`."""
+    out = output(like, shape)
+    params = params_for(settings, shape[-2], shape[-1], "gpu", out.dtype == torch.float64)
+    _call(name, like, *beside, params, out.data_ptr(), DTYPES[out.dtype], scratch_for=scratch_for)
+    return as_result(out, like)
+
+
 def weight_map(
-    labels: Tensor,
-    classes: Tensor | None,
-    ignore: Tensor | None,
-    *,
-    distance: str,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-    lmbda: float,
-    ks: int,
+    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
-    out = _output(labels, labels.shape)
-    params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
-    optional = (_tensor(classes), _tensor(ignore))
-    _call("weight_map", labels, *optional, params, out.data_ptr(), _DTYPES[out.dtype], scratch_for=optional)
-    return _as_result(out, labels)
+    beside = (view(classes), view(ignore))
+    return _weigh("weight_map", labels, beside, labels.shape, settings, scratch_for=beside)
 
 
-def region_weight_map(
-    masks: Tensor,
-    ignore: Tensor | None,
-    *,
-    distance: str,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-    lmbda: float,
-    ks: int,
-) -> Tensor:
+def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
-    out = _output(masks, masks.shape[1:])
-    params = _params(border, bws, fds, bwf, fbr, lmbda, ks, distance)
-    _call("region_weight_map", masks, _tensor(ignore), params, out.data_ptr(), _DTYPES[out.dtype])
-    return _as_result(out, masks)
+    return _weigh("region_weight_map", masks, (view(ignore),), masks.shape[1:], settings, scratch_for=())
 
 
-def distance_to_weight(
-    distance: Tensor,
-    foreground: Tensor | None,
-    *,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-) -> Tensor:
-    """Weights [H, W] of the distances [N, H, W] to N instances."""
-    out = _output(distance, distance.shape[1:])
-    params = _params(border, bws, fds, bwf, fbr)
-    arguments = (_tensor(foreground), params, out.data_ptr(), _DTYPES[out.dtype])
-    _call("distance_to_weight", distance, *arguments, scratch_for=None)
-    return _as_result(out, distance)
+def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
+    """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
+    beside = (view(foreground),)
+    return _weigh("distance_to_weight", distance, beside, distance.shape[1:], settings, scratch_for=None)
 
 
-def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
+def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
-    out = _output(input, input.shape)
-    code = _DTYPES[out.dtype]
-    settings = (lmbda, min(ks // 2, 2**62), _PADDINGS[padding_mode], out.data_ptr(), code)
-    _call("separable_conv2d", input, *settings, scratch_for=(code,))
-    return _as_result(out, input)
+    out = output(input, input.shape)
+    dtype = DTYPES[out.dtype]
+    arguments = (lmbda, min(ks // 2, LARGEST_RADIUS), PADDINGS[padding_mode], out.data_ptr(), dtype)
+    _call("separable_conv2d", input, *arguments, scratch_for=(dtype,))
+    return as_result(out, input)

@@ -23,13 +23,16 @@ logarithm. Memory is O(H W): instances are visited one after another, each in it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import LARGEST_ID, distance_error, label_error, mask_error
+from ..rules import BORDERS
+from ..settings import WeightSettings
 
 _LARGEST = torch.finfo(torch.float64).max
 
@@ -92,21 +95,22 @@ def _log_convolve_whole(log_s: Tensor, lmbda: float, dim: int) -> Tensor:
 
 
 def _logconv_distance(
-    region: Tensor, top: int, left: int, shape: torch.Size, ks: int, lmbda: float
+    region: Tensor, top: int, left: int, shape: torch.Size, settings: WeightSettings
 ) -> tuple[Tensor, Window]:
     """d_i of the instance in the bounding box `region` [h, w] (1 and 0, or soft weights), and where it holds.
 
     Returns d_i in the dilated box and that box, as slices of the image of `shape`; elsewhere d_i is +inf.
     """
     (h, w), (height, width) = region.shape, shape
+    lmbda, r = settings.lmbda, settings.radius
     log_s = region.to(torch.float64).log()
-    if ks // 2 >= max(height, width) - 1:  # every pixel sees the whole instance
+    if r >= max(height, width) - 1:  # every pixel sees the whole instance
         in_box = _log_convolve_whole(_log_convolve_whole(log_s, lmbda, dim=1), lmbda, dim=0)
         y, to_y = _clamped(height, top, h, region.device)
         x, to_x = _clamped(width, left, w, region.device)
         log_s = in_box[y][:, x] - (to_y[:, None] + to_x) / lmbda
         return (-lmbda * log_s).clamp(min=-_LARGEST), EVERYWHERE
-    ry, rx = min(ks // 2, height - 1), min(ks // 2, width - 1)  # farther is outside the image
+    ry, rx = min(r, height - 1), min(r, width - 1)  # farther is outside the image
     log_s = _log_convolve(_log_convolve(log_s, rx, lmbda, dim=1), ry, lmbda, dim=0)
     rows = slice(max(top - ry, 0), min(top + h + ry, height))
     columns = slice(max(left - rx, 0), min(left + w + rx, width))
@@ -122,7 +126,9 @@ def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tenso
     return nearest.to(torch.int64), (position - nearest).abs()
 
 
-def _euclidean_distance(region: Tensor, top: int, left: int, shape: torch.Size) -> tuple[Tensor, Window]:
+def _euclidean_distance(
+    region: Tensor, top: int, left: int, shape: torch.Size, settings: WeightSettings
+) -> tuple[Tensor, Window]:
     """d_i in the whole image: in each column the distance to its nearest pixel, then the nearest column."""
     h, w = region.shape
     inside = region.new_zeros((shape[0], w), dtype=torch.bool)
@@ -140,25 +146,36 @@ def _euclidean_distance(region: Tensor, top: int, left: int, shape: torch.Size) 
     return squares.sqrt(), EVERYWHERE
 
 
-def _distance(
-    region: Tensor, top: int, left: int, shape: torch.Size, distance: str, ks: int, lmbda: float
-) -> tuple[Tensor, Window]:
-    if distance == "euclidean":
-        return _euclidean_distance(region, top, left, shape)
-    return _logconv_distance(region, top, left, shape, ks, lmbda)
+_DISTANCES = {"logconv": _logconv_distance, "euclidean": _euclidean_distance}
 
 
 # -------------------------------------------------------------------------------------------- accumulate
 
 
-class _Accumulated:
-    """near, second, far and fd [H, W] over the instances added so far."""
+class _BorderRule(NamedTuple):
+    """What the border term adds to the nearest distance: how that other distance comes about."""
 
-    def __init__(self, shape: torch.Size, fds: float, device: torch.device) -> None:
-        self.fds = fds
+    start: float  # without an instance
+    rank: Callable[[Tensor, Tensor, Tensor], Tensor]  # (other, near, d) -> other, with one more instance
+    squared: Callable[[Tensor, Tensor], Tensor]  # (near, other) -> what the exponent squares
+
+
+_BORDER_RULES = {
+    "second_nearest": _BorderRule(
+        math.inf, lambda other, near, d: torch.minimum(other, torch.maximum(near, d)), torch.add
+    ),
+    "farthest": _BorderRule(-math.inf, lambda other, near, d: torch.maximum(other, d), torch.add),
+}
+
+
+class _Accumulated:
+    """fd and what the border term takes [H, W], over the instances added so far."""
+
+    def __init__(self, shape: torch.Size, settings: WeightSettings, device: torch.device) -> None:
+        self.settings = settings
+        self.rule = _BORDER_RULES[settings.border]
         self.near = torch.full(shape, math.inf, dtype=torch.float64, device=device)
-        self.second = self.near.clone()
-        self.farthest = -self.near
+        self.other = torch.full_like(self.near, self.rule.start)
         self.fd = torch.zeros_like(self.near)
         self.reached_by = torch.zeros(shape, dtype=torch.int64, device=device)
         self.instances = 0
@@ -166,29 +183,30 @@ class _Accumulated:
     def add(self, d: Tensor, window: Window) -> None:
         """One more instance: its distance in `window`, +inf outside."""
         self.instances += 1
-        near, second = self.near[window], self.second[window]
-        torch.minimum(second, torch.maximum(near, d), out=second)
-        torch.minimum(near, d, out=near)
-        self.farthest[window] = torch.maximum(self.farthest[window], d)
+        self.other[window] = self.rule.rank(self.other[window], self.near[window], d)
+        self.near[window] = torch.minimum(self.near[window], d)
         self.reached_by[window] += 1
-        self.fd[window] += torch.exp(-0.5 * (d / self.fds) ** 2)
+        self.fd[window] += torch.exp(-0.5 * (d / self.settings.fds) ** 2)
 
-    def far(self) -> Tensor:
-        """The largest of all distances: +inf where not every instance reaches."""
-        return torch.where(self.reached_by == max(self.instances, 1), self.farthest, math.inf)
-
-    def border(self, border: str, bws: float) -> Tensor:
-        other = self.far() if border == "farthest" else self.second
-        return torch.exp(-0.5 * ((self.near + other) / bws) ** 2)
+    def border(self) -> Tensor:
+        """The border term."""
+        requires = BORDERS[self.settings.border]
+        if self.instances < requires.fewest_instances:
+            return torch.zeros_like(self.near)
+        other = self.other
+        if requires.every_instance:  # +inf where one of them does not reach
+            other = torch.where(self.reached_by == self.instances, other, math.inf)
+        return torch.exp(-0.5 * (self.rule.squared(self.near, other) / self.settings.bws) ** 2)
 
 
 # ----------------------------------------------------------------------------------------------- compose
 
 
 def _compose(
-    fd: Tensor, border: Tensor | float, foreground: Tensor, ignore: Tensor | None, bwf: float, fbr: float
+    fd: Tensor, border: Tensor | float, foreground: Tensor, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
-    weights = torch.where(foreground, 1.0, fbr + (1 - fbr) * fd + bwf * border)
+    background = settings.fbr + (1 - settings.fbr) * fd + settings.bwf * border
+    weights = torch.where(foreground, 1.0, background)
     return (weights if ignore is None else weights.masked_fill(ignore, 0)).contiguous()
 
 
@@ -232,32 +250,25 @@ def weight_map(
     labels: Tensor,
     classes: Tensor | None,
     ignore: Tensor | None,
-    *,
-    distance: str,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-    lmbda: float,
-    ks: int,
+    settings: WeightSettings,
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     ids = _instance_ids(labels, classes, ignore)
+    find_distance, every_instance = _DISTANCES[settings.distance], BORDERS[settings.border].every_instance
     for b, image in enumerate(ids):
         present = image[image > 0].unique()
-        # The instances are 1..max, present or not: an absent one is infinitely far away.
-        complete = border != "farthest" or (len(present) > 0 and len(present) == present[-1])
+        # Where every instance has a say they are 1..max: an absent one is infinitely far away.
+        complete = not every_instance or (len(present) > 0 and len(present) == present[-1])
         fd, border_term = torch.zeros(image.shape, dtype=torch.float64, device=image.device), 0.0
         for of_class in _by_class(image, None if classes is None else classes[b]):
-            sums = _Accumulated(image.shape, fds, image.device)
+            sums = _Accumulated(image.shape, settings, image.device)
             for region, top, left in _instances(of_class):
-                sums.add(*_distance(region, top, left, image.shape, distance, ks, lmbda))
+                sums.add(*find_distance(region, top, left, image.shape, settings))
             fd += sums.fd
             if complete:
-                border_term = border_term + sums.border(border, bws)
-        out[b] = _compose(fd, border_term, image > 0, None if ignore is None else ignore[b], bwf, fbr)
+                border_term = border_term + sums.border()
+        out[b] = _compose(fd, border_term, image > 0, None if ignore is None else ignore[b], settings)
     return out
 
 
@@ -273,15 +284,7 @@ def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
 def region_weight_map(
     masks: Tensor,
     ignore: Tensor | None,
-    *,
-    distance: str,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-    lmbda: float,
-    ks: int,
+    settings: WeightSettings,
 ) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     if ignore is not None:
@@ -290,44 +293,39 @@ def region_weight_map(
     if wrong.any():
         raise mask_error(masks[wrong][0].item())
     shape = masks.shape[1:]
-    sums = _Accumulated(shape, fds, masks.device)
+    sums = _Accumulated(shape, settings, masks.device)
     for mask in masks:
         rows, columns = mask.nonzero(as_tuple=True)
         if len(rows) == 0:
             continue  # an empty region is infinitely far away
         top, left = int(rows.min()), int(columns.min())
         region = mask[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
-        sums.add(*_distance(region, top, left, shape, distance, ks, lmbda))
-    complete = border != "farthest" or sums.instances == len(masks)
-    border_term = sums.border(border, bws) if complete else 0.0
-    weights = _compose(sums.fd, border_term, (masks > 0).any(dim=0), ignore, bwf, fbr)
+        sums.add(*_DISTANCES[settings.distance](region, top, left, shape, settings))
+    complete = not BORDERS[settings.border].every_instance or sums.instances == len(masks)
+    border_term = sums.border() if complete else 0.0
+    weights = _compose(sums.fd, border_term, (masks > 0).any(dim=0), ignore, settings)
     return weights.to(result_dtype(masks))
 
 
 def distance_to_weight(
     distance: Tensor,
     foreground: Tensor | None,
-    *,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
+    settings: WeightSettings,
 ) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
     wrong = distance.isnan() | (distance == -math.inf)
     if wrong.any():
         raise distance_error(distance[wrong][0].item())
-    sums = _Accumulated(distance.shape[1:], fds, distance.device)
+    sums = _Accumulated(distance.shape[1:], settings, distance.device)
     for d in distance:
         sums.add(d.to(torch.float64), EVERYWHERE)
     if foreground is None:
         foreground = torch.zeros_like(sums.near, dtype=torch.bool)
-    weights = _compose(sums.fd, sums.border(border, bws), foreground, None, bwf, fbr)
+    weights = _compose(sums.fd, sums.border(), foreground, None, settings)
     return weights.to(result_dtype(distance))
 
 
-def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
+def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The lambda kernel (an even `ks` is taken one larger) along W, then along H, of [N, H, W]."""
     r = ks // 2
     if padding_mode == "constant":

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..settings import WeightSettings
 from . import reference
 from .reference import result_dtype
 
@@ -333,17 +334,11 @@ def weight_map(
     labels: Tensor,
     classes: Tensor | None,
     ignore: Tensor | None,
-    *,
-    distance: str,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-    lmbda: float,
-    ks: int,
+    settings: WeightSettings,
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    distance, border, bws, fds, bwf, fbr, lmbda = settings.values[:7]
+    ks = 2 * settings.radius + 1
     images, height, width = labels.shape
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     if out.numel() == 0:
@@ -354,10 +349,7 @@ def weight_map(
     tile = TILES[distance]
     lists = _lists(tile, height, width, s.reach)
     if lists > MOST_LISTS:
-        return reference.weight_map(
-            labels, classes, ignore,
-            distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
-        )  # fmt: skip
+        return reference.weight_map(labels, classes, ignore, settings)
     import triton.language as tl
 
     key = tl.int32 if labels.dtype in _SHORT_KEYS or labels.dtype == torch.bool else tl.int64
@@ -428,17 +420,11 @@ def weight_map(
 def region_weight_map(
     masks: Tensor,
     ignore: Tensor | None,
-    *,
-    distance: str,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
-    lmbda: float,
-    ks: int,
+    settings: WeightSettings,
 ) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    distance, border, bws, fds, bwf, fbr, lmbda = settings.values[:7]
+    ks = 2 * settings.radius + 1
     regions, height, width = masks.shape
     out = torch.empty(masks.shape[1:], dtype=result_dtype(masks), device=masks.device)
     if out.numel() == 0:
@@ -449,10 +435,7 @@ def region_weight_map(
     tile = TILES["regions"]
     lists = _lists(tile, height, width, s.radius)
     if lists > MOST_LISTS:
-        return reference.region_weight_map(
-            masks, ignore,
-            distance=distance, border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr, lmbda=lmbda, ks=ks,
-        )  # fmt: skip
+        return reference.region_weight_map(masks, ignore, settings)
     if not masks.is_floating_point():
         masks = masks.view(torch.uint8) if masks.dtype == torch.bool else masks.to(torch.float64)
     cells_y, cells_x = _blocks(height, CELL), _blocks(width, CELL)
@@ -491,14 +474,10 @@ def region_weight_map(
 def distance_to_weight(
     distance: Tensor,
     foreground: Tensor | None,
-    *,
-    border: str,
-    bws: float,
-    fds: float,
-    bwf: float,
-    fbr: float,
+    settings: WeightSettings,
 ) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances."""
+    _, border, bws, fds, bwf, fbr = settings.values[:6]
     instances, height, width = distance.shape
     out = torch.empty(distance.shape[1:], dtype=result_dtype(distance), device=distance.device)
     if out.numel() == 0:
@@ -531,7 +510,7 @@ def distance_to_weight(
 # ---------------------------------------------------------------------------------------------- convolution
 
 
-def separable_conv2d(input: Tensor, *, lmbda: float, ks: int, padding_mode: str) -> Tensor:
+def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
     images = len(input)
     out = torch.empty(input.shape, dtype=result_dtype(input), device=input.device)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..settings import DEFAULT_PRESET
 from ..transforms import WeightTransform
 
 
 def weight_transform(settings: dict) -> WeightTransform:
     """The `WeightTransform` of these settings, with the defaults of `weight_map`."""
-    return WeightTransform(**{"preset": "unet_logconv"} | settings)
+    return WeightTransform(**{"preset": DEFAULT_PRESET} | settings)
 
 
 def weights_like(transform: WeightTransform, labels: Tensor | np.ndarray, **beside) -> Tensor | np.ndarray:

@@ -1,0 +1,145 @@
+"""The C interface of csrc/fastlogconv.h through ctypes: what the libraries for CPU and CUDA share."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import codes
+from ..numerics import Numbers, numbers_for
+from ..rules import BORDERS, DISTANCES
+from ..settings import SETTINGS, WeightSettings
+from .reference import result_dtype
+
+_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+_FOLDER = Path(__file__).resolve().parent.parent
+CPU_LIBRARY = _FOLDER / f"libfastlogconv_cpu{_SUFFIX}"
+CUDA_LIBRARY = _FOLDER / f"libfastlogconv_cuda{_SUFFIX}"
+
+OK, OUT_OF_MEMORY, NOT_AN_ID, UNSUPPORTED = range(len(codes.STATUSES))
+DTYPES = {getattr(torch, name): code for code, name in enumerate(codes.DTYPES)}
+ARRAY_DTYPES = {np.dtype(name): code for code, name in enumerate(codes.DTYPES) if name != "bfloat16"}
+PADDINGS = {name: code for code, name in enumerate(codes.PADDING_MODES)}
+LARGEST_RADIUS = 2**62
+
+
+class TensorView(ctypes.Structure):
+    """flc_tensor."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("axes", ctypes.c_int32),
+        ("size", ctypes.c_int64 * codes.MOST_AXES),
+        ("stride", ctypes.c_int64 * codes.MOST_AXES),
+    )
+
+
+_C_TYPES = {"str": ctypes.c_int32, "float": ctypes.c_double, "int": ctypes.c_int64, "bool": ctypes.c_int64}
+_DERIVED = ("lmbda", "ks")  # Numbers have them as decay_length and radius
+_PASSED = [name for name in SETTINGS if name not in _DERIVED]
+
+
+class WeightParams(ctypes.Structure):
+    """flc_weight_params."""
+
+    _fields_ = (
+        *((name, _C_TYPES[SETTINGS[name].type]) for name in _PASSED),
+        *((field.name, _C_TYPES[field.type]) for field in dataclasses.fields(Numbers)),
+    )
+
+
+@functools.lru_cache(1024)
+def params_for(settings: WeightSettings, height: int, width: int, kernels: str, double: bool) -> WeightParams:
+    """The parameters of a call, for the arguments of `numbers_for`."""
+    numbers = numbers_for(settings, height, width, kernels, double)
+    values = [getattr(settings, name) for name in _PASSED]
+    values[: len(_RULES)] = [table[value].code for table, value in zip(_RULES, values, strict=False)]
+    return WeightParams(*values, *dataclasses.astuple(numbers))
+
+
+_RULES = (DISTANCES, BORDERS)  # of the first settings
+
+
+def open_library(path: Path, needed: str, version_function: str) -> ctypes.CDLL | str:
+    """A library, or why there is none; building it takes `needed`."""
+    if not path.exists():
+        return f"{path.name} was not built: install fastlogconv with {needed} at hand"
+    try:
+        library = ctypes.CDLL(str(path))
+        version = getattr(library, version_function)()
+    except (OSError, AttributeError) as error:
+        return f"{path.name} could not be loaded: {error}"
+    if version != codes.ABI_VERSION:
+        return (
+            f"{path.name} is of another version ({version}, not {codes.ABI_VERSION}): reinstall fastlogconv"
+        )
+    return library
+
+
+def view(tensor: Tensor | None) -> TensorView | None:
+    """A tensor as the native code reads it: an image [H, W] is one of [1, H, W]."""
+    if tensor is None:
+        return None
+    size, stride = tensor.shape, tensor.stride()
+    if len(size) == 2:
+        size, stride = (1, *size), (0, *stride)
+    return _view(tensor.data_ptr(), DTYPES[tensor.dtype], size, stride)
+
+
+def view_of_array(array: np.ndarray | None) -> TensorView | None:
+    """An array [H, W] that `can_read` accepts, as the native code reads it."""
+    if array is None:
+        return None
+    stride = (s // array.itemsize for s in array.strides)
+    return _view(array.ctypes.data, ARRAY_DTYPES[array.dtype], (1, *array.shape), (0, *stride))
+
+
+def _view(data: int, dtype: int, size: Iterable[int], stride: Iterable[int]) -> TensorView:
+    size = tuple(size)
+    return TensorView(data, dtype, len(size), size, tuple(stride))
+
+
+def can_read(array: np.ndarray) -> bool:
+    """Whether the native code reads this array [H, W] in place."""
+    return array.dtype in ARRAY_DTYPES and array.flags.aligned and all(
+        s % array.itemsize == 0 for s in array.strides
+    )  # fmt: skip
+
+
+def output(like: Tensor, shape: torch.Size) -> Tensor:
+    """Room for a result: float64 where it is to be float64, else float32."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=like.device)
+
+
+def as_result(out: Tensor, like: Tensor) -> Tensor:
+    """`out` in the dtype of a result computed from `like`."""
+    dtype = result_dtype(like)
+    return out if out.dtype == dtype else out.to(dtype)
+
+
+def check_status(
+    status: int,
+    function: str,
+    like: Tensor | np.ndarray,
+    data_error: Callable[[float], ValueError] | None = None,
+    bad_value: ctypes.c_double | None = None,
+) -> None:
+    """Raises what a status of the C interface stands for."""
+    if status == OK:
+        return
+    if status == NOT_AN_ID:
+        raise data_error(bad_value.value)
+    what = f"{function} on {like.dtype} {tuple(like.shape)}"
+    if status == OUT_OF_MEMORY:
+        raise MemoryError(f"fastlogconv: out of memory in {what}")
+    raise ValueError(f"fastlogconv: {what} is beyond what the native backend handles (2**30 pixels a side)")

@@ -1,0 +1,170 @@
+"""What tensors and arguments may be: errors that name the argument, its value and what is allowed.
+
+Cheap when all is well: plain comparisons that torch.compile can trace. The errors are built elsewhere.
+Settings check themselves, see settings.py.
+"""
+
+from __future__ import annotations
+
+import numbers
+
+import torch
+from torch import Tensor
+
+from . import backends
+from .codes import DTYPES, PADDING_MODES
+from .settings import check_kernel_size, check_length, choice_error
+
+DEVICES = ("cpu", "cuda")
+_DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
+
+
+def check_backend(name: str) -> None:
+    if name not in backends.NAMES:
+        backends.check_name(name)
+
+
+def check_ignore_index(value: int) -> int:
+    """The value as a plain int.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it does not fit 64 bits.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"ignore_index must be an integer, got {value!r} of type {type(value).__name__}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"ignore_index must be from -2**63 to 2**63 - 1, got {value}")
+    return int(value)
+
+
+def check_kernel(lmbda: float, ks: int) -> tuple[float, int]:
+    """The settings of a lambda kernel, checked, as plain float and int.
+
+    Raises:
+        TypeError, ValueError: one is of the wrong type or out of its range.
+    """
+    if ks is None:
+        raise TypeError("ks must be an integer, got None of type NoneType")
+    return check_length("lmbda", lmbda), check_kernel_size("ks", ks)
+
+
+def check_convolution(lmbda: float, ks: int, padding_mode: str, backend: str) -> tuple[float, int]:
+    """Checks the settings of `separable_conv2d`; returns lmbda and ks as plain float and int.
+
+    Raises:
+        TypeError, ValueError: one is of the wrong type or out of its range.
+    """
+    if padding_mode not in PADDING_MODES:
+        raise choice_error("padding_mode", padding_mode, PADDING_MODES)
+    check_backend(backend)
+    return check_kernel(lmbda, ks)
+
+
+def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor {shape}, got {type(tensor).__name__}{_hint(tensor)}")
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(
+            f"{name} must be bool, integer, float16, bfloat16, float32 or float64, got {tensor.dtype}"
+        )
+    if tensor.dim() not in ranks:
+        raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
+    if tensor.device.type not in DEVICES:
+        raise _device_error(name, tensor.device)
+
+
+def check_classes(classes, labels: Tensor) -> None:
+    check_tensor(classes, "classes", (2, 3), "[H, W] or [B, H, W]")
+    if classes.requires_grad:
+        raise grad_error("classes")
+    if classes.shape != labels.shape or classes.device != labels.device:
+        raise ValueError(
+            f"classes must have the shape and device of labels, {tuple(labels.shape)} on {labels.device}, "
+            f"got {tuple(classes.shape)} on {classes.device}"
+        )
+
+
+def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str) -> Tensor:
+    """`ignore`, checked, as a view of `shape`, that of the weights."""
+    if not isinstance(ignore, Tensor) or ignore.dtype is not torch.bool:
+        kind = ignore.dtype if isinstance(ignore, Tensor) else type(ignore).__name__
+        raise TypeError(f"ignore must be a bool tensor or None, got {kind}: pass mask > 0")
+    if ignore.layout is not torch.strided or ignore.device != device:
+        raise ValueError(
+            f"ignore must be dense and on the device of {like}, {device}, "
+            f"got layout {ignore.layout} on {ignore.device}"
+        )
+    trailing = shape[len(shape) - ignore.dim() :] if ignore.dim() <= len(shape) else None
+    if trailing is None or any(n != 1 and n != m for n, m in zip(ignore.shape, trailing, strict=True)):
+        raise ValueError(
+            f"ignore must have a shape that broadcasts to {tuple(shape)}, got {tuple(ignore.shape)}"
+        )
+    return ignore.expand(shape)
+
+
+def with_ignore_index(ignore: Tensor | None, labels: Tensor, value: int) -> Tensor | None:
+    """`ignore`, and with it the pixels whose label is `value`."""
+    if not _can_hold(labels.dtype, value):
+        return ignore  # comparing would wrap around, or round
+    here = labels == value
+    return here if ignore is None else ignore | here
+
+
+def _can_hold(dtype: torch.dtype, value: int) -> bool:
+    if dtype is torch.bool:
+        return value in (0, 1)
+    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    if not limits.min <= value <= limits.max:
+        return False
+    odd_part = value // (value & -value or 1)
+    return not dtype.is_floating_point or abs(odd_part) <= 2 / limits.eps
+
+
+def check_foreground(foreground, distance: Tensor) -> None:
+    if not isinstance(foreground, Tensor) or foreground.dtype is not torch.bool:
+        kind = foreground.dtype if isinstance(foreground, Tensor) else type(foreground).__name__
+        raise TypeError(f"foreground must be a bool tensor [H, W] or None, got {kind}")
+    if foreground.shape != distance.shape[1:]:
+        raise ValueError(
+            f"foreground must have the shape {tuple(distance.shape[1:])} of the distances, "
+            f"got {tuple(foreground.shape)}"
+        )
+    if foreground.layout is not torch.strided or foreground.device != distance.device:
+        raise ValueError(
+            f"foreground must be dense and on the device of distance, {distance.device}, "
+            f"got layout {foreground.layout} on {foreground.device}"
+        )
+
+
+def check_padding(input: Tensor, r: int, padding_mode: str) -> None:
+    _, h, w = input.shape
+    if h == 0 or w == 0:
+        return
+    if padding_mode == "reflect" and not (r < h and r < w):
+        raise ValueError(
+            f"padding_mode='reflect' needs ks // 2 < H and W, got ks // 2 = {r} for H = {h}, W = {w}"
+        )
+    if padding_mode == "circular" and not (r <= h and r <= w):
+        raise ValueError(
+            f"padding_mode='circular' needs ks // 2 <= H and W, got ks // 2 = {r} for H = {h}, W = {w}"
+        )
+
+
+def _hint(value) -> str:
+    if type(value).__module__ == "numpy":
+        return ": pass torch.from_numpy(array)"
+    return ": pass torch.as_tensor(...)" if isinstance(value, (list, tuple, int, float)) else ""
+
+
+def grad_error(name: str) -> ValueError:
+    return ValueError(f"{name} must not require grad, got requires_grad=True: pass {name}.detach()")
+
+
+def _device_error(name: str, device: torch.device) -> ValueError:
+    if device.type == "meta":
+        return ValueError(f"{name} must be on cpu or cuda, got the meta device, which holds no values")
+    listed = "; ".join(f"{backend}: {reason}" for backend, reason in backends.reasons(device).items())
+    return ValueError(f"{name} must be on {' or '.join(DEVICES)}, got {device.type} ({listed})")
