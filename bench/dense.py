@@ -65,6 +65,18 @@ def matmul(input: Tensor, lmbda: float, ks: int, denormals: bool = True) -> Tens
     return down @ (input @ across)
 
 
+def _two_nearest(d: Tensor) -> tuple[Tensor, Tensor]:
+    near, second = torch.full_like(d[0], math.inf), torch.full_like(d[0], math.inf)
+    for channel in d:  # several times faster than topk or two arg-minima
+        torch.minimum(second, torch.maximum(near, channel), out=second)
+        torch.minimum(near, channel, out=near)
+    return near, second
+
+
+# By border rule: the distances [H, W] that its term adds, from those to each instance [N, H, W].
+NEAR_AND_OTHER = {"second_nearest": _two_nearest, "farthest": lambda d: (d.amin(0), d.amax(0))}
+
+
 def region_weights(
     regions: Tensor,
     *,
@@ -82,13 +94,7 @@ def region_weights(
         return regions.new_full(regions.shape[1:], fbr)
     foreground = regions.amax(0) > 0
     d = convolve(regions, lmbda, ks).log_().mul_(-lmbda)
-    if border == "farthest":
-        near, other = d.amin(0), d.amax(0)
-    else:
-        near, other = torch.full_like(d[0], math.inf), torch.full_like(d[0], math.inf)
-        for channel in d:  # several times faster than topk or two arg-minima
-            torch.minimum(other, torch.maximum(near, channel), out=other)
-            torch.minimum(near, channel, out=near)
+    near, other = NEAR_AND_OTHER[border](d)
     border_term = near.add_(other).div_(bws).square_().mul_(-0.5).exp_()
     fd = d.div_(fds).square_().mul_(-0.5).clamp_(min=LEAST_EXPONENT).exp_().sum(0)
     return torch.where(foreground, 1.0, fbr + (1 - fbr) * fd + bwf * border_term)

@@ -66,7 +66,7 @@ def weights(
         second = np.minimum(second, np.maximum(near, d))
         near, far = np.minimum(near, d), np.maximum(far, d)
         fd += np.exp(-(d**2) / (2 * fds**2))
-    other = np.where(np.isinf(near), math.inf, far) if border == "farthest" else second
+    other = {"second_nearest": second, "farthest": np.where(np.isinf(near), math.inf, far)}[border]
     background = fbr + (1 - fbr) * fd + bwf * np.exp(-((near + other) ** 2) / (2 * bws**2))
     return np.where(foreground, 1.0, background)
 

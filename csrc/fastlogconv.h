@@ -16,8 +16,8 @@
 extern "C" {
 #endif
 
-// Raised by one whenever a struct or a signature below changes: the Python side refuses a library it was not
-// written for.
+// Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
+// not written for.
 #define FLC_ABI_VERSION 4
 
 // Axes that a tensor can have.
@@ -65,6 +65,19 @@ typedef struct flc_tensor {
 
 // The settings, by their names in fastlogconv/settings.py, and what follows from them for images of one size
 // and results of one precision, by its names in fastlogconv/numerics.py: derived there for all backends.
+//
+// An unknown distance or border gives FLC_UNSUPPORTED. The other numbers are taken as they are, and memory is
+// laid out by them. A caller who does not pass on what numerics.py gives has to hold that
+//
+//   bws, fds, bwf, fbr  are in the ranges of settings.py;
+//   decay_length        is at least 1e-12; it and bits_per_step, limit, bits_that_matter and largest_sum are
+//                       finite and >= 0;
+//   the scales          (step_scale, border_scale) are from 1e-30 to 1e30, exponents from -1e30 to -1e-30;
+//   radius              is >= 0 and less than the image's longer side; with FLC_EUCLIDEAN it is the reach;
+//   reach, cut_radius   are >= 0 and at most radius; with FLC_EUCLIDEAN the reach is at most 2^29 and the
+//                       image's diagonal, rounded up;
+//   scale_exponent      is from 0 to 63;
+//   double_inside       is 0 or 1; with FLC_EUCLIDEAN, and where results are float64, the CPU ignores it.
 typedef struct flc_weight_params {
   int32_t distance;  // flc_distance
   int32_t border;    // flc_border
@@ -126,7 +139,8 @@ FLC_API int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const flc
                                            const flc_weight_params* params, void* out, int32_t out_dtype,
                                            int32_t threads, double* bad_value);
 
-// The separable lambda-kernel convolution of [N, H, W], out contiguous, float32 or float64.
+// The separable lambda-kernel convolution of [N, H, W], out contiguous, float32 or float64. decay_length > 0,
+// radius >= 0; with FLC_REFLECT the radius is less than H and W, with FLC_CIRCULAR at most as large.
 FLC_API int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
                                          int32_t padding, void* out, int32_t out_dtype, int32_t threads);
 

@@ -70,7 +70,8 @@ ARITHMETICS = {
 
 def gaussian_exponent(sigma: float) -> float:
     """exp(-d^2 / (2 sigma^2)) = 2^(exponent d^2)."""
-    return -_clamp(0.5 / LN2 / _square(sigma))
+    square = _square(sigma)
+    return -_clamp(0.5 / LN2 / square if square > 0 else math.inf)
 
 
 def gaussian_reach(sigma: float, factor: float, epsilon: float) -> float:

@@ -108,7 +108,7 @@ region_weight_map = _define(
     lambda masks, *settings: _new(masks, masks.shape[1:]),
 )
 distance_to_weight = _define(
-    f"distance_to_weight(Tensor distance, Tensor? foreground, {_SCHEMA}, str backend) -> Tensor",
+    f"distance_to_weight(Tensor distances, Tensor? foreground, {_SCHEMA}, str backend) -> Tensor",
     _distance_to_weight,
     lambda distance, *settings: _new(distance, distance.shape[1:]),
 )

@@ -1,6 +1,7 @@
 """Label images and settings that the tests share."""
 
 import functools
+import itertools
 import json
 import pathlib
 
@@ -8,10 +9,12 @@ import numpy as np
 import torch
 
 import fastlogconv
+from fastlogconv import rules
 
 DATA = pathlib.Path(__file__).parent / "data"
 GOLDEN_SETTINGS = json.loads((DATA / "weight_transform_params.json").read_text())
-BORDERS = ("second_nearest", "farthest")
+DISTANCES, BORDERS = tuple(rules.DISTANCES), tuple(rules.BORDERS)
+WAYS = tuple(itertools.product(DISTANCES, BORDERS))
 
 
 def golden(name):
@@ -111,6 +114,16 @@ SHAPE_SETTINGS = (
 )
 
 
+def in_turn(choices, number):
+    """One of the choices for each number: all of them come."""
+    return choices[number % len(choices)]
+
+
+def bwf_without_border(border, bwf=10):
+    """The factor with which weights are those of `border` where an instance is absent."""
+    return 0 if rules.BORDERS[border].every_instance else bwf
+
+
 def random_case(seed):
     """(labels, settings) with everything drawn at random over the promised ranges."""
     rng = np.random.default_rng(seed)
@@ -118,7 +131,7 @@ def random_case(seed):
     labels = scattered(shape, rng.integers(1, 40), rng.integers(1, 25), rng)
     _, labels = np.unique(labels, return_inverse=True)  # no id is absent: "farthest" stays alive
     settings = dict(
-        border=BORDERS[seed % 2],
+        border=in_turn(BORDERS, seed),
         lmbda=float(np.exp(rng.uniform(np.log(0.1), np.log(10)))),
         ks=int(rng.integers(1, 130)),
         bws=float(rng.uniform(1, 40)),

@@ -27,15 +27,19 @@ def distances(regions, lmbda, ks):
     return out.reshape(n, h, w)
 
 
+# What the exponent of the border term squares, from distances [N, H, W] in ascending order.
+BOTH = {
+    "second_nearest": lambda d: d[0] + d[1] if len(d) > 1 else np.full(d.shape[1:], np.inf),
+    "farthest": lambda d: d[0] + d[-1],
+}
+EVERY_INSTANCE = ("farthest",)  # an id that is absent makes the term 0
+
+
 def weights(d, foreground, *, border, bws, fds, bwf, fbr):
     """The weights [H, W] of distances d [N, H, W]."""
     if len(d) == 0:
         return np.where(foreground, 1.0, fbr)
-    ordered = np.sort(d, axis=0)
-    if border == "farthest":
-        both = ordered[0] + ordered[-1]
-    else:
-        both = ordered[0] + ordered[1] if len(d) > 1 else np.full(d.shape[1:], np.inf)
+    both = BOTH[border](np.sort(d, axis=0))
     fd = np.exp(-(d**2) / (2 * fds**2)).sum(axis=0)
     return np.where(foreground, 1.0, fbr + (1 - fbr) * fd + bwf * np.exp(-(both**2) / (2 * bws**2)))
 
@@ -51,7 +55,7 @@ def class_weight_map(labels, classes, ignore, *, distance, border, bws, fds, bwf
     ids = np.where(classes > 0, labels, 0)
     ids[np.zeros(ids.shape, dtype=bool) if ignore is None else ignore] = 0
     present = np.unique(ids[ids > 0])
-    bordered = border == "second_nearest" or present.max(initial=0) == len(present)
+    bordered = border not in EVERY_INSTANCE or present.max(initial=0) == len(present)
     weight = np.full(ids.shape, float(fbr))
     for c in np.unique(classes[ids > 0]):
         of_class = np.where(classes == c, ids, 0)

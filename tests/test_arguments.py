@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cases import BORDERS, DISTANCES
 
 import fastlogconv
 from fastlogconv import ops
@@ -49,10 +50,9 @@ SETTINGS = [
     *[("ks", value, ValueError, "must be a whole number of pixels from 1 to 2147483647, got")
       for value in (0, -1, -73, 2**31, 10**30)],
     *[("ks", value, TypeError, "must be an integer, got") for value in (73.0, 7.5, "73", True, nan)],
-    *[("distance", value, ValueError, "must be one of 'logconv', 'euclidean', got")
-      for value in ("city-block", "", None, 2)],
-    *[("border", value, ValueError, "must be one of 'second_nearest', 'farthest', got")
-      for value in ("nearest", "", None, 1)],
+    *[(name, value, ValueError, f"must be one of {', '.join(map(repr, names))}, got")
+      for name, names in (("distance", DISTANCES), ("border", BORDERS))
+      for value in ("no rule at all", "", None, 1)],
     *[("backend", value, ValueError, "must be one of 'auto', .*'native', .*'reference', got")
       for value in ("cuda", "", None, 1)],
 ]  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_value_is_named(name, value):
     ("bwf", 0), ("bwf", 1e30), ("fbr", 0), ("fbr", 2), ("ks", 1), ("ks", 2**31 - 1),
     ("ks", None), ("distance", "euclidean"),
 ])  # fmt: skip
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 def test_the_limits_are_accepted(border, name, value, backend, device):
     labels = torch.zeros(1, 16, 19, dtype=torch.int32, device=device)
     labels[0, 2:4, 3:6], labels[0, 12, 15] = 1, 2  # with ks = 5 out of each other's reach

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import (
+    BORDERS,
     SHAPE_SETTINGS,
     SHAPES,
     random_case,
@@ -59,7 +60,7 @@ def test_auto_takes_triton():
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes(name, setting, backend):
     labels = torch.from_numpy(SHAPES[name]()).cuda()
-    for border in ("second_nearest", "farthest"):
+    for border in BORDERS:
         weights = fastlogconv.weight_map(labels, border=border, **SHAPE_SETTINGS[setting], backend=backend)
         assert weight_error(weights, shape_weights64(name, setting, border)) <= WEIGHT[torch.float32]
 
@@ -122,7 +123,7 @@ def test_regions_and_distances(backend):
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("distance", ["logconv", "euclidean"])
 def test_options(distance, border, backend):
     """Right, and from a graph, in which nothing can wait for the GPU."""
@@ -161,7 +162,7 @@ def test_a_hundred_runs_are_equal_to_the_bit(backend):
         assert torch.equal(fastlogconv.weight_map(labels, backend=backend), first)
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 def test_graph_capture(border, backend):
     images = [image_of((203, 211), 20, seed).cuda() for seed in (53, 54)]
     labels = images[0].clone()

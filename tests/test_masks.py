@@ -7,10 +7,10 @@ import oracle
 import pytest
 import torch
 import zarr
-from cases import SHAPES, golden, scattered
+from cases import BORDERS, SHAPES, golden, scattered
 from tolerances import EUCLIDEAN
 
-from fastlogconv import calculate_weights, preprocess_mask
+from fastlogconv import WeightSettings, calculate_weights, preprocess_mask
 from fastlogconv.backends import native
 
 GOLDEN = dict(golden("masks"))
@@ -169,7 +169,7 @@ def test_every_instruction_set(instruction_set):
         native.use_instruction_set(before)
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_native_borders_and_precisions(border, dtype):
     for seed in range(12):
@@ -179,7 +179,8 @@ def test_native_borders_and_precisions(border, dtype):
         instances = instances[1:].reshape(shape)
         settings = dict(border=border, bws=6.0 + 3 * seed, fds=5.0, bwf=7.0, fbr=0.2)
         expected = oracle.weights(mask_oracle.distances(instances), instances > 0, **settings)
-        weights = native.euclidean_weights(instances, None, dtype=dtype, **settings)
+        exact = WeightSettings("euclidean", **settings)
+        weights = native.exact_weights(instances, None, None, exact, dtype)
         assert weights.dtype == dtype
         assert error(weights, expected) <= EUCLIDEAN[torch.float32 if dtype is np.float32 else torch.float64]
 

@@ -8,9 +8,9 @@ from tolerances import CONVOLUTION, WEIGHT
 
 from fastlogconv import distance_to_weight, region_weight_map, separable_conv2d, weight_map
 from fastlogconv.backends import native
+from fastlogconv.codes import PADDING_MODES
 
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
-PADDING_MODES = ["constant", "reflect", "replicate", "circular"]
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)

@@ -6,10 +6,15 @@ from cases import BORDERS, two_cells
 from torch.library import opcheck
 
 import fastlogconv
-from fastlogconv import backends, ops
-from fastlogconv.functional import PADDING_MODES
+from fastlogconv import WeightSettings, backends, ops
+from fastlogconv.codes import PADDING_MODES
 
-SIGMAS = (5.0, 4.0, 3.0, 0.2)
+
+def values(distance="logconv", border="second_nearest"):
+    """What an operator takes of the settings."""
+    return WeightSettings(distance, border, bws=5.0, fds=4.0, bwf=3.0, fbr=0.2, ks=31).values
+
+
 DTYPES = [torch.bool, torch.int32, torch.uint64, torch.float16, torch.float32, torch.float64]
 
 
@@ -26,30 +31,32 @@ def cells(device="cpu"):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_opcheck_weight_map(dtype, border, backend, device):
     labels = torch.stack([cells(device), cells(device).flip(1)]).to(dtype)
-    settings = (border, *SIGMAS, 0.35, 31)
-    opcheck(ops.weight_map, (labels, None, None, "logconv", *settings, backend))
-    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, "euclidean", *settings, "auto"))
+    logconv, exact = values("logconv", border), values("euclidean", border)
+    opcheck(ops.weight_map, (labels, None, None, *logconv, backend))
+    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, *exact, "auto"))
     classes, ignore = labels.int() + 1, torch.zeros_like(labels[:1, :1], dtype=torch.bool)
-    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), "logconv", *settings, backend))
+    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), *logconv, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.float32, torch.float64], ids=str)
 def test_opcheck_region_weight_map(dtype, backend, device):
     masks = torch.stack([cells(device) == 1, cells(device) == 2]).to(dtype)
-    settings = ("farthest", *SIGMAS, 0.35, 31, backend)
-    opcheck(ops.region_weight_map, (masks, None, "logconv", *settings))
-    opcheck(ops.region_weight_map, (masks[:0], None, "euclidean", *settings))
     ignore = cells(device).T == 2
-    opcheck(ops.region_weight_map, (masks.transpose(1, 2), ignore, "euclidean", *settings))
+    for border in BORDERS:
+        opcheck(ops.region_weight_map, (masks, None, *values("logconv", border), backend))
+        opcheck(ops.region_weight_map, (masks[:0], None, *values("euclidean", border), backend))
+        opcheck(ops.region_weight_map, (masks.transpose(1, 2), ignore, *values("euclidean", border), backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
 def test_opcheck_distance_to_weight(dtype, backend, device):
     distance = torch.arange(120, device=device, dtype=dtype).reshape(3, 5, 8)
     foreground = distance[0] > 20
-    opcheck(ops.distance_to_weight, (distance, foreground, "farthest", *SIGMAS, backend))
-    opcheck(ops.distance_to_weight, (distance, None, "second_nearest", *SIGMAS, backend))
-    opcheck(ops.distance_to_weight, (distance.transpose(1, 2), foreground.T, "farthest", *SIGMAS, backend))
+    for border in BORDERS:
+        chosen = (*values(border=border), backend)
+        opcheck(ops.distance_to_weight, (distance, foreground, *chosen))
+        opcheck(ops.distance_to_weight, (distance, None, *chosen))
+        opcheck(ops.distance_to_weight, (distance.transpose(1, 2), foreground.T, *chosen))
 
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)

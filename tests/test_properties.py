@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from cases import weight_error
+from cases import BORDERS, DISTANCES, weight_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tolerances import WEIGHT
 
 import fastlogconv
-from fastlogconv.functional import DISTANCES
 
 # Both sides of a comparison may be off by the promise.
 TOLERANCE = {dtype: 2 * error for dtype, error in WEIGHT.items()}
@@ -21,7 +20,7 @@ sigmas = st.floats(0.5, 40)
 
 
 @st.composite
-def weight_settings(draw, borders=("second_nearest", "farthest")):
+def weight_settings(draw, borders=BORDERS):
     return dict(
         distance=draw(st.sampled_from(DISTANCES)),
         border=draw(st.sampled_from(borders)),

@@ -5,7 +5,9 @@ import torch
 from cases import (
     BORDERS,
     GOLDEN_SETTINGS,
+    bwf_without_border,
     golden,
+    in_turn,
     scattered,
     settings_of,
     surrounded,
@@ -44,7 +46,7 @@ def test_against_brute_force(seed, backend, device):
     rng = np.random.default_rng(2000 + seed)
     masks = soft_masks(rng.integers(1, 6), tuple(rng.integers(1, 20, 2)), rng)
     settings = dict(
-        border=BORDERS[seed % 2],
+        border=in_turn(BORDERS, seed),
         lmbda=float(np.exp(rng.uniform(np.log(0.1), np.log(10)))),
         ks=int(rng.choice([1, 2, 5, 8, 15, 129])),
         bws=float(rng.uniform(1, 40)),
@@ -66,7 +68,7 @@ def test_against_the_reference(seed, faster):
     rng = np.random.default_rng(3000 + seed)
     masks = torch.from_numpy(soft_masks(5, tuple(rng.integers(80, 200, 2)), rng))
     settings = dict(
-        border=BORDERS[seed % 2], lmbda=(0.1, 0.35, 2, 10)[seed // 2], ks=(129, 73, 31, 9)[seed % 4]
+        border=in_turn(BORDERS, seed), lmbda=(0.1, 0.35, 2, 10)[seed // 2], ks=(129, 73, 31, 9)[seed % 4]
     )
     expected = region_weight_map(masks, fds=25, bws=20, **settings, backend="reference")
     for dtype in (torch.float32, torch.float64):
@@ -103,8 +105,8 @@ def test_an_empty_region_is_infinitely_far(border, backend, device):
     masks = torch.from_numpy(oracle.regions_of(two_cells())).to(device)
     with_empty = torch.cat([masks, torch.zeros_like(masks[:1])])
     weights = region_weight_map(with_empty, border=border, backend=backend)
-    bwf = 0 if border == "farthest" else 10
-    assert torch.equal(weights, region_weight_map(masks, border=border, bwf=bwf, backend=backend))
+    expected = region_weight_map(masks, border=border, bwf=bwf_without_border(border), backend=backend)
+    assert torch.equal(weights, expected)
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 7), (0, 0, 0), (3, 0, 5), (2, 5, 0)], ids=str)

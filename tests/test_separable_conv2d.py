@@ -6,8 +6,8 @@ from scipy.ndimage import correlate1d
 from tolerances import CONVOLUTION
 
 from fastlogconv import separable_conv2d
+from fastlogconv.codes import PADDING_MODES
 
-PADDING_MODES = ["constant", "reflect", "replicate", "circular"]
 # The same rules at the edge under SciPy's names.
 SCIPY_MODES = {"constant": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}
 

@@ -6,7 +6,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
-from cases import scattered
+from cases import BORDERS, in_turn, scattered
 
 import fastlogconv
 
@@ -21,9 +21,7 @@ def jobs(backend, device):
         array = scattered((40 + 7 * i, 90 - 5 * i), 12, 9, rng)
         labels = torch.from_numpy(array).to(device)
         masks = (labels == torch.arange(1, 5, device=device)[:, None, None]).float()
-        chosen = dict(
-            border=("second_nearest", "farthest")[i % 2], bws=2.0 + i, ks=21 + 8 * i, backend=backend
-        )
+        chosen = dict(border=in_turn(BORDERS, i), bws=2.0 + i, ks=21 + 8 * i, backend=backend)
         euclidean = dict(distance="euclidean", bws=3.0 + i, backend=backend)
         calls += [
             lambda labels=labels, chosen=chosen: fastlogconv.weight_map(labels, **chosen),

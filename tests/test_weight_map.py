@@ -12,6 +12,7 @@ from cases import (
     SHAPES,
     disk,
     golden,
+    in_turn,
     random_case,
     random_weights64,
     scattered,
@@ -80,7 +81,7 @@ def test_against_brute_force(seed, backend, device):
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes(name, setting, faster):
     backend, device = faster
-    border = BORDERS[(list(SHAPES).index(name) + setting) % 2]  # in turn: the reference takes its time
+    border = in_turn(BORDERS, list(SHAPES).index(name) + setting)  # in turn: the reference takes its time
     labels = torch.from_numpy(SHAPES[name]()).to(device)
     expected = shape_weights64(name, setting, border)
     weights = weight_map(labels, border=border, **SHAPE_SETTINGS[setting], backend=backend)

@@ -8,9 +8,13 @@ import pytest
 import torch
 from cases import (
     BORDERS,
+    DISTANCES,
     SHAPE_SETTINGS,
     SHAPES,
+    WAYS,
+    bwf_without_border,
     golden,
+    in_turn,
     scattered,
     settings_of,
     surrounded,
@@ -21,9 +25,6 @@ from scipy import ndimage
 from tolerances import EUCLIDEAN, REFERENCE, WEIGHT
 
 from fastlogconv import region_weight_map, weight_map
-
-DISTANCES = ("logconv", "euclidean")
-WAYS = list(itertools.product(DISTANCES, BORDERS))
 
 
 def tensor(array, device):
@@ -54,7 +55,7 @@ def random_case(seed):
             classes = np.where(rng.random(shape) < 0.05, rng.integers(-1, 4, shape), classes)
     if rng.random() < 0.6:
         ignore = scattered(shape, 3, 8, rng) > 0 if rng.random() < 0.7 else rng.random(shape) < 0.1
-    distance, border = WAYS[seed % 4]
+    distance, border = in_turn(WAYS, seed)
     settings = dict(
         distance=distance,
         border=border,
@@ -90,7 +91,7 @@ def test_random(seed, backend, device):
 def test_euclidean_shapes(name, faster):
     backend, device = faster
     labels = SHAPES[name]()
-    for border, setting in zip(BORDERS, (0, 1 + list(SHAPES).index(name) % 3), strict=True):
+    for border, setting in zip(BORDERS, itertools.cycle((0, 1 + list(SHAPES).index(name) % 3)), strict=False):
         settings = {**settings_of(**SHAPE_SETTINGS[setting]), "border": border, "distance": "euclidean"}
         expected = oracle.class_weight_map(labels, None, None, **settings)
         for dtype in EUCLIDEAN:
@@ -197,9 +198,7 @@ def test_large_and_sparse_ids(distance, border, backend, device):
     labels, classes, _ = cells(2)
     settings = dict(classes=tensor(classes, device), distance=distance, backend=backend)
     spread = np.where(labels > 0, labels * 10**12 // 7 + 5, -3)
-    expected = weight_map(
-        tensor(labels, device), border=border, **settings, bwf=0 if border == "farthest" else 10
-    )
+    expected = weight_map(tensor(labels, device), border=border, **settings, bwf=bwf_without_border(border))
     weights = weight_map(tensor(spread, device), border=border, **settings)
     assert weight_error(weights, expected.cpu()) <= WEIGHT[torch.float32]
 

@@ -126,15 +126,11 @@ int32_t scan_image(const flc_tensor& labels, const flc_tensor* ignore, int64_t i
   const int64_t count = divide_up(height, rows);
   parts.clear();
   for (int64_t part = 0; part < count; ++part) parts.emplace_back(usual_run_count(rows * labels.size[2]));
-  std::vector<double> bad_values(count);
-  const int32_t status = parallel_for(count, threads, [&](int64_t part) {
+  return parallel_reading(count, threads, bad_value, [&](int64_t part, double* bad) {
     const int32_t begin = static_cast<int32_t>(part) * rows;
     return kernels().scan_rows(&labels, ignore, image, begin, std::min(begin + rows, height), false,
-                               parts[part].get(), nullptr, &bad_values[part]);
+                               parts[part].get(), nullptr, bad);
   });
-  for (const double value : bad_values)
-    if (status != FLC_OK && value != 0) *bad_value = value;
-  return status;
 }
 
 int32_t find_class_instances(const flc_tensor* instances, const flc_tensor* classes, const flc_tensor* ignore,

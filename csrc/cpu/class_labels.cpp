@@ -6,13 +6,13 @@
 // keeps their order and lets any id fit 32 bits.
 #include <algorithm>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "cpu/class_instances.h"
 #include "cpu/dispatch.h"
 #include "cpu/id_numbering.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 #include "cpu/work.h"
 
 namespace flc {
@@ -57,34 +57,10 @@ int32_t rank_ids(OwnedRuns& runs) {
   return static_cast<int32_t>(id_of.size());
 }
 
-// Memory of a thread's own store, not initialised.
-template <class T>
-class Scratch {
- public:
-  Scratch() = default;
-  ~Scratch() { aligned_free(memory_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  T* reserve(int64_t count) {
-    if (count > count_) {
-      aligned_free(memory_);
-      count_ = 0;
-      memory_ = static_cast<T*>(aligned_allocate(count * int64_t(sizeof(T))));
-      if (!memory_) throw std::bad_alloc();
-      count_ = count;
-    }
-    return memory_;
-  }
-
- private:
-  T* memory_ = nullptr;
-  int64_t count_ = 0;
-};
-
 // What every class works with, allocated once.
 struct Canvas {
-  Scratch<int32_t> ranks;          // of the box, 0 = background
-  Scratch<uint8_t> touches;        // pixels of the box that touch another instance
+  ScratchArray<int32_t> ranks;     // of the box, 0 = background
+  ScratchArray<uint8_t> touches;   // pixels of the box that touch another instance
   std::vector<uint8_t> candidate;  // by rank
   std::vector<int64_t> unsorted, pixels, next;
 };
@@ -154,10 +130,11 @@ int32_t draw_class(ClassInstances& instances, int32_t height, int32_t width, int
 extern "C" int32_t flc_cpu_class_labels(const flc_tensor* instances, const flc_tensor* classes, int32_t* out,
                                         int32_t threads, double* bad_value) {
   using namespace flc;
+  if (!are_images({instances, classes})) return FLC_UNSUPPORTED;
   const flc_tensor& shape = instances ? *instances : *classes;
   const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
-  if (!is_supported(shape)) return FLC_UNSUPPORTED;
+  if (!can_be_held(shape)) return FLC_UNSUPPORTED;
   prefer_huge_pages(out, images * pixels * int64_t(sizeof(int32_t)));
   return caught([&]() -> int32_t {
     const int64_t useful = useful_threads(threads, pixels);

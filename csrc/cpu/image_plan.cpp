@@ -7,6 +7,7 @@
 #include "cpu/id_numbering.h"
 #include "cpu/parallel.h"
 #include "cpu/work.h"
+#include "rules.h"
 
 namespace flc {
 
@@ -21,25 +22,25 @@ OwnedRuns::OwnedRuns(int64_t capacity) {
 }
 
 OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
-                     const CallSettings& settings, int32_t border, int64_t threads) {
+                     const CallSettings& settings, int64_t threads) {
   find_instances(parts, settings, threads);
-  finish(height, width, settings, border, static_cast<int64_t>(instances_.size()) == largest_id_);
+  finish(height, width, settings, static_cast<int64_t>(instances_.size()) == largest_id_);
 }
 
 OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
-                     const CallSettings& settings, int32_t border, int64_t threads, bool all_present) {
+                     const CallSettings& settings, int64_t threads, bool all_present) {
   find_instances(parts, settings, threads);
-  finish(height, width, settings, border, all_present);
+  finish(height, width, settings, all_present);
 }
 
 OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
                      const flc_tensor& masks, const flc_tensor* ignore, const CallSettings& settings,
-                     int32_t border, int64_t threads) {
+                     int64_t threads) {
   plan_.ignore = ignore;
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
   int64_t run_count = 0;
   for (const OwnedRuns& region : regions) run_count += region.size();
-  instance_runs_.allocate(run_count);
+  instance_runs_.reserve(run_count);
   run_count = 0;
   bool all_present = true;
   for (size_t region = 0; region < regions.size(); ++region) {
@@ -56,7 +57,7 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<Va
     instances_.push_back(instance);
   }
   measure_all(threads, [&](Instance& instance) { measure(instance, settings, values[instance.region]); });
-  finish(height, width, settings, border, all_present);
+  finish(height, width, settings, all_present);
 }
 
 void OwnedPlan::find_instances(std::vector<OwnedRuns>& parts, const CallSettings& settings, int64_t threads) {
@@ -90,7 +91,7 @@ void OwnedPlan::group_runs(const std::vector<OwnedRuns>& parts) {
     next += instance.last_run;  // so far the number of its runs
     instance.last_run = instance.first_run;
   }
-  instance_runs_.allocate(next);
+  instance_runs_.reserve(next);
   for (const OwnedRuns& part : parts)
     for (const Run& run : part) instance_runs_[instances_[run.instance].last_run++] = run;
 }
@@ -169,9 +170,7 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
   instance.arithmetic = settings.arithmetic(steps + CHUNK - 1);
 }
 
-void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border,
-                       bool all_present) {
-  const int32_t reach = settings.get().reach;
+void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present) {
   // By left edge, ties by index: a counting sort.
   std::vector<int64_t> next(size_t(width) + 1, 0);
   for (const Instance& instance : instances_) ++next[instance.left + 1];
@@ -180,30 +179,32 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   for (size_t i = 0; i < instances_.size(); ++i)
     left_to_right_[next[instances_[i].left]++] = static_cast<int32_t>(i);
 
-  plan_.tracking = SUM_ONLY;
-  plan_.border_top = 0;
-  plan_.border_bottom = height - 1;
-  plan_.border_left = 0;
-  plan_.border_right = width - 1;
-  if (border == FLC_SECOND_NEAREST) {
-    if (instances_.size() >= 2) plan_.tracking = NEAREST_AND_SECOND;
-  } else if (all_present && !instances_.empty()) {
-    // The farthest instance is within reach where the boxes of all, widened by the reach, overlap.
-    for (const Instance& instance : instances_) {
-      plan_.border_top = std::max(plan_.border_top, instance.top - reach);
-      plan_.border_bottom = std::min(plan_.border_bottom, instance.bottom + reach);
-      plan_.border_left = std::max(plan_.border_left, instance.left - reach);
-      plan_.border_right = std::min(plan_.border_right, instance.right + reach);
-    }
-    if (plan_.border_top <= plan_.border_bottom && plan_.border_left <= plan_.border_right)
-      plan_.tracking = NEAREST_AND_FARTHEST;
-  }
   plan_.height = height;
   plan_.width = width;
   plan_.instances = instances_.data();
   plan_.left_to_right = left_to_right_.data();
   plan_.instance_count = static_cast<int64_t>(instances_.size());
   plan_.instance_runs = instance_runs_.data();
+  plan_.border_area = border_area(settings, all_present);
+}
+
+// Where the border rule finds the instances that it needs within reach.
+Rectangle OwnedPlan::border_area(const CallSettings& settings, bool all_present) const {
+  constexpr Rectangle nowhere{0, -1, 0, -1};
+  return with_border(settings.get().border, nowhere, [&](auto border) {
+    using Border = decltype(border);
+    if (plan_.instance_count < Border::FEWEST_INSTANCES || (Border::EVERY_INSTANCE && !all_present))
+      return nowhere;
+    Rectangle area{0, plan_.height - 1, 0, plan_.width - 1};
+    if constexpr (Border::EVERY_INSTANCE) {  // where the boxes of all, widened by the reach, overlap
+      const int32_t reach = settings.get().reach;
+      for (const Instance& instance : instances_) {
+        area = {std::max(area.top, instance.top - reach), std::min(area.bottom, instance.bottom + reach),
+                std::max(area.left, instance.left - reach), std::min(area.right, instance.right + reach)};
+      }
+    }
+    return area;
+  });
 }
 
 }  // namespace flc

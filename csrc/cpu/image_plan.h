@@ -1,11 +1,11 @@
 // What the kernels need to know of an image: its instances with their runs, in the order they are worked on.
 #pragma once
 
-#include <new>
 #include <utility>
 #include <vector>
 
 #include "cpu/plan.h"
+#include "cpu/scratch.h"
 #include "cpu/tables.h"
 
 namespace flc {
@@ -38,40 +38,20 @@ class OwnedRuns {
   LabelRuns runs_{};
 };
 
-// An array in memory that the thread keeps for the next call; not initialised.
-template <class T>
-class ScratchArray {
- public:
-  ScratchArray() = default;
-  ScratchArray(const ScratchArray&) = delete;
-  ScratchArray& operator=(const ScratchArray&) = delete;
-  ~ScratchArray() { aligned_free(data_); }
-  void allocate(int64_t size) {
-    data_ = static_cast<T*>(aligned_allocate(size * static_cast<int64_t>(sizeof(T))));
-    if (!data_) throw std::bad_alloc();
-  }
-  T* data() const { return data_; }
-  T& operator[](int64_t i) { return data_[i]; }
-
- private:
-  T* data_ = nullptr;
-};
-
 class OwnedPlan {
  public:
-  // From an image's label runs, cut into consecutive parts. Instances are numbered by first appearance; in
-  // the border rule "farthest" they are the ids 1..max, present or not.
+  // From an image's label runs, cut into consecutive parts. Instances are numbered by first appearance; where
+  // the border rule asks every instance they are the ids 1..max, present or not.
   OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
-            int32_t border, int64_t threads);
+            int64_t threads);
 
   // From the runs of one class among others; whether the ids 1..max of the image are all present is known.
   OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width, const CallSettings& settings,
-            int32_t border, int64_t threads, bool all_present);
+            int64_t threads, bool all_present);
 
   // From the runs of region masks: one instance for each region that has any.
   OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
-            const flc_tensor& masks, const flc_tensor* ignore, const CallSettings& settings, int32_t border,
-            int64_t threads);
+            const flc_tensor& masks, const flc_tensor* ignore, const CallSettings& settings, int64_t threads);
 
   const ImagePlan& get() const { return plan_; }
   bool uses(Arithmetic arithmetic) const { return uses_[arithmetic]; }
@@ -83,7 +63,8 @@ class OwnedPlan {
   template <class Measure>
   void measure_all(int64_t threads, const Measure& measure);
   void measure(Instance& instance, const CallSettings& settings, ValueRange values) const;
-  void finish(int32_t height, int32_t width, const CallSettings& settings, int32_t border, bool all_present);
+  void finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present);
+  Rectangle border_area(const CallSettings& settings, bool all_present) const;
 
   ImagePlan plan_{};
   ScratchArray<Run> instance_runs_;

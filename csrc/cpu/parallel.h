@@ -57,4 +57,15 @@ int32_t parallel_for(int64_t jobs, int64_t threads, const Job& job) {
   return 0;
 }
 
+// Likewise for jobs job(i, bad_value) that may read what is no id or no distance: the last such value is passed
+// on. Throws where memory ran out.
+template <class Job>
+int32_t parallel_reading(int64_t jobs, int64_t threads, double* bad_value, const Job& job) {
+  std::vector<double> bad_values(jobs, 0);
+  const int32_t status = parallel_for(jobs, threads, [&](int64_t i) { return job(i, &bad_values[i]); });
+  for (const double value : bad_values)
+    if (value != 0) *bad_value = value;
+  return status;
+}
+
 }  // namespace flc

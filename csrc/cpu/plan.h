@@ -42,18 +42,19 @@ struct Instance {
   int64_t region;               // index into soft_mask
 };
 
-enum Tracking { SUM_ONLY = 0, NEAREST_AND_SECOND = 1, NEAREST_AND_FARTHEST = 2 };
+// Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
+struct Rectangle {
+  int32_t top, bottom, left, right;
+};
 
 struct ImagePlan {
   int32_t height, width;
   const Instance* instances;
   const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
   int64_t instance_count;
-  const Run* instance_runs;  // grouped by instance, rows ascending
-  const flc_tensor* ignore;  // where soft masks count as 0, or null
-  Tracking tracking;
-  // The border term is zero outside rows border_top..border_bottom, columns border_left..border_right.
-  int32_t border_top, border_bottom, border_left, border_right;
+  const Run* instance_runs;      // grouped by instance, rows ascending
+  const flc_tensor* ignore;      // where soft masks count as 0, or null
+  Rectangle border_area;         // where the border term is alive: it is 0 elsewhere
 };
 
 // Sums of the kernel exp(-|t| / decay_length) over a run of pixels first..last, seen from column x, split
@@ -68,7 +69,7 @@ template <class Scalar>
 struct KernelTables {
   const Scalar *left_decay, *left_from_first, *left_window;
   const Scalar *right_decay, *right_to_last, *right_window;
-  const Scalar* left_length;  // G(min(n, r + 1)), n = 0..r + 1
+  const Scalar* left_length;   // G(min(n, r + 1)), n = 0..r + 1
   const Scalar* right_length;  // G(min(n, r)), n = 0..r + 1
   int32_t lowest, highest;
   Scalar decay;  // a = exp(-1 / decay_length)
@@ -87,13 +88,14 @@ struct LogReal {
   double log;
 };
 
+// Names as in flc_weight_params.
 struct Settings {
-  double decay_length, border_weight_factor, foreground_background_ratio;
-  double foreground_exponent;  // exp(-d^2 / (2 fds^2)) = 2^(foreground_exponent d^2)
-  double border_exponent;  // likewise for bws
+  int32_t border;
+  double bwf, fbr;
+  double decay_length;
+  double foreground_exponent, border_exponent;
   double prefix_tolerance;  // a prefix sum less than this fraction below the whole counts as whole
-  int32_t radius;  // of the window
-  int32_t reach;  // beyond it no term of an instance counts; at most radius
+  int32_t radius, reach;
   const KernelTables<float>* single_tables;
   const KernelTables<double>* double_tables;
   const KernelTables<LogReal>* log_tables;
@@ -101,29 +103,28 @@ struct Settings {
 
 enum Precision { FLOAT_THROUGHOUT = 0, DOUBLE_INSIDE = 1, DOUBLE_THROUGHOUT = 2 };
 
+// Weighs rows [begin, end) of an image. on_top: adds to `out` what the plan's instances add to the weights of
+// others; foreground pixels are left without meaning then.
+using WeighRows = int32_t(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
+                          int32_t begin, int32_t end, void* out);
+
 // One function table per instruction set.
 struct Kernels {
   const char* name;
   // Appends the runs of rows [begin, end): of positive labels or, as_mask, of the nonzero values of a region
-  // mask, whose `values` are widened to hold them.
-  // What lies where `ignore`, bool or null, is true counts as 0.
+  // mask, whose `values` are widened to hold them. Where `ignore`, bool or null, is true, pixels count as 0.
   int32_t (*scan_rows)(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
                        int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value);
-  // on_top: adds to `out` what the plan's instances add to the weights of others; foreground pixels are left
-  // without meaning.
-  int32_t (*weigh_rows)(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
-                        int32_t begin, int32_t end, void* out);
-  // As weigh_rows, by exact Euclidean distances; foreground pixels get no weight of their own.
-  int32_t (*weigh_euclidean_rows)(const ImagePlan* plan, const Settings* settings, bool on_top,
-                                  Precision precision, int32_t begin, int32_t end, void* out);
+  WeighRows* weigh_rows;  // by LogConv distances
+  WeighRows* weigh_euclidean_rows;  // by exact ones; foreground pixels get no weight of their own
   // Of rows [begin, end) of an image of ranks (0 = background): written[rank] = 1 for each rank that the
   // image's 3x3 closing puts where another one is, touches[pixel] = 1 for each pixel with another instance
   // among its 8 neighbours, else 0.
   int32_t (*compare_with_closing)(const int32_t* ranks, int32_t height, int32_t width, int32_t begin,
                                   int32_t end, uint8_t* written, uint8_t* touches);
   int32_t (*distance_to_weight)(const flc_tensor* distance, const flc_tensor* foreground,
-                                const Settings* settings, int32_t border, Precision precision, int64_t begin,
-                                int64_t end, void* out, double* bad_value);
+                                const Settings* settings, Precision precision, int64_t begin, int64_t end,
+                                void* out, double* bad_value);
   int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image,
                               const KernelTables<float>* single_tables,
                               const KernelTables<double>* double_tables, int32_t padding, void* out,

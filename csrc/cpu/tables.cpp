@@ -99,60 +99,31 @@ template class OwnedTables<float>;
 template class OwnedTables<double>;
 template class OwnedTables<LogReal>;
 
-CallSettings::CallSettings(const flc_weight_params& params, int64_t height, int64_t width,
-                           int32_t out_dtype) {
-  const double decay_length = usable_decay_length(params.decay_length);
-  const int64_t longest = std::max<int64_t>({height, width, 1});
-  const int32_t radius = static_cast<int32_t>(std::min<int64_t>(params.radius, longest - 1));
-  const double sigma = std::min(params.foreground_dist_sigma, params.border_weight_sigma);
-  const double widest = std::max(params.foreground_dist_sigma, params.border_weight_sigma);
+CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
+    : distance_(find_distance(params.distance)) {
+  settings_.border = params.border;
+  settings_.bwf = params.bwf;
+  settings_.fbr = params.fbr;
+  settings_.decay_length = params.decay_length;
+  settings_.foreground_exponent = params.foreground_exponent;
+  settings_.border_exponent = params.border_exponent;
+  settings_.radius = static_cast<int32_t>(params.radius);
+  settings_.reach = static_cast<int32_t>(params.reach);
+  precision_ = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT
+               : params.double_inside   ? DOUBLE_INSIDE
+                                        : FLOAT_THROUGHOUT;
 
-  const double reach =
-      std::ceil(gaussian_reach(widest, 1, 0x1p-60) + distance_slack(decay_length, radius)) + 1;
-
-  settings_.decay_length = decay_length;
-  settings_.border_weight_factor = params.border_weight_factor;
-  settings_.foreground_background_ratio = params.foreground_background_ratio;
-  settings_.foreground_exponent = gaussian_exponent(params.foreground_dist_sigma);
-  settings_.border_exponent = gaussian_exponent(params.border_weight_sigma);
-  settings_.radius = radius;
-  settings_.reach = reach < radius ? static_cast<int32_t>(reach) : radius;
-
-  // A float's rounding reaches a distance as about decay_length 1e-7, and a weight as that over sigma.
-  precision_ = out_dtype == FLC_FLOAT64     ? DOUBLE_THROUGHOUT
-               : decay_length > 1.0 * sigma ? DOUBLE_INSIDE
-                                            : FLOAT_THROUGHOUT;
+  const double sigma = std::min(params.fds, params.bws);
   // A sum that is off by this fraction moves a distance by decay_length times it.
   settings_.prefix_tolerance =
-      out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / decay_length, 0x1p-22, 0x1p-12);
+      out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / params.decay_length, 0x1p-22, 0x1p-12);
   // In float sums, each step of the recursion adds the rounding error of a.
-  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && geometric_sum(decay_length, 0, radius) < 100 &&
-                        decay_length * (std::min(radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
-  euclidean_ = params.distance == FLC_EUCLIDEAN;
-  if (euclidean_) use_euclidean_reach(params, height, width, out_dtype);
-}
-
-void CallSettings::use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width,
-                                       int32_t out_dtype) {
-  // Beyond the reach a term is below epsilon: half of the last bit of a weight of 1. Where instances are a
-  // pixel each and fill all that is beyond, their terms of fd are to be below 2^-17 together.
-  const double epsilon = out_dtype == FLC_FLOAT64 ? 0x1p-54 : 0x1p-25;
-  const double sigma = params.foreground_dist_sigma;
-  const double of_crowd = 0x1p-17 / crowd_beyond(sigma, double(height), double(width));
-  const double reach = std::ceil(std::max(
-      gaussian_reach(sigma, std::abs(1 - params.foreground_background_ratio), std::min(epsilon, of_crowd)),
-      params.border_weight_factor > 0
-          ? gaussian_reach(params.border_weight_sigma, params.border_weight_factor, epsilon)
-          : 0));
-  const double longest = std::ceil(std::hypot(height, width));
-  settings_.reach = static_cast<int32_t>(std::min({reach, longest, 0x1p29}));
-  settings_.radius = settings_.reach;
-  precision_ = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT : FLOAT_THROUGHOUT;
+  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && params.largest_sum < 2 * 100 - 1 &&
+                        params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
 }
 
 Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double largest) const {
-  // Natural logarithms of the smallest term, of the room above the largest and of each type's smallest
-  // number.
+  // Natural logarithms: of the smallest term, of the room above the largest, of each type's smallest number.
   const double decline = steps / settings_.decay_length;
   if (single_is_accurate_ && smallest == 1 && largest == 1 &&
       decline < (126 + SINGLE_SCALE_EXPONENT - 1) * LN2)

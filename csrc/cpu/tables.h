@@ -1,9 +1,10 @@
-// The tables and derived settings that a call's kernels read, from its parameters.
+// The tables and settings that a call's kernels read, from its parameters.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "cpu/distances.h"
 #include "cpu/plan.h"
 
 namespace flc {
@@ -26,11 +27,12 @@ class OwnedTables {
 // What one call computes with. Tables are built when the first instance needs them.
 class CallSettings {
  public:
-  CallSettings(const flc_weight_params& params, int64_t height, int64_t width, int32_t out_dtype);
+  // Of params whose rules are known.
+  CallSettings(const flc_weight_params& params, int32_t out_dtype);
 
   const Settings& get() const { return settings_; }
+  const Distance& distance() const { return *distance_; }
   Precision precision() const { return precision_; }
-  bool euclidean() const { return euclidean_; }
 
   // The cheapest arithmetic that is right for sums whose largest term may be as small as a^steps, of an
   // instance whose values lie between `smallest` and `largest`.
@@ -40,12 +42,9 @@ class CallSettings {
   void reach_whole_window() { settings_.reach = settings_.radius; }
 
  private:
-  // For exact Euclidean distances: whole squares, which no window hides.
-  void use_euclidean_reach(const flc_weight_params& params, int64_t height, int64_t width, int32_t out_dtype);
-
   Settings settings_{};
+  const Distance* distance_;
   Precision precision_;
-  bool euclidean_;
   bool single_is_accurate_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;

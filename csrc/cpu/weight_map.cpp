@@ -1,20 +1,18 @@
 // Instance labels, or region masks, to weights.
 #include <algorithm>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "cpu/class_instances.h"
 #include "cpu/dispatch.h"
+#include "cpu/distances.h"
 #include "cpu/image_plan.h"
 #include "cpu/parallel.h"
 #include "cpu/work.h"
+#include "rules.h"
 
 namespace flc {
 namespace {
-
-// Fewer than with LogConv: instances reach further, so that more columns are held at a time.
-constexpr int32_t ROWS_PER_EUCLIDEAN_PASS = 256;
 
 struct Labels {
   const flc_tensor *instances, *classes, *foreground, *ignore;  // as in flc_cpu_weight_map
@@ -25,7 +23,7 @@ struct Output {
   void* weights;
   int32_t dtype;
   Output image(int64_t image, int64_t pixels) const {
-    return {static_cast<char*>(weights) + image * pixels * (dtype == FLC_FLOAT64 ? 8 : 4), dtype};
+    return {static_cast<char*>(weights) + image * pixels * bytes_of_result(dtype), dtype};
   }
 };
 
@@ -37,12 +35,11 @@ void build_tables(CallSettings& settings, const OwnedPlan& plan) {
 
 // on_top: adds what these instances contribute to the weights; else these are all there are.
 int32_t weigh_image(const OwnedPlan& plan, CallSettings& settings, bool on_top, int64_t threads, void* out) {
-  const bool euclidean = settings.euclidean();
-  if (!euclidean) build_tables(settings, plan);
-  const auto weigh_rows = euclidean ? kernels().weigh_euclidean_rows : kernels().weigh_rows;
+  const Distance& distance = settings.distance();
+  if (distance.uses_tables) build_tables(settings, plan);
+  WeighRows* const weigh_rows = kernels().*distance.weigh_rows;
   const int32_t height = plan.get().height;
-  const int32_t most_rows = euclidean ? ROWS_PER_EUCLIDEAN_PASS : ROWS_PER_PASS;
-  const int32_t rows = std::min(rows_per_part(height, threads), most_rows);
+  const int32_t rows = std::min(rows_per_part(height, threads), distance.most_rows);
   return parallel_for(divide_up(height, rows), threads, [&](int64_t part) {
     const int32_t begin = static_cast<int32_t>(part) * rows;
     return weigh_rows(&plan.get(), &settings.get(), on_top, settings.precision(), begin,
@@ -77,21 +74,22 @@ int32_t fill_positive(const flc_tensor& labels, int64_t image, int64_t threads, 
 }
 
 // The classes one on top of the other. Leaves the runs of all of them in `instances`.
-int32_t weigh_classes(const Labels& labels, const flc_weight_params& params, CallSettings& settings,
-                      int64_t image, int64_t threads, std::vector<OwnedRuns>& instances, const Output& out,
-                      double* bad_value) {
+int32_t weigh_classes(const Labels& labels, CallSettings& settings, int64_t image, int64_t threads,
+                      std::vector<OwnedRuns>& instances, const Output& out, double* bad_value) {
   const flc_tensor& shape = labels.shape();
   const int32_t height = static_cast<int32_t>(shape.size[1]), width = static_cast<int32_t>(shape.size[2]);
   std::vector<ClassInstances> found;
   int32_t status =
       find_class_instances(labels.instances, labels.classes, labels.ignore, image, threads, found, bad_value);
   if (status != FLC_OK) return status;
-  const bool all_present = params.border == FLC_FARTHEST && all_ids_present(found);
+  const bool all_needed =
+      with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
+  const bool all_present = all_needed && all_ids_present(found);
   if (found.empty()) found.push_back({1, OwnedRuns()});
   for (size_t i = 0; i < found.size() && status == FLC_OK; ++i) {
     std::vector<OwnedRuns> parts;
     parts.push_back(std::move(found[i].runs));
-    const OwnedPlan plan(parts, height, width, settings, params.border, threads, all_present);
+    const OwnedPlan plan(parts, height, width, settings, threads, all_present);
     status = weigh_image(plan, settings, i > 0, threads, out.weights);
     instances.push_back(std::move(parts[0]));
   }
@@ -103,20 +101,19 @@ int32_t weigh_labels(const Labels& labels, const flc_weight_params& params, int6
   const flc_tensor& shape = labels.shape();
   const int32_t height = static_cast<int32_t>(shape.size[1]), width = static_cast<int32_t>(shape.size[2]);
   std::vector<OwnedRuns> instances;
+  CallSettings settings(params, out.dtype);
   int32_t status;
   if (labels.classes) {
-    CallSettings settings(params, height, width, out.dtype);
-    status = weigh_classes(labels, params, settings, image, threads, instances, out, bad_value);
+    status = weigh_classes(labels, settings, image, threads, instances, out, bad_value);
   } else {
     status = scan_image(*labels.instances, labels.ignore, image, threads, instances, bad_value);
     if (status != FLC_OK) return status;
-    CallSettings settings(params, height, width, out.dtype);
-    const OwnedPlan plan(instances, height, width, settings, params.border, threads);
+    const OwnedPlan plan(instances, height, width, settings, threads);
     status = weigh_image(plan, settings, false, threads, out.weights);
   }
   if (labels.foreground) {
     if (status == FLC_OK) status = fill_positive(*labels.foreground, image, threads, 1, out, bad_value);
-  } else if (labels.classes || params.distance == FLC_EUCLIDEAN) {
+  } else if (labels.classes || !settings.distance().weighs_foreground) {
     fill_runs(instances, width, 1, out);
   }
   if (status == FLC_OK && labels.ignore)
@@ -130,23 +127,18 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const f
   const int32_t height = static_cast<int32_t>(masks.size[1]), width = static_cast<int32_t>(masks.size[2]);
   std::vector<OwnedRuns> runs(regions);
   std::vector<ValueRange> values(regions, ValueRange{std::numeric_limits<double>::infinity(), 0});
-  std::vector<double> bad_values(regions);
-  int32_t status = parallel_for(regions, threads, [&](int64_t region) {
+  int32_t status = parallel_reading(regions, threads, bad_value, [&](int64_t region, double* bad) {
     if (masks.dtype == FLC_BOOL) values[region] = {1, 1};
     return kernels().scan_rows(&masks, ignore, region, 0, height, true, runs[region].get(), &values[region],
-                               &bad_values[region]);
+                               bad);
   });
-  if (status != FLC_OK) {
-    for (const double value : bad_values)
-      if (value != 0) *bad_value = value;
-    return status;
-  }
-  CallSettings settings(params, height, width, out.dtype);
+  if (status != FLC_OK) return status;
+  CallSettings settings(params, out.dtype);
   for (const ValueRange& range : values)
     if (range.largest > 1) settings.reach_whole_window();
-  const OwnedPlan plan(runs, values, masks, ignore, settings, params.border, threads);
+  const OwnedPlan plan(runs, values, masks, ignore, settings, threads);
   status = weigh_image(plan, settings, false, threads, out.weights);
-  if (params.distance == FLC_EUCLIDEAN) fill_runs(runs, width, 1, out);
+  if (!settings.distance().weighs_foreground) fill_runs(runs, width, 1, out);
   if (status == FLC_OK && ignore) status = fill_positive(*ignore, 0, threads, 0, out, bad_value);
   return status;
 }
@@ -161,13 +153,17 @@ int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classe
                            const flc_weight_params* params, void* out, int32_t out_dtype, int32_t threads,
                            double* bad_value) {
   using namespace flc;
+  if (!are_images({instances, classes, foreground, ignore}) || !rules_known(*params) ||
+      !is_result_dtype(out_dtype))
+    return FLC_UNSUPPORTED;
   const Labels labels{instances, classes, foreground, ignore};
   const flc_tensor& shape = labels.shape();
   const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
-  if (!is_supported(shape) || (foreground && params->distance != FLC_EUCLIDEAN)) return FLC_UNSUPPORTED;
+  if (!can_be_held(shape)) return FLC_UNSUPPORTED;
+  if (foreground && find_distance(params->distance)->weighs_foreground) return FLC_UNSUPPORTED;
   const int64_t useful = useful_threads(threads, images * pixels);
-  prefer_huge_pages(out, images * pixels * (out_dtype == FLC_FLOAT64 ? 8 : 4));
+  prefer_huge_pages(out, images * pixels * bytes_of_result(out_dtype));
   const auto weigh = [&](int64_t image, int64_t image_threads, double* bad) {
     return caught([&] {
       return weigh_labels(labels, *params, image, image_threads, Output{out, out_dtype}.image(image, pixels),
@@ -180,12 +176,8 @@ int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classe
     return FLC_OK;
   }
   return caught([&] {  // image by image, each by one thread
-    std::vector<double> bad_values(images);
-    const int32_t status =
-        parallel_for(images, useful, [&](int64_t image) { return weigh(image, 1, &bad_values[image]); });
-    for (const double value : bad_values)
-      if (value != 0) *bad_value = value;
-    return status;
+    return parallel_reading(images, useful, bad_value,
+                            [&](int64_t image, double* bad) { return weigh(image, 1, bad); });
   });
 }
 
@@ -193,9 +185,11 @@ int32_t flc_cpu_region_weight_map(const flc_tensor* masks, const flc_tensor* ign
                                   const flc_weight_params* params, void* out, int32_t out_dtype,
                                   int32_t threads, double* bad_value) {
   using namespace flc;
+  if (!are_images({masks, ignore}) || !rules_known(*params) || !is_result_dtype(out_dtype))
+    return FLC_UNSUPPORTED;
   const int64_t pixels = masks->size[1] * masks->size[2];
   if (pixels == 0) return FLC_OK;
-  if (!is_supported(*masks)) return FLC_UNSUPPORTED;
+  if (!can_be_held(*masks)) return FLC_UNSUPPORTED;
   flc_tensor shared;  // the one image for all regions
   if (ignore) {
     shared = *ignore;

@@ -1,26 +1,28 @@
 // Stage 2, accumulate: what the instances add up to at each pixel (sum of exp(-d^2 / (2 fds^2)), the nearest
-// and the second nearest or the farthest distance), collected in blocks of BLOCK columns.
+// distance and the other one of the border rule), collected in blocks of BLOCK columns.
 #pragma once
 
 #include "cpu/simd/instance_distance.h"
+#include "cpu/simd/live_border.h"
 
 namespace flc {
 namespace FLC_ISA {
 
-// Rows of a block hold the sums of BLOCK columns, then (with tracking) nearest, then second or farthest. The
-// padding makes a row an odd number of cache lines, so that a column of rows spreads over the whole cache.
-template <class Out, Tracking tracking>
-constexpr int ROW_STRIDE = (tracking == SUM_ONLY ? BLOCK : 3 * BLOCK) + 64 / int(sizeof(Out));
+// Rows of a block hold the sums of BLOCK columns, then (with a border rule) the nearest distances, then the
+// rule's other ones. The padding makes a row an odd number of cache lines, so that a column of rows spreads
+// over the whole cache.
+template <class Out, class Border>
+constexpr int ROW_STRIDE = (has_border<Border> ? 3 * BLOCK : BLOCK) + 64 / int(sizeof(Out));
 
 // The sum of a foreground pixel: so far below zero that no instance's term changes its sign.
 constexpr double FOREGROUND = -1e30;
 
-template <class Out, Tracking tracking>
+template <class Out, class Border>
 class Accumulator {
   using V = Vec<Out>;
   static constexpr int lanes = Number<V>::lanes;
   static constexpr int vectors = CHUNK / lanes;
-  static constexpr int stride = ROW_STRIDE<Out, tracking>;
+  static constexpr int stride = ROW_STRIDE<Out, Border>;
 
  public:
   explicit Accumulator(const Settings& settings)
@@ -34,10 +36,10 @@ class Accumulator {
 
   static void clear(Out* row) {
     for (int i = 0; i < BLOCK; ++i) row[i] = 0;
-    if constexpr (tracking != SUM_ONLY) {
-      const Out beyond = Out(BEYOND);
+    if constexpr (has_border<Border>) {
+      const Out beyond = Out(BEYOND), start = Border::start(beyond);
       for (int i = BLOCK; i < 2 * BLOCK; ++i) row[i] = beyond;
-      for (int i = 2 * BLOCK; i < 3 * BLOCK; ++i) row[i] = tracking == NEAREST_AND_SECOND ? beyond : -beyond;
+      for (int i = 2 * BLOCK; i < 3 * BLOCK; ++i) row[i] = start;
     }
   }
 
@@ -59,12 +61,12 @@ class Accumulator {
         row += stride;
       }
       if (first_row < top) {
-        add_outside(distance.above + column, columns, distance.above_limit[chunk],
+        add_outside(distance.above + column, columns, distance.above_settled[chunk],
                     rows + int64_t(top - first_row) * stride, -stride, larger(top - (last_row - 1), 1),
                     smaller(top - first_row, reach_));
       }
       if (last_row - 1 > bottom) {
-        add_outside(distance.below + column, columns, distance.below_limit[chunk],
+        add_outside(distance.below + column, columns, distance.below_settled[chunk],
                     rows + int64_t(bottom - first_row) * stride, stride, larger(first_row - bottom, 1),
                     smaller(last_row - 1 - bottom, reach_));
       }
@@ -83,12 +85,12 @@ class Accumulator {
 
  private:
   // Rows first_step..last_step away from the box, where the window shows its first radius - step + 1 rows.
-  FLC_INLINE void add_outside(const Out* distances, int64_t columns, int32_t limit, Out* box_row,
+  FLC_INLINE void add_outside(const Out* distances, int64_t columns, int32_t settled, Out* box_row,
                               int64_t row_stride, int32_t first_step, int32_t last_step) const {
-    const int32_t last_whole = smaller(radius_ - limit, last_step);
+    const int32_t last_whole = smaller(radius_ - settled, last_step);
     int32_t step = first_step;
     if (step <= last_whole) {
-      const V at_box = load<V>(distances + limit * columns);
+      const V at_box = load<V>(distances + settled * columns);
       if (sizeof(Out) == 4 && foreground_sigma_ >= 4) {
         step = add_whole_by_recurrence(at_box, box_row, row_stride, step, last_whole);
       } else {
@@ -106,8 +108,7 @@ class Accumulator {
 
   // Where the distance grows by 1 from row to row, exp(-d^2 / (2 fds^2)) follows from the row before: its
   // ratio to the next one falls by the constant factor exp(-1 / fds^2). Started afresh every PERIOD rows, at
-  // the same distances from the box wherever the pass begins, so that a result does not depend on how an
-  // image is cut.
+  // the same distances from the box wherever the pass begins: a result does not depend on how an image is cut.
   FLC_INLINE int32_t add_whole_by_recurrence(V at_box, Out* box_row, int64_t row_stride, int32_t step,
                                              int32_t last) const {
     const V ratio_of_ratios = V{} + ratio_of_ratios_;
@@ -126,7 +127,7 @@ class Accumulator {
         add_terms(box_row + step * row_stride, term, d);
         term *= ratio;
         ratio *= ratio_of_ratios;
-        if constexpr (tracking != SUM_ONLY) d += Out(1);
+        if constexpr (has_border<Border>) d += Out(1);
         ++step;
       };
       if (step == start && end - start == PERIOD - 1) {
@@ -143,20 +144,17 @@ class Accumulator {
 
   static FLC_INLINE void add_terms(Out* row, V term, V d) {
     store<V>(row, load<V>(row) + term);
-    if constexpr (tracking != SUM_ONLY) {
+    if constexpr (has_border<Border>) {
       const V nearest = load<V>(row + BLOCK), other = load<V>(row + 2 * BLOCK);
       store<V>(row + BLOCK, smaller(nearest, d));
-      store<V>(row + 2 * BLOCK,
-               tracking == NEAREST_AND_SECOND ? smaller(other, larger(nearest, d)) : larger(other, d));
+      store<V>(row + 2 * BLOCK, Border::template rank<Order>(other, nearest, d));
     }
   }
 
-  // Rows after which the recurrence starts afresh: it gathers rounding errors with the square of their
-  // number.
+  // Rows after which the recurrence starts afresh: rounding errors gather with the square of their number.
   static constexpr int32_t PERIOD = 12;
   const Out exponent_, ratio_of_ratios_;
-  // The exponent of the first ratio at d = 0, and what makes up in the mean for the rounding of
-  // ratio_of_ratios_.
+  // The exponent of the first ratio at d = 0, and what makes up in the mean for ratio_of_ratios_'s rounding.
   const Out first_ratio_;
   const double foreground_sigma_;
   const int32_t radius_, reach_;

@@ -6,23 +6,7 @@
 namespace flc {
 namespace FLC_ISA {
 
-using Ints = Vec<int32_t>;
 using Unsigned = Vec<uint32_t>;
-
-// Whether any lane of a comparison holds.
-FLC_INLINE bool any_true(Ints mask) {
-#if defined(__AVX512F__)
-  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
-#elif defined(__AVX2__)
-  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
-#elif defined(__SSE2__)
-  return _mm_movemask_epi8((__m128i)mask) != 0;
-#else
-  for (int lane = 0; lane < VECTOR_BYTES / 4; ++lane)
-    if (mask[lane]) return true;
-  return false;
-#endif
-}
 
 template <class V, class T>
 FLC_INLINE V load_as(const T* from) {

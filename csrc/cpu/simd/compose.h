@@ -23,8 +23,8 @@ FLC_INLINE Doubles square_root(Doubles x) {
   return x;
 }
 
-// squared: what is tracked are the squares of the distances.
-template <class Out, class Result, Tracking tracking, bool squared = false>
+// squared: what stage 2 collected are the squares of the distances.
+template <class Out, class Result, class Border, bool squared = false>
 class Composer {
   using V = Vec<Out>;
   static constexpr int lanes = Number<V>::lanes;
@@ -33,20 +33,19 @@ class Composer {
   // on_top: adds to weights what instances contribute to them.
   explicit Composer(const Settings& settings, bool on_top = false)
       : on_top_(on_top),
-        ratio_(Out(on_top ? 0 : settings.foreground_background_ratio)),
-        rest_(Out(1 - settings.foreground_background_ratio)),
-        border_factor_(Out(settings.border_weight_factor)),
+        ratio_(Out(on_top ? 0 : settings.fbr)),
+        rest_(Out(1 - settings.fbr)),
+        border_factor_(Out(settings.bwf)),
         border_exponent_(Out(settings.border_exponent)) {}
 
-  // Weights of one row of a block; the border term between columns border_left and border_right (of the
-  // block) alone.
-  void compose(const Out* row, int32_t border_left, int32_t border_right, Result* weights,
+  // Weights of one row of a block; the border term in its columns first_bordered..last_bordered alone.
+  void compose(const Out* row, int32_t first_bordered, int32_t last_bordered, Result* weights,
                int32_t width) const {
     if (width == BLOCK && !on_top_) {
-      compose_block(row, border_left, border_right, weights);
+      compose_block(row, first_bordered, last_bordered, weights);
     } else {
       Result whole[BLOCK];
-      compose_block(row, border_left, border_right, whole);
+      compose_block(row, first_bordered, last_bordered, whole);
       for (int32_t i = 0; i < width; ++i) weights[i] = on_top_ ? weights[i] + whole[i] : whole[i];
     }
   }
@@ -57,18 +56,18 @@ class Composer {
   }
 
  private:
-  FLC_INLINE void compose_block(const Out* row, int32_t border_left, int32_t border_right,
+  FLC_INLINE void compose_block(const Out* row, int32_t first_bordered, int32_t last_bordered,
                                 Result* weights) const {
     for (int32_t i = 0; i < BLOCK; i += lanes) {
       const V sum = load<V>(row + i);
       V weight = multiply_add(sum, V{} + rest_, V{} + ratio_);
-      if constexpr (tracking != SUM_ONLY) {
-        if (border_left < i + lanes && border_right >= i) {
-          const V both = root(load<V>(row + BLOCK + i)) + root(load<V>(row + 2 * BLOCK + i));
+      if constexpr (has_border<Border>) {
+        if (first_bordered < i + lanes && last_bordered >= i) {
+          const V both = Border::squared(root(load<V>(row + BLOCK + i)), root(load<V>(row + 2 * BLOCK + i)));
           V border = power_of_two(both * both * border_exponent_) * border_factor_;
-          if (border_left > i || border_right < i + lanes - 1) {
+          if (first_bordered > i || last_bordered < i + lanes - 1) {
             for (int lane = 0; lane < lanes; ++lane)
-              if (i + lane < border_left || i + lane > border_right) border[lane] = 0;
+              if (i + lane < first_bordered || i + lane > last_bordered) border[lane] = 0;
           }
           weight += border;
         }
@@ -82,10 +81,10 @@ class Composer {
     }
   }
 
-  // The distance of what is tracked, BEYOND where there is none within reach.
-  static FLC_INLINE V root(V tracked) {
-    if constexpr (!squared) return tracked;
-    return tracked < Out(BEYOND) ? square_root(larger(tracked, V{})) : tracked;
+  // The distance of what was collected, BEYOND where there is none within reach.
+  static FLC_INLINE V root(V collected) {
+    if constexpr (!squared) return collected;
+    return collected < Out(BEYOND) ? square_root(larger(collected, V{})) : collected;
   }
 
   const bool on_top_;

@@ -2,42 +2,43 @@
 #pragma once
 
 #include "cpu/simd/compose.h"
+#include "cpu/simd/elements.h"
 
 namespace flc {
 namespace FLC_ISA {
 
-// Columns x.. of one row of distances as Out, +inf as BEYOND; false where one is NaN or -inf.
-template <class Out>
-inline bool read_distances(const flc_tensor& distance, int64_t index, int32_t columns, Out* to,
+// Columns x.. of one row of distances as Real, +inf as BEYOND; false where one is NaN or -inf.
+template <class Real>
+inline bool read_distances(const flc_tensor& distance, int64_t index, int32_t columns, Real* to,
                            double* bad_value) {
   const int64_t stride = distance.stride[2];
   if (distance.dtype == FLC_FLOAT32) {
     const float* const from = static_cast<const float*>(distance.data) + index;
     if (stride == 1)
-      for (int32_t i = 0; i < columns; ++i) to[i] = Out(from[i]);
+      for (int32_t i = 0; i < columns; ++i) to[i] = Real(from[i]);
     else
-      for (int32_t i = 0; i < columns; ++i) to[i] = Out(from[i * stride]);
+      for (int32_t i = 0; i < columns; ++i) to[i] = Real(from[i * stride]);
   } else {
-    for (int32_t i = 0; i < columns; ++i) to[i] = Out(read_value(distance, index + i * stride));
+    for (int32_t i = 0; i < columns; ++i) to[i] = Real(read_value(distance, index + i * stride));
   }
   int32_t wrong = 0;
-  for (int32_t i = 0; i < columns; ++i) wrong += !(to[i] > Out(-INFINITY));
+  for (int32_t i = 0; i < columns; ++i) wrong += !(to[i] > Real(-INFINITY));
   for (int32_t i = 0; wrong && i < columns; ++i)
-    if (!(to[i] > Out(-INFINITY))) *bad_value = to[i];
-  for (int32_t i = 0; i < columns; ++i) to[i] = larger(smaller(to[i], Out(BEYOND)), Out(-BEYOND));
-  for (int32_t i = columns; i < BLOCK; ++i) to[i] = Out(BEYOND);
+    if (!(to[i] > Real(-INFINITY))) *bad_value = to[i];
+  for (int32_t i = 0; i < columns; ++i) to[i] = larger(smaller(to[i], Real(BEYOND)), Real(-BEYOND));
+  for (int32_t i = columns; i < BLOCK; ++i) to[i] = Real(BEYOND);
   return wrong == 0;
 }
 
-template <class Out, class Result, Tracking tracking>
+template <class Real, class Border>
 int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground, const Settings& settings,
-                        int64_t begin, int64_t end, Result* out, double* bad_value) {
-  constexpr int32_t stride = ROW_STRIDE<Out, tracking>;
+                        int64_t begin, int64_t end, Real* out, double* bad_value) {
+  constexpr int32_t stride = ROW_STRIDE<Real, Border>;
   const int64_t regions = distance.size[0];
   const int32_t width = int32_t(distance.size[2]), blocks = (width + BLOCK - 1) / BLOCK;
-  const Accumulator<Out, tracking> accumulator(settings);
-  const Composer<Out, Result, tracking> composer(settings);
-  Out* const row = static_cast<Out*>(aligned_allocate(blocks * int64_t(stride) * sizeof(Out)));
+  const Accumulator<Real, Border> accumulator(settings);
+  const Composer<Real, Real, Border> composer(settings);
+  Real* const row = static_cast<Real*>(aligned_allocate(blocks * int64_t(stride) * sizeof(Real)));
   if (!row) return FLC_OUT_OF_MEMORY;
   int32_t status = FLC_OK;
   for (int64_t y = begin; y < end && status == FLC_OK; ++y) {
@@ -46,7 +47,7 @@ int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground
       const int64_t index = region * distance.stride[0] + y * distance.stride[1];
       for (int32_t block = 0; block < blocks; ++block) {
         const int32_t x = block * BLOCK;
-        Out d[BLOCK];
+        Real d[BLOCK];
         if (!read_distances(distance, index + x * distance.stride[2], smaller(BLOCK, width - x), d,
                             bad_value))
           status = FLC_NOT_AN_ID;
@@ -68,26 +69,25 @@ int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground
   return status;
 }
 
-template <class Out, class Result>
+template <class Real>
 int32_t weigh_distances_as(const flc_tensor& distance, const flc_tensor* foreground, const Settings& settings,
-                           int32_t border, int64_t begin, int64_t end, Result* out, double* bad_value) {
-  if (distance.size[0] == 0 || (border == FLC_SECOND_NEAREST && distance.size[0] < 2))
-    return weigh_distances<Out, Result, SUM_ONLY>(distance, foreground, settings, begin, end, out, bad_value);
-  if (border == FLC_SECOND_NEAREST)
-    return weigh_distances<Out, Result, NEAREST_AND_SECOND>(distance, foreground, settings, begin, end, out,
-                                                            bad_value);
-  return weigh_distances<Out, Result, NEAREST_AND_FARTHEST>(distance, foreground, settings, begin, end, out,
-                                                            bad_value);
+                           int64_t begin, int64_t end, Real* out, double* bad_value) {
+  return with_border(settings.border, int32_t(FLC_UNSUPPORTED), [&](auto border) {
+    using Border = decltype(border);
+    const bool alive = distance.size[0] >= Border::FEWEST_INSTANCES;
+    const auto weigh = alive ? weigh_distances<Real, Border> : weigh_distances<Real, NoBorder>;
+    return weigh(distance, foreground, settings, begin, end, out, bad_value);
+  });
 }
 
+// Floats hold the distances that come as floats: nothing asks for double inside alone.
 inline int32_t distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
-                                  const Settings* settings, int32_t border, Precision precision,
-                                  int64_t begin, int64_t end, void* out, double* bad_value) {
-  if (precision == FLOAT_THROUGHOUT)
-    return weigh_distances_as<float, float>(*distance, foreground, *settings, border, begin, end,
-                                            static_cast<float*>(out), bad_value);
-  return weigh_distances_as<double, double>(*distance, foreground, *settings, border, begin, end,
-                                            static_cast<double*>(out), bad_value);
+                                  const Settings* settings, Precision precision, int64_t begin, int64_t end,
+                                  void* out, double* bad_value) {
+  return precision == DOUBLE_THROUGHOUT ? weigh_distances_as(*distance, foreground, *settings, begin, end,
+                                                             static_cast<double*>(out), bad_value)
+                                        : weigh_distances_as(*distance, foreground, *settings, begin, end,
+                                                             static_cast<float*>(out), bad_value);
 }
 
 }  // namespace FLC_ISA

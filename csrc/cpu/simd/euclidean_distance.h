@@ -25,8 +25,8 @@ class EuclideanDistance {
  public:
   static constexpr int ROWS = 4;  // of the image, found together
 
-  // For rows first_row..last_row - 1 of the image, with squares[t] = t^2 for |t| <= reach + BLOCK + 1; false
-  // where memory ran out.
+  // For rows first_row..last_row - 1 of the image, with squares[t] = t^2 for |t| <= reach + BLOCK + 1. False:
+  // memory ran out.
   bool prepare(const ImagePlan& plan, const Instance& instance, const Settings& settings, const Out* squares,
                int32_t first_row, int32_t last_row, Workspace& memory) {
     instance_ = &instance;
@@ -87,11 +87,11 @@ class EuclideanDistance {
   ColumnRange last_nearest() const { return last_nearest_; }
 
   // The squares at columns x.. of N vectors of each row chosen, found among `columns` and right where they
-  // are at most limit^2; larger than that elsewhere.
+  // are at most bound^2; larger than that elsewhere.
   template <int N>
-  FLC_INLINE void find(int32_t x, ColumnRange columns, int32_t limit, V (*squares)[N]) const {
-    const int32_t first = larger(columns.first, x - limit);
-    const int32_t last = smaller(columns.last, x + N * lanes - 1 + limit);
+  FLC_INLINE void find(int32_t x, ColumnRange columns, int32_t bound, V (*squares)[N]) const {
+    const int32_t first = larger(columns.first, x - bound);
+    const int32_t last = smaller(columns.last, x + N * lanes - 1 + bound);
     for (int i = 0; i < ROWS; ++i)
       for (int n = 0; n < N; ++n) squares[i][n] = broadcast<V>(Out(BEYOND));
     const Out* const row0 = rows_[0];

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cpu/denormals.h"
+#include "cpu/simd/elements.h"
 #include "cpu/simd/windowed_sum.h"
 
 namespace flc {
@@ -15,17 +16,16 @@ namespace FLC_ISA {
 // A panel: up to PANEL chunks side by side.
 constexpr int PANEL = 8;
 
-// Distances of one instance at `columns` columns, found for the rows of its box; each row holds `columns`
-// numbers.
+// Distances of one instance at `columns` columns, found for the rows of its box, `columns` numbers each.
 template <class Out>
 struct PanelDistance {
   int32_t columns;
   const Out* inside;  // rows first_inside.. of the box
   int32_t first_inside;
   // above[m], below[m]: distance at the box's first (last) row if only its first (last) m + 1 rows count. In
-  // chunk c they no longer change from above_limit[c] (below_limit[c]) on, and are not given beyond.
+  // chunk c they no longer change from above_settled[c] (below_settled[c]) on, and are not given beyond.
   const Out *above, *below;
-  int32_t above_limit[PANEL], below_limit[PANEL];
+  int32_t above_settled[PANEL], below_settled[PANEL];
 };
 
 // Rows of the box (counted from its top, half open) that a pass over part of the image asks for, and whether
@@ -125,10 +125,10 @@ class InstanceDistance {
     distance.above = above_;
     distance.below = below_;
     if (wanted_.inside_begin < wanted_.inside_end) find_inside();
-    if (wanted_.above) find_prefixes(rows_, vectors_, chunks, above_, distance.above_limit);
+    if (wanted_.above) find_prefixes(rows_, vectors_, chunks, above_, distance.above_settled);
     if (wanted_.below) {
       find_prefixes(rows_ + int64_t(row_count_ - 1) * vectors_, -vectors_, chunks, below_,
-                    distance.below_limit);
+                    distance.below_settled);
     }
   }
 
@@ -173,7 +173,7 @@ class InstanceDistance {
   template <bool clamped>
   void sum_runs(int32_t x) {
     const KernelTables<Scalar>& tables = *tables_;
-    const int32_t left = instance_->left, right = instance_->right, length_limit = tables.radius + 1;
+    const int32_t left = instance_->left, right = instance_->right, longest = tables.radius + 1;
     const int32_t across_end = vectors_ - vectors_right_;
     const auto at = [&tables](int32_t index) {
       return clamped ? larger(tables.lowest, smaller(index, tables.highest)) : index;
@@ -183,7 +183,7 @@ class InstanceDistance {
     for (int32_t row = instance_->top + rows_begin_; row < instance_->top + rows_end_; ++row) {
       for (int32_t v = 0; v < vectors_; ++v) sums[v] = broadcast<S>(Number<S>::zero);
       for (; run != runs_end_ && run->row == row; ++run) {
-        const int32_t first = run->first, last = run->last, length = smaller(last - first + 1, length_limit);
+        const int32_t first = run->first, last = run->last, length = smaller(last - first + 1, longest);
         const S left_length = broadcast<S>(tables.left_length[length]);
         const S right_length = broadcast<S>(tables.right_length[length]);
         if (vectors_left_ && first - left <= tables.radius) {
@@ -236,7 +236,7 @@ class InstanceDistance {
 
   // Distances from prefixes of the rows at first_row, first_row + step, .., and for each chunk the index from
   // which on they agree with the distance from all of them.
-  void find_prefixes(const S* first_row, int64_t step, int32_t chunks, Out* distances, int32_t* limits) {
+  void find_prefixes(const S* first_row, int64_t step, int32_t chunks, Out* distances, int32_t* settled) {
     const int32_t last = prefix_rows_ - 1, vectors = vectors_;
     S whole[max_vectors];
     for_vector_groups(vectors, [&](int32_t first, auto size) {
@@ -272,7 +272,7 @@ class InstanceDistance {
         row += step;
         to += vectors * lanes;
       }
-      limits[chunk] = m;
+      settled[chunk] = m;
       for (int n = 0; n < N; ++n) distance.store(all[n], offset + n * lanes, to + n * lanes);
     }
   }

@@ -1,6 +1,5 @@
-// The rows of one pass in blocks of columns. Only the blocks that instances still reach are held, so that
-// they stay in the cache whatever the image's width; an instance's stages 1 and 2 fill them, stage 3 empties
-// them.
+// The rows of one pass in blocks of columns. Only the blocks that instances still reach are held, to stay in
+// the cache whatever the image's width; an instance's stages 1 and 2 fill them, stage 3 empties them.
 #pragma once
 
 #include "cpu/simd/compose.h"
@@ -8,10 +7,10 @@
 namespace flc {
 namespace FLC_ISA {
 
-template <class Out, class Result, Tracking tracking, bool squared>
+template <class Out, class Result, class Border, bool squared>
 class RowBlocks {
  public:
-  static constexpr int stride = ROW_STRIDE<Out, tracking>;
+  static constexpr int stride = ROW_STRIDE<Out, Border>;
 
   // on_top: adds what these instances contribute to the weights; else these are all there are.
   RowBlocks(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
@@ -74,9 +73,10 @@ class RowBlocks {
             __builtin_prefetch(weights + 16 * int64_t(plan_.width) + i, 1);
         }
         if (block) {
-          const bool bordered = y >= plan_.border_top && y <= plan_.border_bottom;
-          composer_.compose(block + int64_t(y - begin_) * stride, bordered ? plan_.border_left - x : BLOCK,
-                            bordered ? plan_.border_right - x : -1, weights, width);
+          const Rectangle& area = plan_.border_area;
+          const bool bordered = y >= area.top && y <= area.bottom;
+          composer_.compose(block + int64_t(y - begin_) * stride, bordered ? area.left - x : BLOCK,
+                            bordered ? area.right - x : -1, weights, width);
         } else {
           composer_.untouched(weights, width);
         }
@@ -93,7 +93,7 @@ class RowBlocks {
                         : static_cast<Out*>(aligned_allocate(int64_t(end_ - begin_) * stride * sizeof(Out)));
     if (block)
       for (int32_t y = begin_; y < end_; ++y)
-        Accumulator<Out, tracking>::clear(block + int64_t(y - begin_) * stride);
+        Accumulator<Out, Border>::clear(block + int64_t(y - begin_) * stride);
     return block;
   }
 
@@ -113,7 +113,7 @@ class RowBlocks {
   const bool on_top_;
   const int32_t begin_, end_;
   Result* const out_;
-  const Composer<Out, Result, tracking, squared> composer_;
+  const Composer<Out, Result, Border, squared> composer_;
   const int32_t block_count_;
   int32_t composed_ = 0;
   Out** blocks_ = nullptr;

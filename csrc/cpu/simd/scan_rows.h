@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/denormals.h"
-#include "cpu/simd/simd.h"
+#include "cpu/simd/elements.h"
 
 namespace flc {
 namespace FLC_ISA {
@@ -20,42 +20,24 @@ FLC_INLINE int64_t whole_number(T value) {
   }
 }
 
+// Of types that C++ lacks, by their value.
+FLC_INLINE int64_t whole_number(Bool value) {
+  return value.bits != 0;
+}
+FLC_INLINE int64_t whole_number(Float16 value) {
+  return whole_number(double(value));
+}
+FLC_INLINE int64_t whole_number(BFloat16 value) {
+  return whole_number(double(value));
+}
+
+// The id that stands at a place, with its value.
 FLC_INLINE int64_t label_id(int32_t dtype, const void* at, double* value) {
-  const auto read = [at, value](auto typed) {
-    memcpy(&typed, at, sizeof(typed));
-    *value = double(typed);
-    return whole_number(typed);
-  };
-  switch (dtype) {
-    case FLC_BOOL:
-      return *static_cast<const uint8_t*>(at) != 0;
-    case FLC_UINT8:
-      return read(uint8_t());
-    case FLC_INT8:
-      return read(int8_t());
-    case FLC_UINT16:
-      return read(uint16_t());
-    case FLC_INT16:
-      return read(int16_t());
-    case FLC_UINT32:
-      return read(uint32_t());
-    case FLC_INT32:
-      return read(int32_t());
-    case FLC_UINT64:
-      return read(uint64_t());
-    case FLC_INT64:
-      return read(int64_t());
-    case FLC_FLOAT32:
-      return read(float());
-    case FLC_FLOAT64:
-      return read(double());
-    default: {
-      uint16_t bits;
-      memcpy(&bits, at, 2);
-      *value = dtype == FLC_FLOAT16 ? read_float16(bits) : read_bfloat16(bits);
-      return whole_number(*value);
-    }
-  }
+  return with_element(dtype, int64_t(-1), [at, value](auto type) {
+    const auto label = element<decltype(type)>(at);
+    *value = double(label);
+    return whole_number(label);
+  });
 }
 
 inline bool append_run(LabelRuns* runs, int32_t row, int32_t first, int32_t last, int64_t id) {
@@ -189,30 +171,33 @@ inline int32_t scan_rows_of(const flc_tensor* tensor, const flc_tensor* ignore, 
   return status;
 }
 
+// Bits by the number of their bytes.
+template <int bytes>
+struct BitsOf;
+template <>
+struct BitsOf<1> {
+  using type = uint8_t;
+};
+template <>
+struct BitsOf<2> {
+  using type = uint16_t;
+};
+template <>
+struct BitsOf<4> {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<8> {
+  using type = uint64_t;
+};
+
 inline int32_t scan_rows(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
                          int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value) {
   const DenormalsCount guard;
-  switch (tensor->dtype) {
-    case FLC_BOOL:
-    case FLC_UINT8:
-    case FLC_INT8:
-      return scan_rows_of<uint8_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
-    case FLC_UINT16:
-    case FLC_INT16:
-    case FLC_FLOAT16:
-    case FLC_BFLOAT16:
-      return scan_rows_of<uint16_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
-    case FLC_UINT32:
-    case FLC_INT32:
-    case FLC_FLOAT32:
-      return scan_rows_of<uint32_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
-    case FLC_UINT64:
-    case FLC_INT64:
-    case FLC_FLOAT64:
-      return scan_rows_of<uint64_t>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
-    default:
-      return FLC_UNSUPPORTED;
-  }
+  return with_element(tensor->dtype, int32_t(FLC_UNSUPPORTED), [=](auto type) {
+    using Bits = typename BitsOf<sizeof(type)>::type;
+    return scan_rows_of<Bits>(tensor, ignore, image, begin, end, as_mask, runs, values, bad_value);
+  });
 }
 
 }  // namespace FLC_ISA

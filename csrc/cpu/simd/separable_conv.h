@@ -2,6 +2,7 @@
 // columns, a band of them at a time.
 #pragma once
 
+#include "cpu/simd/elements.h"
 #include "cpu/simd/windowed_sum.h"
 
 namespace flc {
@@ -55,8 +56,7 @@ FLC_INLINE void transpose(S* rows) {
 }
 
 // The row-major plane from[y][x] to to[x * vectors * lanes + y] for y in [0, rows), the last row standing in
-// for those that lack to vectors * lanes, and back. Both may be read and written up to a multiple of `lanes`
-// columns.
+// for those that lack to vectors * lanes, and back. Both may be read and written up to a multiple of `lanes`.
 template <class S>
 inline void rows_to_lanes(const typename Number<S>::Scalar* from, int64_t stride, int32_t rows,
                           int64_t columns, int32_t vectors, typename Number<S>::Scalar* to) {

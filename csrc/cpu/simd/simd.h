@@ -34,6 +34,7 @@ using Vec = typename VectorOf<T>::type;
 
 using Floats = Vec<float>;
 using Doubles = Vec<double>;
+using Ints = Vec<int32_t>;
 
 // A distance that stands for "no pixel of the instance in the window". Finite, so that no sum or product of
 // it becomes NaN; its square fits a float.
@@ -137,39 +138,31 @@ FLC_INLINE T multiply_add(T a, T b, float c) {
   return multiply_add(a, b, T{} + c);
 }
 
-// Whether any lane of a exceeds that of b.
-FLC_INLINE bool any_greater(LogReal a, LogReal b) {
-  return a.log > b.log;
-}
-FLC_INLINE bool any_greater(Floats a, Floats b) {
+// Whether any lane of a comparison holds.
+FLC_INLINE bool any_true(Ints mask) {
 #if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
 #elif defined(__AVX2__)
-  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)) != 0;
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #elif defined(__SSE2__)
-  return _mm_movemask_ps(_mm_cmpgt_ps((__m128)a, (__m128)b)) != 0;
+  return _mm_movemask_epi8((__m128i)mask) != 0;
 #else
-  for (int lane = 0; lane < Number<Floats>::lanes; ++lane)
-    if (a[lane] > b[lane]) return true;
-  return false;
-#endif
-}
-FLC_INLINE bool any_greater(Doubles a, Doubles b) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
-#elif defined(__AVX2__)
-  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_GT_OQ)) != 0;
-#elif defined(__SSE2__)
-  return _mm_movemask_pd(_mm_cmpgt_pd((__m128d)a, (__m128d)b)) != 0;
-#else
-  for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
-    if (a[lane] > b[lane]) return true;
+  for (int lane = 0; lane < VECTOR_BYTES / 4; ++lane)
+    if (mask[lane]) return true;
   return false;
 #endif
 }
 
-// ---- exponential and logarithm
-// -----------------------------------------------------------------------------
+// Whether any lane of a exceeds that of b.
+FLC_INLINE bool any_greater(LogReal a, LogReal b) {
+  return a.log > b.log;
+}
+template <class V>
+FLC_INLINE bool any_greater(V a, V b) {
+  return any_true((Ints)(a > b));
+}
+
+// ---- exponential and logarithm ---------------------------------------------------------------------------
 
 // larger(x, floor) for a constant, which GCC would turn into a comparison and a blend.
 FLC_INLINE Floats at_least(Floats x, float floor) {
@@ -186,7 +179,6 @@ FLC_INLINE Floats at_least(Floats x, float floor) {
 
 // 2^x for x <= 126, relative error 2e-7; 2^-125 stands for everything below it, -inf included.
 FLC_INLINE Floats power_of_two(Floats x) {
-  using Ints = Vec<int32_t>;
   const float round_to_integer = 12582912.0f;  // 1.5 2^23
   x = at_least(x, -125.0f);
   const Floats shifted = x + round_to_integer;
@@ -204,8 +196,7 @@ FLC_INLINE Doubles power_of_two(Doubles x) {
   return x;
 }
 
-// ---- from a sum to a distance
-// ------------------------------------------------------------------------------
+// ---- from a sum to a distance ----------------------------------------------------------------------------
 
 // offset - decay_length ln(mantissa 2^(exponent - scale_exponent)), mantissa in [1, 2): a minimax polynomial
 // of log2, absolute error 2.8e-7. Its coefficients carry the factor.
@@ -230,8 +221,8 @@ class DistanceFromParts {
   const float slope_, zero_, coefficients_[7];
 };
 
-// store() writes offset - decay_length ln(sum / 2^scale_exponent), no less than BEYOND where the sum is zero;
-// lanes<S> values.
+// store() writes offset - decay_length ln(sum / 2^scale_exponent) for each lane of S; no less than BEYOND where
+// the sum is zero.
 template <class S, class Out>
 class DistanceOfSum;
 
@@ -247,7 +238,6 @@ class DistanceOfSum<Floats, float> {
     const Floats mantissa =
         (Floats)_mm512_maskz_getmant_ps(0xffff, (__m512)sum, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
 #else
-    using Ints = Vec<int32_t>;
     const Ints bits = (Ints)sum;
     const Floats power = __builtin_convertvector((bits >> 23) - 127, Floats);
     const Floats exponent = sum > 0.0f ? power : Floats{} - INFINITY;
@@ -315,44 +305,6 @@ class DistanceOfSum<LogReal, Out> {
  private:
   const double decay_length_;
 };
-
-// ---- reading a tensor of any type
-// ----------------------------------------------------------------------------
-
-FLC_INLINE double read_bfloat16(uint16_t bits) {
-  const uint32_t wide = uint32_t(bits) << 16;
-  float value;
-  memcpy(&value, &wide, 4);
-  return value;
-}
-
-FLC_INLINE double read_float16(uint16_t bits) {
-  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-  double value;
-  if (exponent == 31)
-    value = mantissa ? NAN : INFINITY;
-  else if (exponent == 0)
-    value = ldexp(mantissa, -24);
-  else
-    value = ldexp(mantissa + 1024, exponent - 25);
-  return bits >> 15 ? -value : value;
-}
-
-// Element `index` of a floating or bool tensor.
-inline double read_value(const flc_tensor& tensor, int64_t index) {
-  switch (tensor.dtype) {
-    case FLC_FLOAT16:
-      return read_float16(static_cast<const uint16_t*>(tensor.data)[index]);
-    case FLC_BFLOAT16:
-      return read_bfloat16(static_cast<const uint16_t*>(tensor.data)[index]);
-    case FLC_FLOAT32:
-      return static_cast<const float*>(tensor.data)[index];
-    case FLC_FLOAT64:
-      return static_cast<const double*>(tensor.data)[index];
-    default:
-      return static_cast<const uint8_t*>(tensor.data)[index];
-  }
-}
 
 }  // namespace FLC_ISA
 }  // namespace flc

@@ -16,14 +16,14 @@ struct VectorRange {
   int32_t begin, end;
 };
 
-template <class Out, Tracking tracking>
+template <class Out, class Border>
 class EuclideanRowPass {
   using V = Vec<Out>;
-  using Blocks = RowBlocks<Out, Out, tracking, true>;
+  using Blocks = RowBlocks<Out, Out, Border, true>;
   static constexpr int lanes = Number<V>::lanes;
   static constexpr int VECTORS = BLOCK / lanes;  // of a block
   static constexpr int ROWS = EuclideanDistance<Out>::ROWS;
-  // Columns from which on an instance is wide enough for a limit to the search to pay.
+  // Columns from which on an instance is wide enough for a bound to the search to pay.
   static constexpr int WIDE = 64;
 
  public:
@@ -34,10 +34,10 @@ class EuclideanRowPass {
         accumulator_(settings),
         blocks_(plan, settings, on_top, begin, end, out),
         row_length_((plan.width + BLOCK - 1) / BLOCK * int64_t(BLOCK)),
-        farthest_(Out(settings.reach) * Out(settings.reach)) {}
+        reach_squared_(Out(settings.reach) * Out(settings.reach)) {}
 
   ~EuclideanRowPass() {
-    aligned_free(limits_);
+    aligned_free(bounds_);
     aligned_free(row_squares_);
     aligned_free(table_);
     aligned_free(rows_.data);
@@ -46,20 +46,20 @@ class EuclideanRowPass {
   EuclideanRowPass& operator=(const EuclideanRowPass&) = delete;
 
   int32_t run() {
-    limits_ = static_cast<int32_t*>(aligned_allocate(row_length_ / lanes * int64_t(sizeof(int32_t))));
+    bounds_ = static_cast<int32_t*>(aligned_allocate(row_length_ / lanes * int64_t(sizeof(int32_t))));
     row_squares_ = static_cast<Out*>(aligned_allocate(ROWS * row_length_ * int64_t(sizeof(Out))));
-    if (!limits_ || !row_squares_ || !fill_table()) return FLC_OUT_OF_MEMORY;
+    if (!bounds_ || !row_squares_ || !fill_table()) return FLC_OUT_OF_MEMORY;
     return blocks_.weigh([this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left,
                                 int32_t right) { return add(instance, first_row, last_row, left, right); });
   }
 
  private:
   bool fill_table() {
-    const int32_t limit = settings_.reach + BLOCK + 1;
-    table_ = static_cast<Out*>(aligned_allocate((2 * int64_t(limit) + 1 + lanes) * sizeof(Out)));
+    const int32_t last = settings_.reach + BLOCK + 1;
+    table_ = static_cast<Out*>(aligned_allocate((2 * int64_t(last) + 1 + lanes) * sizeof(Out)));
     if (!table_) return false;
-    for (int32_t t = -limit; t <= limit + lanes; ++t) table_[t + limit] = Out(t) * Out(t);
-    squares_ = table_ + limit;
+    for (int32_t t = -last; t <= last + lanes; ++t) table_[t + last] = Out(t) * Out(t);
+    squares_ = table_ + last;
     return true;
   }
 
@@ -68,19 +68,19 @@ class EuclideanRowPass {
     const bool wide = instance.right - instance.left >= WIDE;
     if (wide)
       for (int32_t vector = left / lanes; vector <= right / lanes; ++vector)
-        limits_[vector] = settings_.reach;
+        bounds_[vector] = settings_.reach;
     for (int32_t y = first_row; y < last_row;) {
-      const int32_t region_end = y < instance.top       ? smaller(instance.top, last_row)
-                                 : y <= instance.bottom ? smaller(instance.bottom + 1, last_row)
-                                                        : last_row;
-      for (; y < region_end; y += ROWS) {
-        const int32_t count = smaller(ROWS, region_end - y);
+      const int32_t part_end = y < instance.top       ? smaller(instance.top, last_row)
+                               : y <= instance.bottom ? smaller(instance.bottom + 1, last_row)
+                                                      : last_row;
+      for (; y < part_end; y += ROWS) {
+        const int32_t count = smaller(ROWS, part_end - y);
         if (wide)
           add_rows<true>(instance, y, count);
         else
           add_rows<false>(instance, y, count);
       }
-      y = region_end;
+      y = part_end;
     }
     return true;
   }
@@ -111,14 +111,13 @@ class EuclideanRowPass {
     }
   }
 
-  // The vectors of row y in which a pixel may lie within reach; all within the reach's square where the
-  // farthest instance is tracked.
+  // The vectors of row y in which a pixel may lie within reach; all within the reach's square where every
+  // instance has a say.
   VectorRange reached(const Instance& instance, int32_t y) const {
     const double rows_away = larger(0, larger(instance.top - y, y - instance.bottom)),
                  reach = settings_.reach;
-    const int32_t columns = tracking == NEAREST_AND_FARTHEST
-                                ? settings_.reach
-                                : int32_t(sqrt(reach * reach - rows_away * rows_away));
+    const int32_t columns =
+        Border::EVERY_INSTANCE ? settings_.reach : int32_t(sqrt(reach * reach - rows_away * rows_away));
     return {larger(0, instance.left - columns) / lanes,
             smaller(plan_.width - 1, instance.right + columns) / lanes + 1};
   }
@@ -133,42 +132,42 @@ class EuclideanRowPass {
 
   template <bool wide, int N>
   FLC_INLINE void find_group(ColumnRange columns, int32_t vector) {
-    int32_t limit = settings_.reach;
+    int32_t bound = settings_.reach;
     if constexpr (wide) {
-      limit = limits_[vector];
-      for (int n = 1; n < N; ++n) limit = larger(limit, limits_[vector + n]);
+      bound = bounds_[vector];
+      for (int n = 1; n < N; ++n) bound = larger(bound, bounds_[vector + n]);
     }
     V squares[ROWS][N];
-    distance_.template find<N>(vector * lanes, columns, limit, squares);
+    distance_.template find<N>(vector * lanes, columns, bound, squares);
     for (int i = 0; i < ROWS; ++i) {
       for (int n = 0; n < N; ++n) {
         // What lies beyond the reach depends on how vectors and rows were grouped; no result may.
         store<V>(row_squares_ + i * row_length_ + (vector + n) * lanes,
-                 squares[i][n] > farthest_ ? broadcast<V>(Out(BEYOND)) : squares[i][n]);
+                 squares[i][n] > reach_squared_ ? broadcast<V>(Out(BEYOND)) : squares[i][n]);
       }
     }
     if constexpr (wide)
-      for (int n = 0; n < N; ++n) limits_[vector + n] = limit_of_next_rows(squares[ROWS - 1][n]);
+      for (int n = 0; n < N; ++n) bounds_[vector + n] = bound_of_next_rows(squares[ROWS - 1][n]);
   }
 
   // From one row to the next a distance grows by at most 1.
-  int32_t limit_of_next_rows(V squares) const {
+  int32_t bound_of_next_rows(V squares) const {
     Out largest = squares[0];
     for (int lane = 1; lane < lanes; ++lane) largest = larger(largest, squares[lane]);
-    return largest < farthest_ ? smaller(int32_t(sqrt(double(largest))) + 1 + ROWS, settings_.reach)
-                               : settings_.reach;
+    return largest < reach_squared_ ? smaller(int32_t(sqrt(double(largest))) + 1 + ROWS, settings_.reach)
+                                    : settings_.reach;
   }
 
   const ImagePlan& plan_;
   const Settings& settings_;
-  const Accumulator<Out, tracking> accumulator_;
+  const Accumulator<Out, Border> accumulator_;
   Blocks blocks_;
   const int64_t row_length_;
-  const Out farthest_;  // square of the reach
+  const Out reach_squared_;
   Out* table_ = nullptr;
   const Out* squares_ = nullptr;  // squares_[t] = t^2, |t| <= reach + BLOCK + 1
   Out* row_squares_ = nullptr;  // of the row's pixels, the squares of their distances to the instance
-  int32_t* limits_ = nullptr;  // of each vector of columns: no distance in the next row exceeds it
+  int32_t* bounds_ = nullptr;  // of each vector of columns: no distance in the next row exceeds it
   EuclideanDistance<Out> distance_;
   Workspace rows_{nullptr, 0};
 };
@@ -176,21 +175,17 @@ class EuclideanRowPass {
 template <class Out>
 int32_t weigh_euclidean_rows_as(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin,
                                 int32_t end, Out* out) {
-  switch (plan.tracking) {
-    case SUM_ONLY:
-      return EuclideanRowPass<Out, SUM_ONLY>(plan, settings, on_top, begin, end, out).run();
-    case NEAREST_AND_SECOND:
-      return EuclideanRowPass<Out, NEAREST_AND_SECOND>(plan, settings, on_top, begin, end, out).run();
-    default:
-      return EuclideanRowPass<Out, NEAREST_AND_FARTHEST>(plan, settings, on_top, begin, end, out).run();
-  }
+  return with_live_border(plan, settings, [&](auto border) {
+    return EuclideanRowPass<Out, decltype(border)>(plan, settings, on_top, begin, end, out).run();
+  });
 }
 
+// Floats hold exact distances, whatever the settings: nothing asks for double inside alone.
 inline int32_t weigh_euclidean_rows(const ImagePlan* plan, const Settings* settings, bool on_top,
                                     Precision precision, int32_t begin, int32_t end, void* out) {
-  if (precision == FLOAT_THROUGHOUT)
-    return weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
-  return weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<double*>(out));
+  return precision == DOUBLE_THROUGHOUT
+             ? weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<double*>(out))
+             : weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
 }
 
 }  // namespace FLC_ISA

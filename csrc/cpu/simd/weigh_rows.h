@@ -18,9 +18,9 @@ FLC_INLINE void fill(float* values, int32_t count, float value) {
 #endif
 }
 
-template <class Out, class Result, Tracking tracking>
+template <class Out, class Result, class Border>
 class RowPass {
-  using Blocks = RowBlocks<Out, Result, tracking, false>;
+  using Blocks = RowBlocks<Out, Result, Border, false>;
 
  public:
   RowPass(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
@@ -92,7 +92,7 @@ class RowPass {
   const ImagePlan& plan_;
   const Settings& settings_;
   const int32_t begin_, end_;
-  const Accumulator<Out, tracking> accumulator_;
+  const Accumulator<Out, Border> accumulator_;
   Blocks blocks_;
   Workspace soft_rows_{nullptr, 0}, panel_rows_{nullptr, 0};
 };
@@ -100,14 +100,9 @@ class RowPass {
 template <class Out, class Result>
 int32_t weigh_rows_as(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin,
                       int32_t end, Result* out) {
-  switch (plan.tracking) {
-    case SUM_ONLY:
-      return RowPass<Out, Result, SUM_ONLY>(plan, settings, on_top, begin, end, out).run();
-    case NEAREST_AND_SECOND:
-      return RowPass<Out, Result, NEAREST_AND_SECOND>(plan, settings, on_top, begin, end, out).run();
-    default:
-      return RowPass<Out, Result, NEAREST_AND_FARTHEST>(plan, settings, on_top, begin, end, out).run();
-  }
+  return with_live_border(plan, settings, [&](auto border) {
+    return RowPass<Out, Result, decltype(border)>(plan, settings, on_top, begin, end, out).run();
+  });
 }
 
 inline int32_t weigh_rows(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
@@ -117,9 +112,10 @@ inline int32_t weigh_rows(const ImagePlan* plan, const Settings* settings, bool 
       return weigh_rows_as<float, float>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
     case DOUBLE_INSIDE:
       return weigh_rows_as<double, float>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
-    default:
+    case DOUBLE_THROUGHOUT:
       return weigh_rows_as<double, double>(*plan, *settings, on_top, begin, end, static_cast<double*>(out));
   }
+  return FLC_UNSUPPORTED;
 }
 
 }  // namespace FLC_ISA

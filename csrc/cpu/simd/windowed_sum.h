@@ -8,9 +8,8 @@
 namespace flc {
 namespace FLC_ISA {
 
-// value a^steps, in two factors: a^steps itself may be too small for the number type where the product is
-// not.
-// Added to `sum`.
+// sum + value a^steps, in two factors: a^steps itself may be too small for the number type where the product
+// is not.
 template <class S>
 FLC_INLINE S add_decayed(S sum, S value, const KernelTables<typename Number<S>::Scalar>& tables,
                          int64_t steps) {
