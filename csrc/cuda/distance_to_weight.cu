@@ -56,7 +56,7 @@ extern "C" int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const
                                                const flc_weight_params* params, void* out, int32_t out_dtype,
                                                int32_t device, void* stream) {
   using namespace flc::cuda;
-  if (!is_served(*distance) || !is_served(foreground, FLC_BOOL) || !is_result(out_dtype))
+  if (!is_served(*distance) || !is_served(foreground, FLC_BOOL) || !is_result_dtype(out_dtype))
     return FLC_UNSUPPORTED;
   return with_rules(*params, [&](auto, auto border) -> int32_t {
     using Border = decltype(border);

@@ -51,7 +51,7 @@ inline bool sizes_served(const flc_tensor& tensor) {
   return tensor.size[1] <= 1 << 30 && tensor.size[2] <= 1 << 30;
 }
 
-inline bool is_result(int32_t dtype) {
+inline bool is_result_dtype(int32_t dtype) {
   return dtype == FLC_FLOAT32 || dtype == FLC_FLOAT64;
 }
 

@@ -193,7 +193,7 @@ int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_tensor* ig
                                    const flc_weight_params* params, void* out, int32_t out_dtype,
                                    void* scratch, int32_t device, void* stream) {
   using namespace flc::cuda;
-  if (!is_served(*masks) || !is_served(ignore, FLC_BOOL) || !is_result(out_dtype)) return FLC_UNSUPPORTED;
+  if (!is_served(*masks) || !is_served(ignore, FLC_BOOL) || !is_result_dtype(out_dtype)) return FLC_UNSUPPORTED;
   const RegionMapCall call = {cells_of(*masks, ignore, scratch), *params, out, out_dtype,
                               static_cast<cudaStream_t>(stream)};
   return with_rules(*params, [&](auto distance, auto border) -> int32_t {

@@ -229,7 +229,7 @@ int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, 
                                   int32_t padding, void* out, int32_t out_dtype, void* scratch,
                                   int32_t device, void* stream) {
   using namespace flc::cuda;
-  if (!is_served(*input) || !is_result(out_dtype) || padding < FLC_CONSTANT || padding > FLC_CIRCULAR)
+  if (!is_served(*input) || !is_result_dtype(out_dtype) || padding < FLC_CONSTANT || padding > FLC_CIRCULAR)
     return FLC_UNSUPPORTED;
   if (input->size[0] * input->size[1] * input->size[2] == 0) return FLC_OK;
   if (!sizes_served(*input)) return FLC_UNSUPPORTED;

@@ -99,7 +99,7 @@ int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes,
                             int32_t device, void* stream) {
   using namespace flc::cuda;
   if (!is_served(*labels) || !is_served(classes, FLC_INT32) || !is_served(ignore, FLC_BOOL) ||
-      !is_result(out_dtype))
+      !is_result_dtype(out_dtype))
     return FLC_UNSUPPORTED;
   const WeightMapCall call = {tensors_of(labels, classes, ignore), *params, out, out_dtype, scratch,
                               static_cast<cudaStream_t>(stream)};
