@@ -270,7 +270,7 @@ def test_sides_beyond_what_an_int_holds_are_unsupported(shape, operator, library
 def test_what_the_kernels_do_not_know_is_unsupported(operator, library):
     empty = torch.zeros(1, 0, 8)  # nothing is launched
     assert call_directly(library, operator, view(empty)) == OK
-    another_rank, another_dtype, of_bool = view(empty[None]), view(empty), view(empty.bool())
+    another_rank, another_dtype, of_bool = view(torch.zeros(1, 1, 8, 8)), view(empty), view(empty.bool())
     another_dtype.dtype = len(codes.DTYPES)
     wrong = [dict(tensor=tensor) for tensor in (another_rank, another_dtype)]
     wrong.append(dict(out_dtype=torch.float16))
@@ -283,6 +283,11 @@ def test_what_the_kernels_do_not_know_is_unsupported(operator, library):
             codes_known = [rule.code for rule in table.values()]
             for code in (-1, max(codes_known) + 1, 2**31 - 1):
                 wrong.append(dict(params=with_code(name, code)))
+    if operator != "distance_to_weight":
+        dtype = (DTYPES[torch.float32],) if operator == "separable_conv2d" else ()
+        optional = (None, None) if operator == "weight_map" else ()
+        scratch_bytes = getattr(library, f"flc_cuda_{operator}_scratch_bytes")
+        assert scratch_bytes(another_rank, *optional, *dtype) == 0
     for arguments in wrong:
         assert call_directly(library, operator, **({"tensor": view(empty)} | arguments)) == UNSUPPORTED
 

@@ -5,7 +5,7 @@
 
 namespace flc::cuda {
 
-// Instances whose rows are in the table at the same time, or one whose rows are not: its sums cannot be
+// Instances whose rows are in the table at the same time, or one whose rows are not, for its sums cannot be
 // scaled.
 struct Batch {
   unsigned candidates;  // bit by bit
@@ -20,8 +20,8 @@ struct Batches {
   int count;
   Batch plan[CANDIDATES];
 
-  // Divides candidates into batches of at most `room` rows. By one warp, each lane with a candidate: whether it
-  // is present, whether it is to be in the table, and its height.
+  // Divides candidates into batches of at most `room` rows. By one warp, each lane with a candidate: whether
+  // it is present, whether it is to be in the table, and its height.
   FLC_DEVICE void divide(bool present, bool in_table, int height, int room, int lane) {
     const unsigned all_in_table = __ballot_sync(ALL_LANES, in_table);
     const int rows = in_table ? smaller(height, room) : 0, end_row = warp_scan(rows, lane),

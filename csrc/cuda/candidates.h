@@ -166,8 +166,8 @@ class CandidateFinder {
     return first == entry ? box : Box::nothing();
   }
 
-  // The ids of entries of 32 lists from `first` on, of those that windows show; returns the entry that comes
-  // next.
+  // The ids of those entries of 32 lists, from `first` on, that windows show; returns the entry that comes
+  // next, numbered through the lists.
   FLC_DEVICE int take_listed(int first_list, int first, int entries) const {
     const int end = warp_scan(CellList(cells_, tile_, first_list + lane_).count(), lane_);
     int taken = 0;
@@ -191,7 +191,7 @@ class CandidateFinder {
     return first;
   }
 
-  // Which one of 32 lists has an entry, of entries numbered through; its number becomes its place there.
+  // Which one of 32 lists has an entry, numbered through them; its number becomes its place there.
   // `end`: where the list of this lane ends.
   FLC_DEVICE static int list_of(int end, int& number) {
     int list = 0;

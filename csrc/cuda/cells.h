@@ -28,8 +28,8 @@ FLC_DEVICE uint32_t packed_box(uint32_t row_set, uint32_t column_set) {
   return top | bottom << 5 | left << 10 | right << 15;
 }
 
-// Which ids there are in each image. Only those that can lie among 1, 2, 3... without a gap: as many as
-// pixels.
+// Which ids there are in each image: only those that can lie among 1, 2, 3... without a gap, which are no
+// more than pixels.
 struct IdSet {
   int64_t words;      // for an image
   uint32_t* present;  // [images, words]: bit i of them all is id i + 1; null where nobody asks
@@ -98,13 +98,16 @@ FLC_DEVICE uint32_t word_of(const Cells& cells, int cell, const Entry& entry, in
   return cells.words[int64_t(cell) * ROOM + (entry.box >> 20) + below];
 }
 
-// What list_cells reads: labels, and what may be missing, without data: classes (int32), pixels to ignore
-// (bool).
+// What list_cells reads: labels, and what may be missing, without data: classes (of int32) and pixels to
+// ignore (of bool).
 struct LabelTensors {
   flc_tensor labels, classes, ignore;
 };
 
-// How the cells of an image lie in memory that the caller provides.
+// Of all images.
+int64_t cell_count(const flc_tensor& labels);
+
+// How they lie in memory that the caller provides.
 int64_t cells_bytes(const LabelTensors& tensors);
 Cells place_cells(const LabelTensors& tensors, void* memory);
 

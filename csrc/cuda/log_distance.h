@@ -1,5 +1,5 @@
-// Stage 1, distance, for any parameters: every sum is known by its log2, and computed by one warp for its own
-// strip.
+// Stage 1, distance, for any settings: every sum is known by its log2, and computed by one warp for its own
+// strip of the tile.
 #pragma once
 
 #include "cuda/numbers.h"

@@ -1,7 +1,7 @@
 // The numbers that the kernels compute with, from a call's parameters.
 //
-// LogConv distances are in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2); sums are
-// known by their log2, in bits.
+// LogConv distances are in units of fds sqrt(2 ln 2) pixels, which makes the foreground term 2^-(d^2). Sums
+// are known by their log2, in bits.
 #pragma once
 
 #include <cstdint>
@@ -15,26 +15,26 @@ namespace flc::cuda {
 // sums that are too small are noticed, and formed again by logarithms.
 struct Scaling {
   int exponent;
-  float unit;  // 2^exponent
-  float unscaled;  // the distance of 4^exponent
-  float decay;  // a
-  float powers[9];  // a^t
-  float leaving;  // a^(radius + 1) 2^exponent
-  float complete;  // to a sum of as many times a row's weight, it and all further rows add less than 2^-24
-  float most_bits;  // that a factor along one axis may lose inside the box
+  float unit;              // 2^exponent
+  float unscaled;          // the distance of 4^exponent
+  float decay;             // a
+  float powers[9];         // a^t
+  float leaving;           // a^(radius + 1) 2^exponent
+  float complete;          // a row adds nothing, nor do further ones, to this many times its weight
+  float most_bits;         // that a factor along one axis may lose inside the box
   float most_bits_of_product;
   float bits_that_matter;  // a larger loss need not be told from +inf
 };
 
 template <class T>
 struct Numbers {
-  int radius;  // of the window, no more than matters
-  T limit;  // pixels (LogConv: steps): an instance farther away adds nothing
+  int radius;       // of the window, no more than matters
+  T limit;          // pixels (LogConv: steps): an instance farther away adds nothing
   T bits_per_step;  // -log2 a
-  T step_scale;  // the distance of one step
-  T bit_scale;  // the distance of one bit
-  T square_scale;  // the foreground term is 2^-(scale d^2) of an exact distance in pixels
-  T border_scale;  // the border term is 2^-(scale d^2) of the sum of two distances
+  T step_scale;     // the distance of one step
+  T bit_scale;      // the distance of one bit
+  T square_scale;   // the foreground term is 2^-(scale d^2) of an exact distance in pixels
+  T border_scale;   // the border term is 2^-(scale d^2) of the sum of two distances
   T fbr, bwf;
   Scaling scaling;
 };

@@ -150,13 +150,10 @@ template <class T, flc_distance DISTANCE, class Border>
 static int32_t weigh_regions(const RegionMapCall& call) {
   const BoxRegionsArguments& cells = call.cells;
   const int64_t* const size = cells.masks.masks.size;
-  const WeighRegionsArguments<T> arguments = {cells.masks,
-                                              cells.rows,
-                                              cells.columns,
-                                              cells.boxes,
-                                              numbers_of<T>(call),
-                                              call.out,
-                                              call.out_dtype == FLC_FLOAT64};
+  WeighRegionsArguments<T> arguments{cells.masks, cells.rows, cells.columns, cells.boxes};
+  arguments.numbers = numbers_of<T>(call);
+  arguments.out = call.out;
+  arguments.out_is_double = call.out_dtype == FLC_FLOAT64;
   return launch(weigh_regions_kernel<T, DISTANCE, Border>,
                 divide_up<int64_t>(size[1], TILE_H) * divide_up<int64_t>(size[2], TILE_W), WARPS * WARP,
                 arguments, call.stream);
@@ -186,6 +183,7 @@ static BoxRegionsArguments cells_of(const flc_tensor& masks, const flc_tensor* i
 extern "C" {
 
 int64_t flc_cuda_region_weight_map_scratch_bytes(const flc_tensor* masks) {
+  if (!flc::cuda::is_served(*masks)) return 0;
   return flc::cuda::cells_of(*masks, nullptr, nullptr).count * int64_t(sizeof(uint32_t));
 }
 
@@ -193,7 +191,8 @@ int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_tensor* ig
                                    const flc_weight_params* params, void* out, int32_t out_dtype,
                                    void* scratch, int32_t device, void* stream) {
   using namespace flc::cuda;
-  if (!is_served(*masks) || !is_served(ignore, FLC_BOOL) || !is_result_dtype(out_dtype)) return FLC_UNSUPPORTED;
+  if (!is_served(*masks) || !is_served(ignore, FLC_BOOL) || !is_result_dtype(out_dtype))
+    return FLC_UNSUPPORTED;
   const RegionMapCall call = {cells_of(*masks, ignore, scratch), *params, out, out_dtype,
                               static_cast<cudaStream_t>(stream)};
   return with_rules(*params, [&](auto distance, auto border) -> int32_t {

@@ -170,8 +170,8 @@ class ScaledColumn {
     for (int i = 0; i < STRIP_H; ++i) d[i] = distance(d[i]);
   }
 
-  // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it, from row `first`
-  // on.
+  // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it; `first` is the
+  // one next to it.
   template <int DIRECTION>
   FLC_DEVICE void add_side(int first, int count, float (&totals)[STRIP_H]) {
     if (count <= 0) return;

@@ -73,8 +73,8 @@ class ScaledRow {
     return sum;
   }
 
-  // To the left (+1) or to the right (-1) of the box, from far to near: the window shows a pixel more each
-  // time.
+  // To the left (+1) or to the right (-1) of the box, from far to near: each time the window shows one pixel
+  // more of it.
   template <int DIRECTION>
   FLC_DEVICE void beside(float* sums) const {
     const int edge = DIRECTION > 0 ? left_ : right_, width = right_ - left_ + 1;

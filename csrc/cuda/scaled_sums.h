@@ -2,9 +2,9 @@
 //
 // With a = exp(-1 / lmbda), S(p) is the sum of a^|q - p| over the pixels q of an instance in the window
 // around p. Sums along rows come first (scaled_rows.h): lane by lane the rows of the instance, all columns of
-// the tile one after another. They are kept in a table, from which a warp forms the sums along columns for its
-// strip of the tile (scaled_columns.h), lane by lane a column. Beside its bounding box a row's sums are those
-// of the box's edge, but for what the window hides.
+// the tile one after another. They are kept in a table, from which a warp forms the sums along columns for
+// its strip of the tile (scaled_columns.h), lane by lane a column. Beside its bounding box a row's sums are
+// those of the box's edge, but for what the window hides.
 #pragma once
 
 #include "cuda/numbers.h"

@@ -222,6 +222,7 @@ static int32_t convolve(const flc_tensor& input, double decay_length, int64_t ra
 extern "C" {
 
 int64_t flc_cuda_separable_conv2d_scratch_bytes(const flc_tensor* input, int32_t out_dtype) {
+  if (!flc::cuda::is_served(*input)) return 0;
   return input->size[0] * input->size[1] * input->size[2] * (out_dtype == FLC_FLOAT64 ? 8 : 4);
 }
 

@@ -5,7 +5,7 @@
 
 namespace flc::cuda {
 
-// sums[i]: of powers[steps] value(k) over those of COUNT positions k that are no more than `radius` steps from i.
+// sums[i]: of powers[steps] value(k) over those of COUNT positions k that are at most `radius` steps from i.
 template <int COUNT, class T, class Value>
 FLC_DEVICE void sum_within(int radius, const T* powers, const Value& value, T (&sums)[COUNT]) {
 #pragma unroll

@@ -9,8 +9,8 @@
 
 namespace flc::cuda {
 
-// How an instance's sums are held, by the names in fastlogconv/codes.py: all scaled, or each as it is possible
-// for it, or all by logarithms. Exact distances have no sums.
+// How an instance's sums are held, by the names in fastlogconv/codes.py: all scaled, or each as it is
+// possible for it, or all by logarithms. Exact distances have no sums.
 enum Way { SCALED, MIXED, LOGARITHMIC, EUCLIDEAN };
 
 template <Way WAY>
@@ -71,8 +71,8 @@ struct TileBlock {
                : Box::nothing();
   }
 
-  // Those of a batch that the windows of this warp's strip show, bit by bit. Where each instance has a say, the
-  // others count as infinitely far away.
+  // Those of a batch that the windows of this warp's strip show, bit by bit. Where each instance has a say,
+  // the others count as infinitely far away.
   template <class Border>
   FLC_DEVICE unsigned shown_to_strip(const Batch& batch, Accumulated<T, Border> (&sums)[STRIP_H]) const {
     const unsigned shown = batch.candidates & __ballot_sync(ALL_LANES, strip_shows(instance(lane).box));

@@ -1,4 +1,4 @@
-// Instance labels to weights: the launches, of which the first lists the cells' entries and the second weighs.
+// Instance labels to weights, in two launches: the first lists what lies in each cell, the second weighs.
 #include <climits>
 
 #include "cuda/launch.h"
@@ -91,6 +91,7 @@ extern "C" {
 
 int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels, const flc_tensor* classes,
                                           const flc_tensor* ignore) {
+  if (!flc::cuda::is_served(*labels)) return 0;
   return flc::cuda::cells_bytes(flc::cuda::tensors_of(labels, classes, ignore));
 }
 
