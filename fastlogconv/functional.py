@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -10,12 +12,18 @@ from .backends import reference
 from .settings import DEFAULTS, NAMES, WeightSettings, checked_values
 
 _DEFAULT_VALUES = tuple(DEFAULTS.values())
+_remembered_values = functools.lru_cache(1024, typed=True)(checked_values)
 
 
 def _values(settings: WeightSettings | None, *single) -> tuple:
     """The settings in the order of `NAMES`, from an object or from single ones."""
     if settings is None:
-        return checked_values(*single)
+        if torch.compiler.is_compiling():
+            return checked_values(*single)
+        try:
+            return _remembered_values(*single)
+        except TypeError:  # of a wrong type, perhaps of one without a hash
+            return checked_values(*single)
     if not isinstance(settings, WeightSettings):
         raise TypeError(f"settings must be WeightSettings or None, got {type(settings).__name__}")
     if single != _DEFAULT_VALUES:

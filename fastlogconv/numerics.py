@@ -6,8 +6,11 @@ from
 
     reach(sigma, f, epsilon) = sigma sqrt(2 ln(f / epsilon))
 
-on. *What an instance may still add*: `steps` pixels away (dx + dy), its LogConv distance is at least
-steps - slack, with slack = 2 lmbda ln W, for S <= a^steps W^2; and no distance is below -slack. So
+on. *What an instance may still add*: at a pixel p whose way to the instance's bounding box is `steps` pixels
+(dx + dy), its LogConv distance is at least steps - slack, with slack = 2 lmbda ln W. For with c the pixel of
+the box that is nearest to p, every q in the box has |q - p|_1 = steps + |q - c|_1, so S(p) <= a^steps W^2.
+(Counted to the nearest pixel of the instance this would be wrong: around p many may be equally near.) No
+distance is below -slack. So
 
     its foreground term,  |1 - fbr| exp(-d^2 / (2 fds^2)),  is below epsilon where
         steps - slack >= reach(fds, |1 - fbr|, epsilon)
@@ -85,8 +88,11 @@ def geometric_sum(decay_length: float, count: float) -> float:
 
 
 def crowd_beyond(sigma: float, height: int, width: int) -> float:
-    """Instances of one pixel that fill all beyond a distance have at most this many times the term there."""
-    return min(8 + 2 * 3.1416 * _square(sigma), float(height * width))
+    """Instances of one pixel that fill all beyond a distance have about this many times the term there.
+
+    2 pi sigma^2 is the integral; the sum over pixels is up to a tenth larger.
+    """
+    return max(1.0, min(8 + 2 * 3.1416 * _square(sigma), float(height * width)))
 
 
 def _square(x: float) -> float:
@@ -150,7 +156,7 @@ def _logconv_numbers(
     bits_per_step = 1 / (decay_length * LN2)
     radius = min(settings.radius, max(height, width, 1) - 1)
     largest_sum = 2 * geometric_sum(decay_length, radius) - 1
-    slack = 2 * decay_length * math.log(largest_sum)
+    slack = decay_length * (2 * math.log(largest_sum))
 
     narrowest = min(settings.fds, settings.bws)
     double_inside = decay_length > ARITHMETICS[kernels, double].largest_decay * narrowest

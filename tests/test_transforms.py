@@ -275,6 +275,6 @@ def test_changed_settings_take_effect_and_are_checked(border):
     transform = WeightTransform(border=border)
     transform.fds = 3
     assert torch.equal(transform(labels_of("cpu")), WeightTransform(fds=3, border=border)(labels_of("cpu")))
-    transform.fds = -3
     with pytest.raises(ValueError, match="fds must be"):
-        transform(labels_of("cpu"))
+        transform.fds = -3
+    assert transform.fds == 3

@@ -1,0 +1,200 @@
+"""Settings are written down once: everything that repeats them for a reader is held against the dataclass."""
+
+import dataclasses
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+import typing
+
+import pytest
+import torch
+
+import fastlogconv
+from fastlogconv import WeightSettings, calculate_weights, integrations, ops, rules
+from fastlogconv.__main__ import build_parser
+from fastlogconv.backends import c_interface, reference
+from fastlogconv.settings import DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS
+
+CHANGES = dict(
+    distance="euclidean", border="farthest", bws=3.5, fds=7.25, bwf=0.0, fbr=2.0, lmbda=1.5, ks=None
+)  # one of each, none a default
+
+
+def test_a_change_of_each_is_tried_here():
+    assert set(CHANGES) == set(NAMES)
+    assert not [name for name in NAMES if CHANGES[name] == DEFAULTS[name]]
+
+
+# ------------------------------------------------------------------------------------------- the object
+
+
+def test_equal_settings_are_one_key():
+    assert WeightSettings(bws=3) == WeightSettings(bws=3.0)
+    assert len({WeightSettings(bws=3), WeightSettings(bws=3.0), WeightSettings()}) == 2
+    for name, value in CHANGES.items():
+        assert WeightSettings().replace(**{name: value}) != WeightSettings()
+
+
+def test_values_are_plain():
+    settings = WeightSettings(bws=torch.tensor(3).item(), ks=True + 6)
+    assert [type(value) for value in settings.values] == [str, str, float, float, float, float, float, int]
+    assert settings.as_dict() == dict(zip(NAMES, settings.values, strict=True))
+    assert settings.as_dict() == dataclasses.asdict(settings)
+
+
+def test_nothing_can_be_changed():
+    for name in NAMES:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(WeightSettings(), name, CHANGES[name])
+
+
+@pytest.mark.parametrize("ks, radius", [(1, 0), (2, 1), (3, 1), (72, 36), (73, 36), (None, 2**30 - 1)])
+def test_radius(ks, radius):
+    assert WeightSettings(ks=ks).radius == radius
+
+
+def test_replace_checks_and_leaves_the_original():
+    settings = WeightSettings()
+    assert settings.replace(**CHANGES).as_dict() == CHANGES
+    assert settings.as_dict() == DEFAULTS
+    with pytest.raises(ValueError, match="bws must be a finite number > 0"):
+        settings.replace(bws=0)
+    with pytest.raises(TypeError):
+        settings.replace(no_setting=1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(preset):
+    assert WeightSettings.preset(preset).as_dict() == {**DEFAULTS, **PRESETS[preset]}
+    assert WeightSettings.preset(preset, **CHANGES).as_dict() == CHANGES
+
+
+def test_the_defaults_are_a_preset():
+    assert WeightSettings.preset(DEFAULT_PRESET) == WeightSettings()
+    with pytest.raises(ValueError, match=f"preset must be one of .*{DEFAULT_PRESET}.*got 'no preset at all'"):
+        WeightSettings.preset("no preset at all")
+
+
+def test_repr_shows_what_differs_and_gives_it_back():
+    assert repr(WeightSettings()) == "WeightSettings.preset('unet_logconv')"
+    assert repr(WeightSettings(bws=3)) == "WeightSettings.preset('unet_logconv', bws=3.0)"
+    for preset in PRESETS:
+        for name, value in CHANGES.items():
+            settings = WeightSettings.preset(preset, **{name: value})
+            assert eval(repr(settings)) == settings
+
+
+def test_pickled_for_another_process():
+    """Where hashes of strings are others."""
+    code = (
+        "import pickle, sys, fastlogconv\n"
+        "settings = pickle.loads(sys.stdin.buffer.read())\n"
+        "fresh = fastlogconv.WeightSettings(**settings.as_dict())\n"
+        "assert settings == fresh and hash(settings) == hash(fresh)\n"
+    )
+    pickled = pickle.dumps(WeightSettings(**CHANGES))
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=pickled, env=os.environ | {"PYTHONHASHSEED": seed}
+        )
+        assert done.returncode == 0
+
+
+def test_functions_take_the_object():
+    labels = torch.zeros(12, 16, dtype=torch.int32)
+    labels[3:6, 4:7], labels[8:10, 9:14] = 1, 2
+    masks = torch.stack([labels == 1, labels == 2])
+    settings = WeightSettings(**CHANGES)
+    for function, tensor in ((fastlogconv.weight_map, labels), (fastlogconv.region_weight_map, masks)):
+        assert torch.equal(function(tensor, settings=settings), function(tensor, **CHANGES))
+        with pytest.raises(
+            TypeError, match=r"not both, got settings and bws, ks: pass settings.replace\(bws="
+        ):
+            function(tensor, settings=settings, bws=4, ks=9)
+        with pytest.raises(TypeError, match="settings must be WeightSettings or None, got dict"):
+            function(tensor, settings=CHANGES)
+
+
+# ------------------------------------------------------------------------------- what repeats it for readers
+
+
+def parameters_of(function):
+    return {name: p for name, p in inspect.signature(function).parameters.items() if name in SETTINGS}
+
+
+@pytest.mark.parametrize("function", [fastlogconv.weight_map, fastlogconv.region_weight_map])
+def test_signatures_of_functions(function):
+    parameters = parameters_of(function)
+    assert {name: parameter.default for name, parameter in parameters.items()} == DEFAULTS
+    assert {name: parameter.annotation for name, parameter in parameters.items()} == {
+        name: field.type for name, field in SETTINGS.items()
+    }
+
+
+@pytest.mark.parametrize("transform", [fastlogconv.WeightTransform, fastlogconv.WeightTransformSingle])
+def test_signatures_of_transforms(transform):
+    parameters = parameters_of(transform)
+    assert set(parameters) == set(NAMES)
+    by_preset = {name for settings in PRESETS.values() for name in settings}
+    for name, parameter in parameters.items():
+        assert parameter.default == (None if name in by_preset else DEFAULTS[name])
+        own = SETTINGS[name].type
+        assert parameter.annotation == (f"{own} | None" if name in by_preset else own)
+        changed = transform(**{name: CHANGES[name]})
+        assert getattr(changed, name) == getattr(changed.settings, name) == CHANGES[name]
+
+
+def test_signatures_of_the_rest():
+    for function in (fastlogconv.distance_to_weight, calculate_weights):
+        parameters = inspect.signature(function).parameters.items()
+        given = {name: p.default for name, p in parameters if p.default is not inspect.Parameter.empty}
+        assert all(given[name] == DEFAULTS[name] for name in ("bws", "fds", "bwf", "fbr"))
+
+
+def test_docstring_names_each():
+    documented = inspect.getdoc(WeightSettings)
+    assert [name for name in NAMES if f"\n    {name}: " not in documented] == []
+    for table, name in ((rules.DISTANCES, "distance"), (rules.BORDERS, "border")):
+        for function in (WeightSettings, fastlogconv.weight_map):
+            assert all(f'"{rule}"' in inspect.getdoc(function) for rule in table), name
+
+
+def test_literals_are_the_tables():
+    assert set(typing.get_args(rules.DistanceName)) == set(rules.DISTANCES)
+    assert set(typing.get_args(rules.BorderName)) == set(rules.BORDERS)
+
+
+def test_schema_of_the_operators():
+    for operator in (ops.weight_map, ops.region_weight_map, ops.distance_to_weight):
+        names = [argument.name for argument in operator._schema.arguments]
+        assert tuple(names[-1 - len(NAMES) : -1]) == NAMES and names[-1] == "backend"
+
+
+def test_options_of_the_command_line():
+    values = {name: "none" if value is None else str(value) for name, value in CHANGES.items()}
+    options = [part for name, value in values.items() for part in (f"--{name}", value)]
+    parsed = build_parser().parse_args(["weights", "labels.tif", "--out", "out", *options])
+    assert {name: getattr(parsed, name) for name in NAMES} == CHANGES
+
+
+def test_keywords_of_the_integrations():
+    assert integrations.weight_transform({}).settings == WeightSettings()
+    assert integrations.weight_transform(CHANGES).settings == WeightSettings(**CHANGES)
+
+
+def test_the_reference_knows_every_rule():
+    assert set(reference._DISTANCES) == set(rules.DISTANCES)
+    assert set(reference._BORDER_RULES) == set(rules.BORDERS)
+
+
+def test_parameters_of_the_c_interface():
+    settings = WeightSettings(**CHANGES)
+    params = c_interface.params_for(settings, 40, 50, "cpu", False)
+    assert (params.distance, params.border) == (
+        rules.DISTANCES[settings.distance].code,
+        rules.BORDERS[settings.border].code,
+    )
+    assert [params.bws, params.fds, params.bwf, params.fbr] == [3.5, 7.25, 0.0, 2.0]
+    assert params is c_interface.params_for(WeightSettings(**CHANGES), 40, 50, "cpu", False)
