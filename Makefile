@@ -64,6 +64,7 @@ bench: $(VENV)/bench $(VENV)/built
 lint: $(VENV)/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CSRC) $(GPU_ON_CPU) tests/fuzz.cpp
 
 # The package itself is installed here too, editable; `built` then only follows the C++ sources.

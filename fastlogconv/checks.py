@@ -44,9 +44,10 @@ def check_kernel(lmbda: float, ks: int) -> tuple[float, int]:
     Raises:
         TypeError, ValueError: one is of the wrong type or out of its range.
     """
-    if ks is None:
+    lmbda, size = check_length("lmbda", lmbda), check_kernel_size("ks", ks)
+    if size is None:
         raise TypeError("ks must be an integer, got None of type NoneType")
-    return check_length("lmbda", lmbda), check_kernel_size("ks", ks)
+    return lmbda, size
 
 
 def check_convolution(lmbda: float, ks: int, padding_mode: str, backend: str) -> tuple[float, int]:
@@ -116,11 +117,10 @@ def with_ignore_index(ignore: Tensor | None, labels: Tensor, value: int) -> Tens
 def _can_hold(dtype: torch.dtype, value: int) -> bool:
     if dtype is torch.bool:
         return value in (0, 1)
-    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
-    if not limits.min <= value <= limits.max:
-        return False
-    odd_part = value // (value & -value or 1)
-    return not dtype.is_floating_point or abs(odd_part) <= 2 / limits.eps
+    if not dtype.is_floating_point:
+        return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+    limits, odd_part = torch.finfo(dtype), value // (value & -value or 1)
+    return limits.min <= value <= limits.max and abs(odd_part) <= 2 / limits.eps
 
 
 def check_foreground(foreground, distance: Tensor) -> None:

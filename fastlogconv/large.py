@@ -65,7 +65,7 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
     beside = {name: _beside(value, name, labels) for name, value in beside.items() if value is not None}
     pixels = {name: np.zeros((1, 1), value.dtype) for name, value in beside.items()}
     meta = weights_like(transform, np.zeros((1, 1), labels.dtype), **pixels)
-    reach = _reach(transform.settings, meta.dtype)
+    reach = _reach(transform.settings, meta)
     if labels.size == 0:
         return da.empty(labels.shape, dtype=meta.dtype, chunks=labels.chunks)
     return da.map_overlap(
@@ -137,7 +137,7 @@ def _beside(array, name: str, labels: da.Array) -> da.Array:
     return array
 
 
-def _reach(settings: WeightSettings, dtype: np.dtype) -> int:
+def _reach(settings: WeightSettings, weights: np.ndarray) -> int:
     """How many pixels away, along an axis, an instance can change a weight."""
     if BORDERS[settings.border].every_instance:
         raise ValueError(
@@ -151,7 +151,7 @@ def _reach(settings: WeightSettings, dtype: np.dtype) -> int:
             )
         return settings.radius
     # A hundred such instances leave no trace.
-    smallest = np.finfo(np.promote_types(dtype, np.float32)).eps / 128
+    smallest = np.finfo(np.promote_types(weights.dtype, np.float32)).eps / 128
     foreground = gaussian_reach(settings.fds, 1, smallest)
     return math.ceil(max(foreground, gaussian_reach(settings.bws, settings.bwf, smallest)))
 

@@ -8,6 +8,7 @@ operator runs, so one compiled graph serves them all. `torch.library.Library` is
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def _new(like: Tensor, shape) -> Tensor:
 
 
 # The settings travel through PyTorch as the plain values that they consist of.
-_SCHEMA_TYPES = {"str": "str", "float": "float", "int | None": "int?"}
+_SCHEMA_TYPES: dict[Any, str] = {"str": "str", "float": "float", "int | None": "int?"}
 _SCHEMA = ", ".join(f"{_SCHEMA_TYPES[field.type]} {name}" for name, field in SETTINGS.items())
 _settings = functools.lru_cache(1024, typed=True)(WeightSettings)
 

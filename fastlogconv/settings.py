@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 from .rules import BORDERS, DISTANCES
@@ -56,11 +57,16 @@ class WeightSettings:
         values = checked_values(*(getattr(self, name) for name in NAMES))
         for name, value in zip(NAMES, values, strict=True):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "values", values)
-        object.__setattr__(self, "_hash", hash(values))  # settings are looked up at every call
+        # Settings are looked up at every call.
+        self.__dict__.update(_values=values, _hash=hash(values))
 
     def __hash__(self) -> int:
-        return self._hash
+        return self.__dict__["_hash"]
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The settings in the order of `NAMES`."""
+        return self.__dict__["_values"]
 
     def __reduce__(self) -> tuple:
         return type(self), self.values  # hashes of strings differ from process to process
@@ -132,12 +138,22 @@ def check_preset(name: str) -> dict[str, Any]:
 
 
 def check_distance(name: str, value: str) -> str:
+    """The name of a distance.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if value not in tuple(DISTANCES):
         raise choice_error(name, value, tuple(DISTANCES))
     return value
 
 
 def check_border(name: str, value: str) -> str:
+    """The name of a border rule.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if value not in tuple(BORDERS):
         raise choice_error(name, value, tuple(BORDERS))
     return value
@@ -184,7 +200,7 @@ def check_kernel_size(name: str, value: int | None) -> int | None:
     return value
 
 
-_CHECK_OF_KIND = {
+_CHECK_OF_KIND: dict[str, Callable[[str, Any], Any]] = {
     "distance": check_distance,
     "border": check_border,
     "length": check_length,
@@ -208,15 +224,15 @@ def checked_values(*values) -> tuple:
     return tuple(checked)
 
 
-def _number(name: str, value) -> float:
+def _number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond float's range
-        return math.inf if value > 0 else -math.inf
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond float's range
+            return math.inf if value >= type(value)() else -math.inf
+    raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
 
 
 def choice_error(name: str, value, allowed: tuple[str, ...]) -> ValueError:

@@ -11,7 +11,17 @@ from .settings import NAMES, WeightSettings
 
 
 class _Weights(nn.Module):
-    """Settings of `weight_map` under deepflash2's names and real-time defaults; each is an attribute, too."""
+    """Settings of `weight_map` under deepflash2's names and real-time defaults."""
+
+    # Each to read and to change: `_attribute`.
+    distance: str
+    border: str
+    bws: float
+    fds: float
+    bwf: float
+    fbr: float
+    lmbda: float
+    ks: int | None
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import typing
 
 import pytest
 import torch
+import typed_use
 
 import fastlogconv
 from fastlogconv import WeightSettings, calculate_weights, integrations, ops, rules
@@ -182,6 +183,11 @@ def test_options_of_the_command_line():
 def test_keywords_of_the_integrations():
     assert integrations.weight_transform({}).settings == WeightSettings()
     assert integrations.weight_transform(CHANGES).settings == WeightSettings(**CHANGES)
+
+
+def test_typed_use():
+    """What the type checker passes does run."""
+    typed_use.use_everything()
 
 
 def test_the_reference_knows_every_rule():

@@ -104,11 +104,11 @@ def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> M
         if reason is not None:
             raise RuntimeError(f"backend {name!r} cannot run on {device.type}: {reason}")
         return BACKENDS[name]
-    name = first(device, features)
-    if name == "reference":
+    chosen = first(device, features)
+    if chosen == "reference":
         _warn_of_reference(device, features)
-    if name is not None:
-        return BACKENDS[name]
+    if chosen is not None:
+        return BACKENDS[chosen]
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items())
     raise ValueError(f"no backend can run on {device.type} ({listed})")
 

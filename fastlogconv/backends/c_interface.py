@@ -6,8 +6,9 @@ import ctypes
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,12 @@ class TensorView(ctypes.Structure):
     )
 
 
-_C_TYPES = {"str": ctypes.c_int32, "float": ctypes.c_double, "int": ctypes.c_int64, "bool": ctypes.c_int64}
+_C_TYPES: dict[Any, Any] = {
+    "str": ctypes.c_int32,
+    "float": ctypes.c_double,
+    "int": ctypes.c_int64,
+    "bool": ctypes.c_int64,
+}
 _DERIVED = ("lmbda", "ks")  # Numbers have them as decay_length and radius
 _PASSED = [name for name in SETTINGS if name not in _DERIVED]
 
@@ -51,10 +57,10 @@ _PASSED = [name for name in SETTINGS if name not in _DERIVED]
 class WeightParams(ctypes.Structure):
     """flc_weight_params."""
 
-    _fields_ = (
+    _fields_ = [
         *((name, _C_TYPES[SETTINGS[name].type]) for name in _PASSED),
         *((field.name, _C_TYPES[field.type]) for field in dataclasses.fields(Numbers)),
-    )
+    ]
 
 
 @functools.lru_cache(1024)
@@ -62,15 +68,12 @@ def params_for(settings: WeightSettings, height: int, width: int, kernels: str, 
     """The parameters of a call, for the arguments of `numbers_for`."""
     numbers = numbers_for(settings, height, width, kernels, double)
     values = [getattr(settings, name) for name in _PASSED]
-    values[: len(_RULES)] = [table[value].code for table, value in zip(_RULES, values, strict=False)]
+    values[:2] = DISTANCES[settings.distance].code, BORDERS[settings.border].code
     return WeightParams(*values, *dataclasses.astuple(numbers))
 
 
-_RULES = (DISTANCES, BORDERS)  # of the first settings
-
-
-def open_library(path: Path, needed: str, version_function: str) -> ctypes.CDLL | str:
-    """A library, or why there is none; building it takes `needed`."""
+def open_library(path: Path, needed: str, version_function: str) -> Any:
+    """A library, a `ctypes.CDLL`, or a str: why there is none. Building it takes `needed`."""
     if not path.exists():
         return f"{path.name} was not built: install fastlogconv with {needed} at hand"
     try:
@@ -89,23 +92,18 @@ def view(tensor: Tensor | None) -> TensorView | None:
     """A tensor as the native code reads it: an image [H, W] is one of [1, H, W]."""
     if tensor is None:
         return None
-    size, stride = tensor.shape, tensor.stride()
+    size, stride = tuple(tensor.shape), tensor.stride()
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
-    return _view(tensor.data_ptr(), DTYPES[tensor.dtype], size, stride)
+    return TensorView(tensor.data_ptr(), DTYPES[tensor.dtype], len(size), size, stride)
 
 
 def view_of_array(array: np.ndarray | None) -> TensorView | None:
     """An array [H, W] that `can_read` accepts, as the native code reads it."""
     if array is None:
         return None
-    stride = (s // array.itemsize for s in array.strides)
-    return _view(array.ctypes.data, ARRAY_DTYPES[array.dtype], (1, *array.shape), (0, *stride))
-
-
-def _view(data: int, dtype: int, size: Iterable[int], stride: Iterable[int]) -> TensorView:
-    size = tuple(size)
-    return TensorView(data, dtype, len(size), size, tuple(stride))
+    size, stride = (1, *array.shape), (0, *(s // array.itemsize for s in array.strides))
+    return TensorView(array.ctypes.data, ARRAY_DTYPES[array.dtype], len(size), size, stride)
 
 
 def can_read(array: np.ndarray) -> bool:
@@ -132,13 +130,13 @@ def check_status(
     function: str,
     like: Tensor | np.ndarray,
     data_error: Callable[[float], ValueError] | None = None,
-    bad_value: ctypes.c_double | None = None,
+    bad_value: float = 0.0,
 ) -> None:
-    """Raises what a status of the C interface stands for."""
+    """Raises what a status of the C interface stands for; `data_error(bad_value)` where data is refused."""
     if status == OK:
         return
-    if status == NOT_AN_ID:
-        raise data_error(bad_value.value)
+    if status == NOT_AN_ID and data_error is not None:
+        raise data_error(bad_value)
     what = f"{function} on {like.dtype} {tuple(like.shape)}"
     if status == OUT_OF_MEMORY:
         raise MemoryError(f"fastlogconv: out of memory in {what}")

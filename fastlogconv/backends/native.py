@@ -7,6 +7,7 @@ import contextvars
 import ctypes
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ from .c_interface import (
 
 
 @functools.cache
-def _load() -> ctypes.CDLL | str:
-    """The CPU library, or why there is none."""
+def _load() -> Any:
+    """The CPU library, or a str: why there is none."""
     library = open_library(CPU_LIBRARY, "a C++ compiler", "flc_abi_version")
     if isinstance(library, str):
         return library
@@ -124,17 +125,22 @@ def use_instruction_set(name: str) -> None:
 
 
 def _weigh(
-    function: str, tensors: tuple[Tensor | None, ...], shape: torch.Size, settings: WeightSettings, data_error
+    function: str,
+    like: Tensor,
+    beside: tuple[Tensor | None, ...],
+    shape: torch.Size,
+    settings: WeightSettings,
+    data_error: Callable[[float], ValueError],
 ) -> Tensor:
-    """Calls `function`, whose result is like the first of `tensors` but for its shape."""
-    out = output(tensors[0], shape)
+    """Calls `function` for a tensor and what goes `beside` it; the result is like it but for its shape."""
+    out = output(like, shape)
     params = params_for(settings, shape[-2], shape[-1], "cpu", out.dtype == torch.float64)
     bad_value = ctypes.c_double()
     status = getattr(_load(), function)(
-        *map(view, tensors), params, out.data_ptr(), DTYPES[out.dtype], _threads(), bad_value
+        view(like), *map(view, beside), params, out.data_ptr(), DTYPES[out.dtype], _threads(), bad_value
     )
-    check_status(status, function, tensors[0], data_error, bad_value)
-    return as_result(out, tensors[0])
+    check_status(status, function, like, data_error, bad_value.value)
+    return as_result(out, like)
 
 
 @_also_on_cuda
@@ -142,8 +148,8 @@ def weight_map(
     labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
-    tensors = (labels, classes, None, ignore)
-    return _weigh("flc_cpu_weight_map", tensors, labels.shape, settings, label_error)
+    beside = (classes, None, ignore)
+    return _weigh("flc_cpu_weight_map", labels, beside, labels.shape, settings, label_error)
 
 
 @_also_on_cuda
@@ -151,14 +157,14 @@ def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSett
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
     if not masks.is_floating_point():
         masks = masks != 0 if masks.dtype == torch.bool else masks.to(torch.float64)
-    return _weigh("flc_cpu_region_weight_map", (masks, ignore), masks.shape[1:], settings, mask_error)
+    return _weigh("flc_cpu_region_weight_map", masks, (ignore,), masks.shape[1:], settings, mask_error)
 
 
 @_also_on_cuda
 def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
-    tensors = (distance, foreground)
-    return _weigh("flc_cpu_distance_to_weight", tensors, distance.shape[1:], settings, distance_error)
+    beside, shape = (foreground,), distance.shape[1:]
+    return _weigh("flc_cpu_distance_to_weight", distance, beside, shape, settings, distance_error)
 
 
 @_also_on_cuda
@@ -176,6 +182,12 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
 # ------------------------------------------------------------------------------------------ NumPy arrays
 
 
+def _given(instances: np.ndarray | None, classes: np.ndarray | None) -> np.ndarray:
+    given = classes if instances is None else instances
+    assert given is not None
+    return given
+
+
 def exact_weights(
     instances: np.ndarray | None,
     classes: np.ndarray | None,
@@ -189,24 +201,24 @@ def exact_weights(
     weight is 1 where `foreground` > 0 (None: on instances). `dtype` is that of the result, float32 or
     float64.
     """
-    like = classes if instances is None else instances
-    out = np.empty(like.shape, dtype=dtype)
+    like = _given(instances, classes)
+    out: np.ndarray = np.empty(like.shape, dtype=dtype)
     params = params_for(settings, *like.shape, "cpu", out.dtype == np.float64)
     arrays = map(view_of_array, (instances, classes, foreground, None))
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_weight_map(
         *arrays, params, out.ctypes.data, ARRAY_DTYPES[out.dtype], _threads(), bad_value
     )
-    check_status(status, "flc_cpu_weight_map", like, label_error, bad_value)
+    check_status(status, "flc_cpu_weight_map", like, label_error, bad_value.value)
     return out
 
 
 def class_labels(instances: np.ndarray | None, classes: np.ndarray | None) -> np.ndarray:
     """Class labels [H, W], int32, with ridges between touching instances; arguments as above."""
-    like = classes if instances is None else instances
+    like = _given(instances, classes)
     out = np.empty(like.shape, dtype=np.int32)
     arrays = map(view_of_array, (instances, classes))
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_class_labels(*arrays, out.ctypes.data, _threads(), bad_value)
-    check_status(status, "flc_cpu_class_labels", like, label_error, bad_value)
+    check_status(status, "flc_cpu_class_labels", like, label_error, bad_value.value)
     return out

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ from .c_interface import (
 
 
 @functools.cache
-def _load() -> ctypes.CDLL | str:
-    """The CUDA library, or why there is none. It is opened when first asked for, never by an import."""
+def _load() -> Any:
+    """The CUDA library, or a str: why there is none. Opened when first asked for, never by an import."""
     library = open_library(CUDA_LIBRARY, "nvcc", "flc_cuda_abi_version")
     return library if isinstance(library, str) else _with_signatures(library)
 
@@ -81,13 +82,13 @@ def describe() -> dict[str, str]:
     return {"CUDA library": f"{CUDA_LIBRARY.name}, not loaded" if CUDA_LIBRARY.exists() else _load()}
 
 
-def _call(name: str, input: Tensor, *arguments, scratch_for: tuple = ()) -> None:
+def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) -> None:
     """Calls flc_cuda_NAME(input, *arguments, [scratch,] device, stream) for a tensor on a device.
 
     `scratch_for`: what the function NAME_scratch_bytes takes besides; None: there is none.
     """
     library, tensor = _load(), view(input)
-    scratch = ()
+    scratch: tuple[int, ...] = ()
     if scratch_for is not None:
         size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
         memory = torch.empty(size, dtype=torch.uint8, device=input.device)

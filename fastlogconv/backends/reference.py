@@ -114,8 +114,8 @@ def _logconv_distance(
     log_s = _log_convolve(_log_convolve(log_s, rx, lmbda, dim=1), ry, lmbda, dim=0)
     rows = slice(max(top - ry, 0), min(top + h + ry, height))
     columns = slice(max(left - rx, 0), min(left + w + rx, width))
-    y, x = top - ry, left - rx  # where the dilated box begins, perhaps outside of the image
-    log_s = log_s[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    y0, x0 = top - ry, left - rx  # where the dilated box begins, perhaps outside of the image
+    log_s = log_s[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
     return (-lmbda * log_s).clamp(min=-_LARGEST), (rows, columns)
 
 
@@ -203,7 +203,7 @@ class _Accumulated:
 
 
 def _compose(
-    fd: Tensor, border: Tensor | float, foreground: Tensor, ignore: Tensor | None, settings: WeightSettings
+    fd: Tensor, border: Tensor, foreground: Tensor, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
     background = settings.fbr + (1 - settings.fbr) * fd + settings.bwf * border
     weights = torch.where(foreground, 1.0, background)
@@ -260,14 +260,15 @@ def weight_map(
         present = image[image > 0].unique()
         # Where every instance has a say they are 1..max: an absent one is infinitely far away.
         complete = not every_instance or (len(present) > 0 and len(present) == present[-1])
-        fd, border_term = torch.zeros(image.shape, dtype=torch.float64, device=image.device), 0.0
+        fd = torch.zeros(image.shape, dtype=torch.float64, device=image.device)
+        border_term = torch.zeros_like(fd)
         for of_class in _by_class(image, None if classes is None else classes[b]):
             sums = _Accumulated(image.shape, settings, image.device)
             for region, top, left in _instances(of_class):
                 sums.add(*find_distance(region, top, left, image.shape, settings))
             fd += sums.fd
             if complete:
-                border_term = border_term + sums.border()
+                border_term += sums.border()
         out[b] = _compose(fd, border_term, image > 0, None if ignore is None else ignore[b], settings)
     return out
 
@@ -302,7 +303,7 @@ def region_weight_map(
         region = mask[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
         sums.add(*_DISTANCES[settings.distance](region, top, left, shape, settings))
     complete = not BORDERS[settings.border].every_instance or sums.instances == len(masks)
-    border_term = sums.border() if complete else 0.0
+    border_term = sums.border() if complete else torch.zeros_like(sums.fd)
     weights = _compose(sums.fd, border_term, (masks > 0).any(dim=0), ignore, settings)
     return weights.to(result_dtype(masks))
 

@@ -6,6 +6,8 @@ published U-Net border. It belongs behind whatever moves pixels, such as flips, 
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +21,11 @@ def weight_transform(settings: dict) -> WeightTransform:
     return WeightTransform(**{"preset": DEFAULT_PRESET} | settings)
 
 
-def weights_like(transform: WeightTransform, labels: Tensor | np.ndarray, **beside) -> Tensor | np.ndarray:
+@overload
+def weights_like(transform: WeightTransform, labels: Tensor, **beside) -> Tensor: ...
+@overload
+def weights_like(transform: WeightTransform, labels: np.ndarray, **beside) -> np.ndarray: ...
+def weights_like(transform, labels, **beside):
     """The weights of labels [H, W] or [B, H, W], a tensor for a tensor, else a NumPy array.
 
     `beside`: `classes` and `ignore`, of the same kind.
