@@ -188,24 +188,24 @@ class Emulator:
         """Within it, backend "native" serves CPU tensors by this emulator."""
         library = load_host_library()
         handler = _LAUNCH_HANDLER(self._launch)
-        empty, as_c_tensor = torch.empty, native_cuda._tensor
+        empty, view = torch.empty, native_cuda.view
 
         def noted_empty(*arguments, **options):
             self._reachable.append(empty(*arguments, **options))
             return self._reachable[-1]
 
-        def noted_c_tensor(tensor):
+        def noted_view(tensor):
             if tensor is not None:
                 self._reachable.append(tensor)
-            return as_c_tensor(tensor)
+            return view(tensor)
 
         with serving(library):
             library.set_launch_handler(handler)
-            torch.empty, native_cuda._tensor = noted_empty, noted_c_tensor
+            torch.empty, native_cuda.view = noted_empty, noted_view
             try:
                 yield self
             finally:
-                torch.empty, native_cuda._tensor = empty, as_c_tensor
+                torch.empty, native_cuda.view = empty, view
                 library.set_launch_handler(_LAUNCH_HANDLER(0))
                 self._reachable.clear()
 
