@@ -57,7 +57,7 @@ def with_threads():
 
 @pytest.fixture
 def same_for_any_number_of_threads(with_threads):
-    """A function that tells whether a call's result is the same for several numbers of threads, to the bit."""
+    """Whether a call's result is the same for several numbers of threads, to the bit: a function."""
 
     def same(call):
         results = []
