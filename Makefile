@@ -15,10 +15,18 @@ CSRC := $(shell find csrc -name '*.h' -o -name '*.c*')
 export FASTLOGCONV_CUDA_ARCHS ?= 80
 GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 
-.PHONY: test test-integrations fuzz demo bench lint clean FORCE
+# By files, in the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: test test-all test-integrations fuzz demo bench lint clean FORCE
+
+# Everything that is promised.
 test: lint $(VENV)/built
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not exhaustive" $(PYTEST_ARGS)
+
+# And the proofs again: for more GPUs, under AddressSanitizer, with more settings.
+test-all: lint $(VENV)/built
+	$(PYTEST) $(PYTEST_ARGS)
 
 # torchvision and fastai, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built

@@ -130,8 +130,8 @@ def test_no_instruction_set_lends_its_code_to_another(unpacked, tmp_path):
     objects = [unpacked / name for name in linked if Path(name).stem.rsplit("-", 1)[0] in sources]
     assert objects, done.stdout
     for path in objects:
-        symbols = subprocess.run(["nm", "--demangle", path], capture_output=True, text=True, check=True).stdout
-        shared = re.findall(r" [Wu] (.+)$", symbols, re.MULTILINE)
+        symbols = subprocess.run(["nm", "--demangle", path], capture_output=True, text=True, check=True)
+        shared = re.findall(r" [Wu] (.+)$", symbols.stdout, re.MULTILINE)
         named = [set(re.findall(r"\bflc::(baseline|avx2|avx512)::", name)) for name in shared]
         assert all(named), [name for name, sets in zip(shared, named, strict=True) if not sets]
         assert len(set().union(*named)) <= 1, path
