@@ -42,8 +42,8 @@ class WeightSettings:
     Source: the names are deepflash2's (Griebel et al.).
     """
 
-    distance: str = _setting("logconv", "distance", "how far away an instance is")
-    border: str = _setting("second_nearest", "border", "the border term")
+    distance: str = _setting("logconv", "rule", "how far away an instance is")
+    border: str = _setting("second_nearest", "rule", "the border term")
     bws: float = _setting(10.0, "length", "sigma of the border term, pixels")
     fds: float = _setting(10.0, "length", "sigma of the distance to the foreground, pixels")
     bwf: float = _setting(10.0, "factor", "factor of the border term")
@@ -132,30 +132,20 @@ def check_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in tuple(PRESETS):
+    if name not in tuple(PRESETS):  # which also takes what has no hash
         raise choice_error("preset", name, tuple(PRESETS))
     return PRESETS[name]
 
 
-def check_distance(name: str, value: str) -> str:
-    """The name of a distance.
+def check_rule(name: str, value: str) -> str:
+    """The name of a distance or of a border rule, whichever setting `name` is.
 
     Raises:
         ValueError: there is none of that name.
     """
-    if value not in tuple(DISTANCES):
-        raise choice_error(name, value, tuple(DISTANCES))
-    return value
-
-
-def check_border(name: str, value: str) -> str:
-    """The name of a border rule.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if value not in tuple(BORDERS):
-        raise choice_error(name, value, tuple(BORDERS))
+    table = _RULES[name]
+    if value not in table:
+        raise choice_error(name, value, table)
     return value
 
 
@@ -200,9 +190,9 @@ def check_kernel_size(name: str, value: int | None) -> int | None:
     return value
 
 
+_RULES = {"distance": tuple(DISTANCES), "border": tuple(BORDERS)}
 _CHECK_OF_KIND: dict[str, Callable[[str, Any], Any]] = {
-    "distance": check_distance,
-    "border": check_border,
+    "rule": check_rule,
     "length": check_length,
     "factor": check_factor,
     "kernel_size": check_kernel_size,
