@@ -71,3 +71,17 @@ def with_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def same_for_any_number_of_threads(with_threads):
+    """Whether a call's result is the same for several numbers of threads, to the bit: a function."""
+
+    def same(call):
+        results = []
+        for threads in (1, 2, 3, 5):
+            with_threads(threads)
+            results.append(call())
+        return all(torch.equal(result, results[0]) for result in results[1:])
+
+    return same

@@ -250,3 +250,16 @@ def test_padding_as_wide_as_allowed(padding_mode, ks, backend, device):
     result = fastlogconv.separable_conv2d(input, 1.0, ks, padding_mode, backend=backend)
     kernel = np.exp(-abs(np.arange(-(ks // 2), ks // 2 + 1)))
     np.testing.assert_allclose(result.cpu(), np.full((1, 8, 9), kernel.sum() ** 2), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name, value", [
+    *[("distance", value) for value in (nan, -inf)],
+    *[("masks", value) for value in (-1.0, -1e-6, nan, inf, -inf)],
+])  # fmt: skip
+def test_values(name, value, dtype, backend, device):
+    tensor = torch.zeros(2, 5, 7, dtype=dtype, device=device)
+    tensor[1, 2, 3] = value
+    with pytest.raises(ValueError, match=f"{name} must hold (numbers|finite values >= 0)"):
+        FUNCTIONS[name](tensor, backend=backend)

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from .build import build_folder as build_folder
 from .build import built
 from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
 
