@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .arrays import plain_array
 from .masks import calculate_weights
 
 
@@ -12,8 +13,8 @@ def show(*arrays, titles=None, colorbar: bool = False, size: float = 4, **imshow
     """Shows arrays side by side: one row, no axes.
 
     Args:
-        arrays: images [H, W], or [H, W, 3 or 4] in colour; NumPy arrays, tensors on any device, or what
-            `np.asarray` takes.
+        arrays: images [H, W] or [H, W, 1], or [H, W, 3 or 4] in colour; NumPy arrays, tensors on any device,
+            or what `np.asarray` takes. What a masked array masks is left empty.
         titles: one string for each array; None for no titles.
         colorbar: True draws a colour bar beside each array [H, W].
         size: width of each panel in inches.
@@ -98,7 +99,9 @@ def _image(array, name: str) -> np.ndarray:
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    image = np.asarray(array)
+    image = array if isinstance(array, np.ma.MaskedArray) else plain_array(array, name)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
     if image.dtype.kind not in "buif":
         raise TypeError(f"{name} must hold numbers, got {image.dtype}")
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):

@@ -45,7 +45,8 @@ class TensorView(ctypes.Structure):
 
 
 _C_TYPES: dict[Any, Any] = {
-    "str": ctypes.c_int32,
+    "DistanceName": ctypes.c_int32,
+    "BorderName": ctypes.c_int32,
     "float": ctypes.c_double,
     "int": ctypes.c_int64,
     "bool": ctypes.c_int64,

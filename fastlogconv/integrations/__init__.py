@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import overload
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from ..arrays import as_tensor
 from ..settings import DEFAULT_PRESET
 from ..transforms import WeightTransform
 
@@ -32,12 +32,8 @@ def weights_like(transform, labels, **beside):
     """
     if isinstance(labels, Tensor):
         return transform(labels, **beside)
-    return transform(_tensor(labels), **{name: _tensor(array) for name, array in beside.items()}).numpy()
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    array = np.asarray(array)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    tensors = {name: as_tensor(array, name) for name, array in beside.items()}
+    return transform(as_tensor(labels, "labels"), **tensors).numpy()
 
 
 def missing(library: str, extra: str) -> ImportError:
