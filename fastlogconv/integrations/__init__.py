@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..arrays import as_tensor
@@ -34,6 +35,11 @@ def weights_like(transform, labels, **beside):
         return transform(labels, **beside)
     tensors = {name: as_tensor(array, name) for name, array in beside.items()}
     return transform(as_tensor(labels, "labels"), **tensors).numpy()
+
+
+def as_ignore(mask: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """A mask as bool: True where it is > 0, for pipelines make numbers of masks."""
+    return mask if mask.dtype in (torch.bool, np.bool_) else mask > 0
 
 
 def missing(library: str, extra: str) -> ImportError:
