@@ -15,11 +15,11 @@ RULES = {"distance": DISTANCES, "border": BORDERS}
 
 WEIGHTS = """\
 Write one weight image (float32) for each label image: DIR/NAME.tif, or DIR/NAME.npy for an .npy. 0 is
-background, every other number an instance. A batch of images is a 3-D .npy, or a .tif with one axis beside Y and
-X, whatever the file calls it: pages, time, z or channels, each an image of its own, for the weights are those of
-2-D images. An .npy [H, W, 1] gives weights [H, W, 1]. Pictures in colour are taken where they are grey, or with
---colour-ids. What weights were made from stands in the .tif, or beside the .npy in NAME.npy.json; existing
-weights made from something else count as failed.
+background, every other number an instance. A batch of images is a 3-D .npy, or a .tif with one axis beside Y
+and X, whatever the file calls it: pages, time, z or channels, each a 2-D image of its own. An .npy [H, W, 1]
+gives weights [H, W, 1]. Pictures in colour are taken where they are grey, or with --colour-ids. What weights
+were made from stands in the .tif, or beside the .npy in NAME.npy.json; existing weights that were made from
+something else count as failed.
 Exit status: 0 all written or kept, 1 some failed, 2 wrong usage."""
 
 PIPE_CLOSED = 141  # as a shell tells of a program that SIGPIPE ended

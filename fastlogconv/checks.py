@@ -7,8 +7,7 @@ Settings check themselves, see settings.py.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ def check_backend(name: str) -> None:
         backends.check_name(name)
 
 
-IgnoreIndex = int | Sequence[int]  # a label to ignore, or several
+IgnoreIndex = int | Collection[int]  # a label to ignore, or several
 
 
 def check_ignore_labels(value: IgnoreIndex) -> int | tuple[int, ...]:
@@ -36,12 +35,12 @@ def check_ignore_labels(value: IgnoreIndex) -> int | tuple[int, ...]:
     Raises:
         TypeError, ValueError: as for `check_ignore_index`.
     """
-    if type(value) is int or not isinstance(value, list | tuple | range | set | frozenset):
-        return check_ignore_index(value)
+    if isinstance(value, int) or not isinstance(value, Collection) or isinstance(value, str | bytes):
+        return check_ignore_index(value)  # type: ignore[arg-type]
     return tuple([check_ignore_index(label) for label in value])
 
 
-def check_ignore_index(value: Any) -> int:
+def check_ignore_index(value: int) -> int:
     """The value as a plain int.
 
     Raises:

@@ -17,8 +17,8 @@ def label_error(value: float) -> ValueError:
 def half_error(value: float, dtype: str) -> ValueError:
     """The error for a label above those that a half type can tell apart."""
     return ValueError(
-        f"labels of {dtype} must be at most {LARGEST_HALF_IDS[dtype]}, above which it cannot tell neighbouring "
-        f"ids apart, got {value:g}: pass labels of an integer type"
+        f"labels of {dtype} must be at most {LARGEST_HALF_IDS[dtype]}, above which it cannot tell "
+        f"neighbouring ids apart, got {value:g}: pass labels of an integer type"
     )
 
 

@@ -147,8 +147,8 @@ def weight_map(
         labels' dtype (half types are computed in float32 or better, float64 in float64).
 
     Raises:
-        TypeError: an argument is of the wrong type; `labels` is complex, sparse, nested or no tensor; settings
-            come with a preset or single ones.
+        TypeError: an argument is of the wrong type; `labels` is complex, sparse, nested or no tensor;
+            settings come with a preset or single ones.
         ValueError: an argument is out of its range, `labels` has the wrong rank, requires grad, lies on a
             device that no backend serves, or (on the CPU) holds NaN, inf or a fraction, as `classes` must
             not; `classes` or `ignore` is of another shape or device.

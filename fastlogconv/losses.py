@@ -98,7 +98,7 @@ def _check_normalize(normalize) -> None:
 
 
 def _check_no_negative(weights: Tensor) -> None:
-    """Values are looked at on the CPU only: nothing waits for a GPU, and compiled code has no branch for it."""
+    """Values are looked at on the CPU only, and not in compiled code: nothing waits for a GPU."""
     if weights.device.type != "cpu" or torch.compiler.is_compiling():
         return
     negative = weights.detach() < 0

@@ -79,7 +79,7 @@ def _features(settings: WeightSettings, ignore, classes=None) -> tuple[str, ...]
     """What is asked for beyond what every backend computes."""
     if settings.distance == "logconv" and ignore is None and classes is None:
         return ()
-    features = [] if settings.distance == "logconv" else [settings.distance]
+    features: list[str] = [] if settings.distance == "logconv" else [settings.distance]
     if classes is not None:
         features.append("classes")
     if ignore is not None:

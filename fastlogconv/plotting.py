@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -10,7 +12,7 @@ from .masks import calculate_weights
 
 
 def show(*arrays, titles=None, colorbar: bool = False, size: float = 4, **imshow):
-    """Shows arrays side by side: one row, no axes.
+    """Shows arrays side by side: one row, no axes. In a notebook it is drawn once, with its cell.
 
     Args:
         arrays: images [H, W] or [H, W, 1], or [H, W, 3 or 4] in colour; NumPy arrays, tensors on any device,
@@ -39,7 +41,7 @@ def show(*arrays, titles=None, colorbar: bool = False, size: float = 4, **imshow
     figure, axes = plt.subplots(1, len(images), figsize=figsize, squeeze=False, layout="constrained")
     for ax, image, title in zip(axes[0], images, titles, strict=True):
         _draw(figure, ax, image, title, colorbar, imshow)
-    return figure
+    return _drawn_once(figure, plt)
 
 
 def plot_weight_parameters(
@@ -82,7 +84,19 @@ def plot_weight_parameters(
             title = f"fds = {fds[i]:g}, bwf = {bwf[j]:g}"
             drawn = _draw(figure, axes[i][j], weights, title, False, dict(norm=norm, cmap=cmap))
     figure.colorbar(drawn, ax=axes, label="weight", shrink=0.6)
+    return _drawn_once(figure, plt)
+
+
+def _drawn_once(figure, plt):
+    """The figure, which a notebook draws with its cell, and closes: not a second time as the cell's value."""
+    if "inline" in plt.get_backend():
+        figure._ipython_display_ = functools.partial(_display, figure, plt)
     return figure
+
+
+def _display(figure, plt):
+    if not plt.fignum_exists(figure.number):  # of an earlier cell
+        raise NotImplementedError  # IPython goes on to its other ways to display
 
 
 def _draw(figure, ax, image, title, colorbar, imshow):

@@ -44,8 +44,8 @@ class WeightSettings:
     Source: the names are deepflash2's (Griebel et al.).
     """
 
-    distance: DistanceName = _setting("logconv", "distance", "how far away an instance is")
-    border: BorderName = _setting("second_nearest", "border", "the border term")
+    distance: DistanceName = _setting("logconv", "distance", "how far away an instance is")  # noqa: RUF009
+    border: BorderName = _setting("second_nearest", "border", "the border term")  # noqa: RUF009
     bws: float = _setting(10.0, "length", "sigma of the border term, pixels")
     fds: float = _setting(10.0, "length", "sigma of the distance to the foreground, pixels")
     bwf: float = _setting(10.0, "factor", "factor of the border term")

@@ -30,7 +30,7 @@ TENSORS = [
     (torch.zeros(2, 1, 8, 9), ValueError, r"must have the shape .*H, W.*, got \(2, 1, 8, 9\)"),
     (torch.zeros(2, 8, 9, device="meta"), ValueError, "must be on cpu or cuda, got the meta device"),
     *[(torch.nested.nested_tensor([torch.zeros(8, 9), torch.zeros(7, 9)], layout=layout), TypeError,
-       r"must be a tensor of one shape, got a nested tensor: pass its parts one by one, or \w+.to_padded_tensor")
+       r"must be a tensor of one shape, got a nested tensor: pass its parts one by one, or \w+.to_padded")
       for layout in (torch.strided, torch.jagged)],
     (torch.ones(2, 8, 9).to_sparse(), TypeError, r"must be dense, got .*sparse_coo: pass \w+.to_dense\(\)"),
 ]  # fmt: skip
@@ -56,7 +56,8 @@ SETTINGS = [
       for value in (None, "10", 1j, True, [10], torch.tensor(10.0), np.array(10.0), np.array([1.0, 2.0]))],
     *[("ks", value, ValueError, "must be a whole number of pixels from 1 to 2147483647, got")
       for value in (0, -1, -73, 2**31, 10**30)],
-    *[("ks", value, TypeError, "must be an integer, got") for value in (73.0, 7.5, "73", True, nan, np.array(9))],
+    *[("ks", value, TypeError, "must be an integer, got")
+      for value in (73.0, 7.5, "73", True, nan, np.array(9))],
     *[(name, value, ValueError, f"must be one of {', '.join(map(repr, names))}, got")
       for name, names in (("distance", DISTANCES), ("border", BORDERS))
       for value in ("no rule at all", "", None, 1, np.array([names[0]] * 2))],
@@ -295,7 +296,7 @@ ARRAYS = {
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_the_advice_for_an_array_works(kind):
     array = ARRAYS[kind]
-    with pytest.raises(TypeError, match="ndarray|MaskedArray") as refused:
+    with pytest.raises(TypeError, match=r"ndarray|MaskedArray") as refused:
         fastlogconv.weight_map(array)
     advice = re.search(r"torch\.from_numpy\(.*\)$", str(refused.value)).group()
     weights = fastlogconv.weight_map(eval(advice))

@@ -159,7 +159,7 @@ def test_functions_take_a_preset(function):
         with pytest.raises(TypeError, match=f"settings or a preset, not both, got .* and preset='{preset}'"):
             function(tensor, settings=WeightSettings(), preset=preset)
     for wrong in ("unet2019", 3, np.array(["unet", "unet"])):
-        with pytest.raises(ValueError, match="preset must be one of 'unet', .*got"):
+        with pytest.raises(ValueError, match=r"preset must be one of 'unet', .*got"):
             function(tensor, preset=wrong)
 
 

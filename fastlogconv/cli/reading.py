@@ -107,8 +107,8 @@ def images_of_axes(labels, axes):
             f"{axis} {n}" for axis, n in zip([axes[i] for i in others], labels.shape, strict=False)
         )
         raise ValueError(
-            f"its axes are {listed}, Y {labels.shape[-2]}, X {labels.shape[-1]}: only one of them beside Y and "
-            "X may be longer than 1, a batch of images [H, W]; split the file along the others"
+            f"its axes are {listed}, Y {labels.shape[-2]}, X {labels.shape[-1]}: only one of them beside Y "
+            "and X may be longer than 1, a batch of images [H, W]; split the file along the others"
         )
     before = len(others) == 1 and others[0] < axes.index("Y")  # a batch of one image stays one
     return labels if len(others) == 0 or before else labels.reshape(*long, *labels.shape[-2:])
@@ -128,8 +128,8 @@ def ids_of_channels(image, colour_ids):
     if (image[..., 1:3] == image[..., :1]).all():
         return image[..., 0]
     raise ValueError(
-        "a picture in colour, not one number of an instance per pixel; --colour-ids takes its colours for ids "
-        "R + 256 G + 65536 B"
+        "a picture in colour, not one number of an instance per pixel; --colour-ids takes its colours for "
+        "ids R + 256 G + 65536 B"
     )
 
 
