@@ -61,8 +61,15 @@ $(FUZZ)/%.o: csrc/cpu/%.cpp $(CSRC)
 	@mkdir -p $(@D)
 	$(CXX) $(FUZZ_FLAGS) -c $< -o $@
 
-demo: $(VENV)/built
-	$(BIN)/python -m fastlogconv demo --out demo
+demo: $(VENV)/demo
+	@echo "make demo: segmenting the coins, weighing them with every backend that can run here"
+	@$(BIN)/python -m fastlogconv demo --out demo
+
+# What the demo needs, and no more.
+$(VENV)/demo: pyproject.toml setup.py $(VENV)/torch $(CSRC)
+	@echo "make demo: installing $(TORCH), matplotlib, scikit-image and scipy into $(VENV), building the C++ kernels"
+	@$(BIN)/pip install --quiet "$(TORCH)" --editable ".[demo]"
+	@touch $@
 
 # MASK=FILE adds a label image of your own. Best on a machine that does nothing else.
 bench: $(VENV)/bench $(VENV)/built

@@ -116,6 +116,25 @@ print(torch.allclose(native, reference, rtol=1e-5, atol=0))
     assert done.stdout.splitlines() == expected
 
 
+def test_python_started_in_a_source_tree_says_so(tmp_path):
+    """It imports the tree in place of what is installed: the tree has no library."""
+    tree = tmp_path / "fastlogconv-1.0"
+    shutil.copytree(
+        ROOT / "fastlogconv", tree / "fastlogconv", ignore=shutil.ignore_patterns("*.so", "*.dylib")
+    )
+    program = "import fastlogconv, torch; fastlogconv.weight_map(torch.ones(3, 3)); print(fastlogconv.info())"
+    usual = r"libfastlogconv_cpu.so was not built: install fastlogconv with a C\+\+ compiler at hand"
+    advice = f'Python was started in the source tree .*? Leave {tree}, or run "pip install -e ." in it'
+    for is_source, expected, other in ((False, usual, advice), (True, advice, usual)):
+        if is_source:
+            shutil.copytree(ROOT / "csrc", tree / "csrc")
+            shutil.copy(ROOT / "setup.py", tree)
+        done = run("-c", program, cwd=tree, PYTHONPATH=str(tree))
+        printed = re.sub(r"\s+", " ", done.stdout.replace(".dylib", ".so"))
+        assert len(re.findall(expected, printed)) >= 2, printed  # info, and the warning
+        assert not re.search(other, printed)
+
+
 def test_installed_package_has_its_kernels(tmp_path):
     done = run("-c", "import fastlogconv.kernels; print('found')", cwd=tmp_path)
     assert done.stdout == "found\n"
