@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -75,12 +76,15 @@ def _tile(rng, height: int, width: int) -> np.ndarray:
 
 def make_weights(args) -> None:
     labels = zarr.open_array(args.folder / "labels.zarr", mode="r")
-    started = time.perf_counter()
-    with dask.config.set(scheduler="threads", num_workers=args.workers):
-        large.store(labels, args.folder / f"{args.distance}.zarr", progress=False, distance=args.distance)
-    elapsed = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"weights: {elapsed:.0f} s on {args.workers} threads, {peak:.2f} GiB at most")
+    path = args.folder / f"{args.distance}.zarr"
+    shutil.rmtree(path, ignore_errors=True)
+    for what in ("weights", "resumed, all done"):
+        started = time.perf_counter()
+        with dask.config.set(scheduler="threads", num_workers=args.workers):
+            large.store(labels, path, progress=False, resume=True, distance=args.distance)
+        elapsed = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{what}: {elapsed:.0f} s on {args.workers} threads, {peak:.2f} GiB at most")
 
 
 def make_seams(args) -> None:

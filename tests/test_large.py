@@ -3,7 +3,6 @@
 import importlib
 import sys
 
-import dask
 import dask.array as da
 import h5py
 import numpy as np
@@ -11,29 +10,17 @@ import pytest
 import tifffile
 import torch
 import zarr
-from cases import scattered, two_cells
+from cases import two_cells
+from tiles import EUCLIDEAN, LABELS, LOGCONV, NEAR, SHAPE, Rows, error, whole
 
 import fastlogconv
 from fastlogconv import large
 from fastlogconv.backends import native
 
-SHAPE = (150, 190)
-LOGCONV = dict(ks=31, bws=7, fds=6, bwf=5, fbr=0.2, lmbda=0.8)
-EUCLIDEAN = dict(distance="euclidean", bws=4, fds=5, bwf=20)
-NEAR = 1e-6  # tiles cut instances, so sums are rounded in another order; relative to max(1, w)
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def labels():
-    return scattered(SHAPE, 80, 12, np.random.default_rng(5))
-
-
-def whole(labels, **settings):
-    return fastlogconv.weight_map(torch.from_numpy(labels), **settings).numpy()
-
-
-def error(weights, expected):
-    return (np.abs(weights - expected) / np.maximum(1, expected)).max()
+    return LABELS.copy()
 
 
 @pytest.mark.parametrize("chunks", [(64, 64), (40, 190), (150, 37), (150, 190)])
@@ -50,6 +37,12 @@ def test_tiles_are_the_whole(settings, chunks, labels):
 def test_defaults_are_those_of_weight_map(labels):
     result = large.weight_map(da.from_array(labels, (80, 100))).compute()
     assert error(result, whole(labels)) <= NEAR
+
+
+def test_settings_in_one_object(labels):
+    settings = fastlogconv.WeightSettings.preset("unet", bws=4, fds=5)
+    result = large.weight_map(da.from_array(labels, (80, 100)), **settings.as_dict()).compute()
+    assert error(result, whole(labels, settings=settings)) <= NEAR
 
 
 @pytest.mark.parametrize("ks", [1, 2, 15, 16, 73])
@@ -115,22 +108,6 @@ def test_large_ids(labels):
     assert error(result, whole(ids, **LOGCONV)) <= NEAR
 
 
-class Rows:
-    """An array that counts its reads, and fails at a pixel that it is told."""
-
-    def __init__(self, array, broken=None):
-        self.array, self.broken, self.reads = array, broken, []
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-
-    def __getitem__(self, key):
-        if self.broken is not None and all(
-            s.start <= x < s.stop for s, x in zip(key, self.broken, strict=True)
-        ):
-            raise OSError("disk is gone")
-        self.reads.append(key)
-        return self.array[key]
-
-
 def test_nothing_is_read_before_it_is_needed(labels):
     source = Rows(labels)
     weights = large.weight_map(da.from_array(source, (50, 64), meta=labels[:0, :0]), **LOGCONV)
@@ -162,100 +139,6 @@ def test_from_files(labels, tmp_path):
         assert (
             error(large.weight_map(zarr.open_array(tiles, mode="r"), **LOGCONV).compute(), expected) <= NEAR
         )
-
-
-# ---------------------------------------------------------------------------------------------- to zarr
-
-
-def test_store(labels, tmp_path, capsys):
-    array = large.store(da.from_array(labels, (64, 64)), tmp_path / "weights.zarr", **LOGCONV)
-    assert "100% Completed" in capsys.readouterr().out
-    assert array.chunks == (64, 64)
-    expected = large.weight_map(da.from_array(labels, (64, 64)), **LOGCONV).compute()
-    assert np.array_equal(zarr.open_array(tmp_path / "weights.zarr", mode="r")[:], expected)
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """The shapes of the tiles that were computed, one at a time."""
-    shapes, tile = [], large._tile
-
-    def counted(transform, names, labels, *beside):
-        shapes.append(labels.shape)
-        return tile(transform, names, labels, *beside)
-
-    monkeypatch.setattr(large, "_tile", counted)
-    with dask.config.set(scheduler="synchronous"):
-        yield shapes
-
-
-def test_store_goes_on_where_it_was_interrupted(labels, tmp_path, computed):
-    def tiles(broken=None):
-        return da.from_array(Rows(labels, broken), (50, 64), meta=labels[:0, :0])
-
-    path = tmp_path / "weights.zarr"
-    with pytest.raises(OSError, match="disk is gone"):
-        large.store(tiles(broken=(149, 189)), path, progress=False, **LOGCONV)
-    stored = zarr.open_array(path, mode="r").nchunks_initialized
-    assert stored < 9
-    computed.clear()
-    large.store(tiles(), path, progress=False, **LOGCONV)
-    assert len(computed) == 9 - stored
-
-
-def test_store_computes_what_is_missing(labels, tmp_path, computed):
-    path = tmp_path / "weights.zarr"
-    large.store(da.from_array(labels, (50, 64)), path, progress=False, **LOGCONV)
-    expected = zarr.open_array(path, mode="r")[:]
-    missing = [path / "c" / "0" / "1", path / "c" / "2" / "2", path / "c" / "1" / "0"]
-    for chunk in missing:
-        chunk.unlink()
-    for count in (3, 0):
-        computed.clear()
-        result = large.store(da.from_array(labels, (50, 64)), path, progress=False, **LOGCONV)
-        assert len(computed) == count
-        assert np.array_equal(result[:], expected)
-
-
-def test_store_refuses_another_array(labels, tmp_path):
-    path = tmp_path / "weights.zarr"
-    large.store(da.from_array(labels, (64, 64)), path, progress=False, **LOGCONV)
-    for array, settings, what in (
-        (da.from_array(labels, (64, 64)), dict(LOGCONV, bws=8), "settings"),
-        (da.from_array(labels, (75, 64)), LOGCONV, "chunks"),
-        (da.from_array(labels[1:], (64, 64)), LOGCONV, "shape"),
-        (da.from_array(labels.astype(float), (64, 64)), LOGCONV, "dtype"),
-    ):
-        with pytest.raises(ValueError, match=f"holds an array of other {what}"):
-            large.store(array, path, progress=False, **settings)
-    with pytest.raises(ValueError, match="holds an array of other settings"):
-        large.store(da.from_array(labels, (64, 64)), path, ignore=labels == 1, progress=False, **LOGCONV)
-
-
-def test_store_refuses_a_group(labels, tmp_path):
-    zarr.create_group(tmp_path / "weights.zarr")
-    with pytest.raises(ValueError, match="holds something else than an array"):
-        large.store(labels, tmp_path / "weights.zarr", progress=False)
-
-
-def test_chunks_smaller_than_the_surroundings(labels, tmp_path):
-    result = large.store(
-        da.from_array(labels, (10, 20)), tmp_path / "weights.zarr", progress=False, **LOGCONV
-    )
-    assert error(result[:], whole(labels, **LOGCONV)) <= NEAR
-
-
-def test_on_a_cluster(labels, tmp_path):
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
-        Client(cluster),
-    ):
-        result = large.store(da.from_array(labels, (64, 64)), tmp_path / "weights.zarr", **LOGCONV)
-        weights = large.weight_map(da.from_array(labels, (64, 64)), **EUCLIDEAN).compute()
-    assert error(result[:], whole(labels, **LOGCONV)) <= NEAR
-    assert error(weights, whole(labels, **EUCLIDEAN)) <= NEAR
 
 
 # ----------------------------------------------------------------------------------------------- errors
