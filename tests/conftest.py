@@ -17,6 +17,24 @@ SERVED = [
     if reason is None
 ]
 
+# The files that take longest come first, so that the two processes of `make test` end together.
+LONGEST = (
+    "test_cuda_compiled.py",
+    "test_triton_compiled.py",
+    "test_properties.py",
+    "test_operators.py",
+    "test_bench.py",
+    "test_pipelines.py",
+    "test_fuzz.py",
+    "test_triton_interpreted.py",
+    "test_weight_map.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
 
 @pytest.fixture(params=SERVED, ids="-".join)
 def served(request):

@@ -116,6 +116,25 @@ print(torch.allclose(native, reference, rtol=1e-5, atol=0))
     assert done.stdout.splitlines() == expected
 
 
+def test_python_started_in_a_source_tree_says_so(tmp_path):
+    """It imports the tree in place of what is installed: the tree has no library."""
+    tree = tmp_path / "fastlogconv-1.0"
+    shutil.copytree(
+        ROOT / "fastlogconv", tree / "fastlogconv", ignore=shutil.ignore_patterns("*.so", "*.dylib")
+    )
+    program = "import fastlogconv, torch; fastlogconv.weight_map(torch.ones(3, 3)); print(fastlogconv.info())"
+    usual = r"libfastlogconv_cpu.so was not built: install fastlogconv with a C\+\+ compiler at hand"
+    advice = f'Python was started in the source tree .*? Leave {tree}, or run "pip install -e ." in it'
+    for is_source, expected, other in ((False, usual, advice), (True, advice, usual)):
+        if is_source:
+            shutil.copytree(ROOT / "csrc", tree / "csrc")
+            shutil.copy(ROOT / "setup.py", tree)
+        done = run("-c", program, cwd=tree, PYTHONPATH=str(tree))
+        printed = re.sub(r"\s+", " ", done.stdout.replace(".dylib", ".so"))
+        assert len(re.findall(expected, printed)) >= 2, printed  # info, and the warning
+        assert not re.search(other, printed)
+
+
 def test_installed_package_has_its_kernels(tmp_path):
     done = run("-c", "import fastlogconv.kernels; print('found')", cwd=tmp_path)
     assert done.stdout == "found\n"
@@ -130,10 +149,8 @@ def test_no_instruction_set_lends_its_code_to_another(unpacked, tmp_path):
     objects = [unpacked / name for name in linked if Path(name).stem.rsplit("-", 1)[0] in sources]
     assert objects, done.stdout
     for path in objects:
-        symbols = subprocess.run(
-            ["nm", "--demangle", path], capture_output=True, text=True, check=True
-        ).stdout
-        shared = re.findall(r" [Wu] (.+)$", symbols, re.MULTILINE)
+        symbols = subprocess.run(["nm", "--demangle", path], capture_output=True, text=True, check=True)
+        shared = re.findall(r" [Wu] (.+)$", symbols.stdout, re.MULTILINE)
         named = [set(re.findall(r"\bflc::(baseline|avx2|avx512)::", name)) for name in shared]
         assert all(named), [name for name, sets in zip(shared, named, strict=True) if not sets]
         assert len(set().union(*named)) <= 1, path

@@ -312,16 +312,8 @@ class Module:
         def compile_library(target: Path) -> None:
             source = target.with_name(f"{key}.cpp")
             source.write_text(code)
-            command = [
-                "g++",
-                *flags,
-                f"-I{runtime}",
-                f"-I{RUNTIME}",
-                str(source),
-                "-shared",
-                "-o",
-                str(target),
-            ]
+            includes = [f"-I{runtime}", f"-I{RUNTIME}"]
+            command = ["g++", *flags, *includes, "-shared", str(source), "-o", str(target)]
             subprocess.run(command, check=True, timeout=600)
 
         return ctypes.CDLL(str(built(f"{key}.so", compile_library)))
