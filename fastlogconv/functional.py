@@ -198,29 +198,39 @@ def region_weight_map(
     > 0, and the values do not matter.
 
     Args:
-        masks: [N, H, W], finite and >= 0, usually in [0, 1]; any floating-point type, bool, or integers
-            (taken as float32). N = 0 gives `fbr` everywhere.
-        ignore: bool, of a shape that broadcasts to [H, W], on the device of `masks`; True where a pixel is to
-            be ignored: its weight is 0, it belongs to no region, and its mask values may be anything.
+        masks: [N, H, W], or [B, N, H, W] for B images, finite and >= 0, usually in [0, 1]; any floating-point
+            type, bool, or integers (taken as float32). N = 0 gives `fbr` everywhere. Images of fewer regions
+            may have masks of 0, but for "farthest", where a region that is absent makes the border 0.
+        ignore: bool, of a shape that broadcasts to that of the weights, on the device of `masks`; True where
+            a pixel is to be ignored: its weight is 0, it belongs to no region, and its mask values may be
+            anything.
         settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
 
     Returns:
-        Weights [H, W], contiguous, on the device of `masks`; float32 for integer and bool masks, else their
-        dtype.
+        Weights [H, W] or [B, H, W], contiguous, on the device of `masks`; float32 for integer and bool masks,
+        else their dtype.
 
     Raises:
         TypeError, ValueError, RuntimeError: as for `weight_map`; ValueError also for a negative mask value.
     """
-    checks.check_tensor(masks, "masks", (3,), "[N, H, W]")
+    checks.check_tensor(masks, "masks", (3, 4), "[N, H, W] or [B, N, H, W]")
     if masks.requires_grad:
         raise checks.grad_error("masks")
     values = _values(settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks)
     checks.check_backend(backend)
     if ignore is not None:
-        ignore = checks.broadcast_ignore(ignore, masks.shape[1:], masks.device, "masks")
+        ignore = checks.broadcast_ignore(ignore, masks.shape[:-3] + masks.shape[-2:], masks.device, "masks")
     if not masks.is_floating_point() and masks.dtype is not torch.bool:
         masks = masks.to(torch.float32)
-    return ops.region_weight_map(masks, ignore, *values, backend)
+    if masks.dim() == 3:
+        return ops.region_weight_map(masks, ignore, *values, backend)
+    ignored = [None] * len(masks) if ignore is None else ignore
+    images = [
+        ops.region_weight_map(image, here, *values, backend)
+        for image, here in zip(masks, ignored, strict=True)
+    ]
+    dtype = reference.result_dtype(masks)
+    return torch.stack(images) if images else masks.new_empty((0, *masks.shape[2:]), dtype=dtype)
 
 
 def distance_to_weight(

@@ -16,7 +16,7 @@ from cases import (
 )
 from tolerances import REFERENCE, WEIGHT
 
-from fastlogconv import region_weight_map, weight_map
+from fastlogconv import WeightTransformSingle, region_weight_map, weight_map
 
 FLOAT_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -147,3 +147,26 @@ def test_views(backend, device):
 def test_bitwise_the_same_for_any_number_of_threads(same_for_any_number_of_threads, backend, device):
     masks = torch.from_numpy(soft_masks(6, (120, 150), np.random.default_rng(21))).float().to(device)
     assert same_for_any_number_of_threads(lambda: region_weight_map(masks, backend=backend))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("border", BORDERS)
+def test_batch(dtype, border, backend, device):
+    labels = torch.from_numpy(np.stack([two_cells(), two_cells()[::-1].copy()])).to(device)
+    masks = torch.stack([labels == 1, labels == 2], dim=1).to(dtype)
+    ignore = torch.zeros(2, 1, 30, dtype=torch.bool, device=device)
+    ignore[1, :, 3:9] = True
+    settings = dict(border=border, backend=backend)
+    for given in (None, ignore, ignore[1]):
+        batch = region_weight_map(masks, ignore=given, **settings)
+        per_image = [None, None] if given is None else ignore if given is ignore else [ignore[1]] * 2
+        single = [
+            region_weight_map(image, ignore=here, **settings)
+            for image, here in zip(masks, per_image, strict=True)
+        ]
+        assert torch.equal(batch, torch.stack(single))
+    for shape, expected in (((0, 3, 4, 5), (0, 4, 5)), ((2, 0, 4, 5), (2, 4, 5)), ((2, 3, 0, 5), (2, 0, 5))):
+        weights = region_weight_map(torch.zeros(shape, dtype=dtype, device=device), **settings)
+        assert weights.shape == expected and weights.dtype == batch.dtype
+        assert (weights == weights.new_tensor(0.1)).all()
+    assert WeightTransformSingle(7)(masks).shape == labels.shape
