@@ -108,6 +108,13 @@ enum Precision { FLOAT_THROUGHOUT = 0, DOUBLE_INSIDE = 1, DOUBLE_THROUGHOUT = 2 
 using WeighRows = int32_t(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
                           int32_t begin, int32_t end, void* out);
 
+// How to convolve along one axis: with tables of one number type, those of the other are null.
+struct ConvolutionAxis {
+  const KernelTables<float>* single_tables;
+  const KernelTables<double>* double_tables;
+  double edge_weight;  // of the first and of the last value, for what shows them beyond the tables' radius
+};
+
 // One function table per instruction set.
 struct Kernels {
   const char* name;
@@ -125,9 +132,8 @@ struct Kernels {
   int32_t (*distance_to_weight)(const flc_tensor* distance, const flc_tensor* foreground,
                                 const Settings* settings, Precision precision, int64_t begin, int64_t end,
                                 void* out, double* bad_value);
-  int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image,
-                              const KernelTables<float>* single_tables,
-                              const KernelTables<double>* double_tables, int32_t padding, void* out,
+  int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image, const ConvolutionAxis* along_rows,
+                              const ConvolutionAxis* along_columns, int32_t padding, void* out,
                               int32_t out_dtype);
 };
 
