@@ -15,10 +15,18 @@ CSRC := $(shell find csrc -name '*.h' -o -name '*.c*')
 export FASTLOGCONV_CUDA_ARCHS ?= 80
 GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 
-.PHONY: test test-integrations fuzz demo bench lint clean FORCE
+# By files, in the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: test test-all test-integrations fuzz demo bench lint clean FORCE
+
+# Everything that is promised.
 test: lint $(VENV)/built
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not exhaustive" $(PYTEST_ARGS)
+
+# And the proofs again: for more GPUs, under AddressSanitizer, with more settings.
+test-all: lint $(VENV)/built
+	$(PYTEST) $(PYTEST_ARGS)
 
 # torchvision and fastai, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
@@ -53,8 +61,15 @@ $(FUZZ)/%.o: csrc/cpu/%.cpp $(CSRC)
 	@mkdir -p $(@D)
 	$(CXX) $(FUZZ_FLAGS) -c $< -o $@
 
-demo: $(VENV)/built
-	$(BIN)/python -m fastlogconv demo --out demo
+demo: $(VENV)/demo
+	@echo "make demo: segmenting the coins, weighing them with every backend that can run here"
+	@$(BIN)/python -m fastlogconv demo --out demo
+
+# What the demo needs, and no more.
+$(VENV)/demo: pyproject.toml setup.py $(VENV)/torch $(CSRC)
+	@echo "make demo: installing $(TORCH), matplotlib, scikit-image and scipy into $(VENV), building the C++ kernels"
+	@$(BIN)/pip install --quiet "$(TORCH)" --editable ".[demo]"
+	@touch $@
 
 # MASK=FILE adds a label image of your own. Best on a machine that does nothing else.
 bench: $(VENV)/bench $(VENV)/built

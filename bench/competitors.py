@@ -163,28 +163,20 @@ def _our_competitors(computes: str) -> list[Competitor]:
     found = []
     for suffix, (result, settings) in results.items():
         common = dict(computes=computes, result=result, tolerance=TOLERANCE)
-        found.append(
-            Competitor(
-                f"native{suffix}",
-                f"fastlogconv native ({best_instruction_set()})",
-                prepare=_ours(computes, "native", settings),
-                work=_pixels,
-                memory=_result_bytes,
-                select=lambda: native.use_instruction_set(best_instruction_set()),
-                why_not=_no_native,
-                **common,
-            )
-        )
-        for instruction_set in ("avx2", "baseline"):
+        for name, instruction_set in (
+            ("", best_instruction_set()),
+            ("-avx2", "avx2"),
+            ("-baseline", "baseline"),
+        ):
             found.append(
                 Competitor(
-                    f"native-{instruction_set}{suffix}",
+                    f"native{name}{suffix}",
                     f"fastlogconv native ({instruction_set})",
                     prepare=_ours(computes, "native", settings),
                     work=_pixels,
                     memory=_result_bytes,
                     select=functools.partial(native.use_instruction_set, instruction_set),
-                    why_not=functools.partial(_no_native, instruction_set),
+                    why_not=functools.partial(_no_native, instruction_set) if name else _no_native,
                     **common,
                 )
             )

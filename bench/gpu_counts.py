@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import fastlogconv
+from fastlogconv.rules import BORDERS, DISTANCES
 
 from . import cases
 
@@ -149,8 +150,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mask", type=Path, metavar="FILE", help="a label image; default: tissue")
     parser.add_argument("--size", type=int, default=512, metavar="N", help="of the tissue (default: 512)")
     parser.add_argument("--backend", choices=BACKENDS, default="triton", help="default: triton")
-    parser.add_argument("--border", choices=("second_nearest", "farthest"), default="second_nearest")
-    parser.add_argument("--distance", choices=("logconv", "euclidean"), default="logconv")
+    parser.add_argument("--border", choices=BORDERS, default="second_nearest")
+    parser.add_argument("--distance", choices=DISTANCES, default="logconv")
     parser.add_argument("--classes", action="store_true", help="two of them, by odd and even ids")
     parser.add_argument("--ignore", action="store_true", help="the upper eighth")
     parser.add_argument(

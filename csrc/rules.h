@@ -2,7 +2,8 @@
 //
 // A rule says what the border term adds to the distance of the nearest instance: where that other distance
 // starts, how one more instance ranks, and what the exponent squares. `Order` has smaller(a, b) and
-// larger(a, b) of what distances are held in: numbers, or vectors of them.
+// larger(a, b) of what distances are held in: numbers, or vectors of them. `rank` only chooses among what it
+// is given, for that may be the squares of distances.
 #pragma once
 
 #include "fastlogconv.h"

@@ -6,7 +6,6 @@ Needs NumPy and matplotlib. What is computed is in algorithm_numpy.py; here it i
     python docs/make_algorithm_figures.py --out DIR --dpi 40
 """
 
-import argparse
 import io
 import math
 from collections.abc import Callable
@@ -376,11 +375,6 @@ def make(out: Path, dpi: int) -> list[Path]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=DOCS / "algorithm", help="folder for the figures")
-    parser.add_argument("--dpi", type=int, default=120, help="pixels per inch")
-    arguments = parser.parse_args()
-    for path in make(arguments.out, arguments.dpi):
-        print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
+    from make_walkthrough import main
+
+    main(make, __doc__, DOCS / "algorithm", 120)

@@ -8,6 +8,7 @@ After each block of code, `figure` is saved under the name of the picture that f
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -38,12 +39,17 @@ def make(out: Path, dpi: int) -> list[Path]:
     return written
 
 
-if __name__ == "__main__":
+def main(make: Callable[[Path, int], list[Path]], description: str | None, out: Path, dpi: int) -> None:
+    """The command line of a script that makes figures: make(out, dpi) returns their paths."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=DOCS / "walkthrough", help="folder for the figures")
-    parser.add_argument("--dpi", type=int, default=70, help="pixels per inch")
+    parser.add_argument("--out", type=Path, default=out, help="folder for the figures")
+    parser.add_argument("--dpi", type=int, default=dpi, help="pixels per inch")
     arguments = parser.parse_args()
     for path in make(arguments.out, arguments.dpi):
         print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main(make, __doc__, DOCS / "walkthrough", 70)

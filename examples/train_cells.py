@@ -1,7 +1,7 @@
 """What weights do for touching cells: one small U-Net, trained without weights and with two kinds of them.
 
 Makes its own images of textured cells that touch, trains on them on the CPU in a few minutes, and counts on
-others how many cells come out as objects of their own. Needs matplotlib: pip install "fastlogconv[plot]".
+others how many cells come out as objects of their own. Needs matplotlib and scipy: pip install ".[demo]".
 
     python examples/train_cells.py            # three seeds for each way, a few minutes
     python examples/train_cells.py --quick    # seconds: to see that it runs
@@ -14,17 +14,24 @@ import math
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor, nn
 
-import fastlogconv
+try:
+    import matplotlib
+    from scipy import ndimage
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    import fastlogconv
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f'train_cells.py needs {missing.name}: pip install ".[demo]" in the source tree, or '
+        '"fastlogconv[demo]", has all that it needs'
+    ) from None
 
 WEIGHTS = {
     "no weights": lambda cells: torch.ones(cells.shape),
@@ -40,6 +47,11 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
     parser.add_argument("--steps", type=int, default=250, help="of training, for each seed and each way")
     parser.add_argument("--out", type=Path, default=Path("train_cells.png"), help="the figure")
     args = parser.parse_args(argv)
+    try:  # before minutes of training
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.open("ab").close()
+    except OSError as problem:
+        parser.error(f"--out {args.out} cannot be written: {problem.strerror}")
     size, tiles = 96, 64
     if args.quick:
         args.seeds, args.steps, size, tiles = 1, 4, 48, 8
@@ -227,7 +239,6 @@ def draw(images: Tensor, labels: Tensor, shown: dict[str, np.ndarray], path: Pat
         ax.imshow(panel, **look)
         ax.set_title(title)
         ax.set_axis_off()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -8,12 +8,13 @@ from .masks import calculate_weights, preprocess_mask
 from .plotting import plot_weight_parameters, show
 from .sampling import create_pdf, random_center, random_centers
 from .settings import WeightSettings
-from .transforms import SeparableConv2D, WeightTransform, WeightTransformSingle
+from .transforms import SeparableConv2D, UNetWeights, WeightTransform, WeightTransformSingle
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SeparableConv2D",
+    "UNetWeights",
     "WeightSettings",
     "WeightTransform",
     "WeightTransformSingle",

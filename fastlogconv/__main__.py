@@ -1,7 +1,7 @@
 """The command line: `python -m fastlogconv`, or `fastlogconv` where it is installed."""
 
 import argparse
-import inspect
+import os
 import sys
 from pathlib import Path
 
@@ -9,34 +9,44 @@ import torch
 
 import fastlogconv
 from fastlogconv.rules import BORDERS, DISTANCES
-from fastlogconv.settings import DEFAULT_PRESET, PRESETS, SETTINGS
+from fastlogconv.settings import BY_PRESET, DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS, WeightSettings
 
-# What an option says: a setting's own meaning, and what rules or presets there are.
-MEANINGS = {name: field.metadata["meaning"] for name, field in SETTINGS.items()} | {
-    "ignore_index": "the label of pixels to ignore: their weight is 0",
-    "backend": "what computes it: a name that `fastlogconv info` lists, or auto",
-}
 RULES = {"distance": DISTANCES, "border": BORDERS}
-
 
 WEIGHTS = """\
 Write one weight image (float32) for each label image: DIR/NAME.tif, or DIR/NAME.npy for an .npy. 0 is
-background, every other number an instance; a multi-page .tif and a 3-D .npy are batches of images.
+background, every other number an instance. A batch of images is a 3-D .npy, or a .tif with one axis beside Y
+and X, whatever the file calls it: pages, time, z or channels, each a 2-D image of its own. An .npy [H, W, 1]
+gives weights [H, W, 1]. Pictures in colour are taken where they are grey, or with --colour-ids. What weights
+were made from stands in the .tif, or beside the .npy in NAME.npy.json; existing weights that were made from
+something else count as failed.
 Exit status: 0 all written or kept, 1 some failed, 2 wrong usage."""
+
+PIPE_CLOSED = 141  # as a shell tells of a program that SIGPIPE ended
 
 
 def whole_number_or_none(text):
     return None if text == "none" else int(text)
 
 
-TYPES = {"ks": whole_number_or_none, "ignore_index": int}
+def label(text):
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no whole number: labels are; name the masks before the options"
+        ) from None
+
+
+TYPES = {"float": float, "int | None": whole_number_or_none}
 
 
 def build_parser():
     parser = argparse.ArgumentParser(prog="fastlogconv", description="Pixel weights for segmentation.")
+    parser.add_argument("--version", action="version", version=f"fastlogconv {fastlogconv.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    commands.add_parser("info", help="print versions, and which backends can run here")
+    info = commands.add_parser("info", help="print versions, and which backends can run here")
 
     demo = commands.add_parser("demo", help="weigh a photograph of coins: a table and a figure")
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: ./demo")
@@ -48,60 +58,111 @@ def build_parser():
     weights.add_argument("--overwrite", action="store_true", help="replace existing outputs, else kept")
     weights.add_argument("--quiet", action="store_true", help="print errors only")
     weights.add_argument(
+        "--colour-ids",
+        action="store_true",
+        help="take colours for ids R + 256 G + 65536 B, as in COCO's panoptic PNGs",
+    )
+    weights.add_argument(
         "--preset",
         choices=PRESETS,
         default=DEFAULT_PRESET,
-        help=f"what chooses {', '.join(PRESETS[DEFAULT_PRESET])} (default: %(default)s)",
+        help=f"what chooses {', '.join(BY_PRESET)} (default: %(default)s)",
     )
-    parameters = inspect.signature(fastlogconv.weight_map).parameters
-    for name, meaning in MEANINGS.items():
-        default = parameters[name].default
-        by_preset = name in PRESETS[DEFAULT_PRESET]
+    for name, setting in SETTINGS.items():
         rules = "; ".join(f"{rule.name}: {rule.meaning}" for rule in RULES.get(name, {}).values())
-        meaning = f"{meaning}: {rules}" if rules else meaning
+        meaning = setting.metadata["meaning"] + (f": {rules}" if rules else "")
         weights.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=TYPES.get(name, float if isinstance(default, float) else str),
-            default=None if by_preset else default,
-            help=f"{meaning} (default: {'that of the preset' if by_preset else '%(default)s'})",
+            f"--{name}",
+            type=TYPES.get(setting.type, str),
+            default=None if name in BY_PRESET else DEFAULTS[name],
+            help=f"{meaning} (default: {'that of the preset' if name in BY_PRESET else '%(default)s'})",
         )
-    weights.set_defaults(parser=weights)
+    weights.add_argument(
+        "--ignore-index",
+        type=label,
+        nargs="+",
+        metavar="LABEL",
+        help="labels of pixels to ignore: their weight is 0, and they belong to no instance",
+    )
+    weights.add_argument(
+        "--backend",
+        default="auto",
+        help="what computes it: a name that `fastlogconv info` lists, or auto (default: %(default)s)",
+    )
+    for command in (info, demo, weights):
+        command.set_defaults(parser=command)
     return parser
 
 
 def main(argv=None):
     """Runs one subcommand and returns the exit status."""
-    options = build_parser().parse_args(argv)
+    try:
+        options = build_parser().parse_args(argv)
+        status = run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `fastlogconv info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return PIPE_CLOSED
+
+
+def run(options):
     if options.command == "info":
         print(fastlogconv.info())
         return 0
+    settings = settings_of(options) if options.command == "weights" else None
     try:
-        from fastlogconv.cli import demo, weights
+        if options.command == "demo":
+            from fastlogconv.cli import demo
+        else:
+            from fastlogconv.cli import weights
+
+            weights.import_what_is_needed(options.masks, options.format)
     except ModuleNotFoundError as missing:
         if missing.name.startswith("fastlogconv"):
             raise
+        extra = "demo" if options.command == "demo" else "cli"
         print(
-            f'fastlogconv {options.command} needs {missing.name}: pip install "fastlogconv[cli]"',
+            f'fastlogconv {options.command} needs {missing.name}: pip install "fastlogconv[{extra}]"',
             file=sys.stderr,
         )
         return 1
+    check_out(options)
     if options.command == "demo":
         return demo.run(options.out)
-    given = {name: getattr(options, name) for name in MEANINGS}
-    chosen = PRESETS[options.preset]
-    settings = {**given, **{name: chosen[name] for name in chosen if given[name] is None}}
+    what = dict(settings=settings, ignore_index=options.ignore_index, colour_ids=options.colour_ids)
+    return weights.run(
+        options.masks, options.out, what, options.backend, options.format, options.overwrite, options.quiet
+    )
+
+
+def settings_of(options):
+    """The settings, tried on one pixel; leaves with the usage where they are refused."""
+    given = {name: getattr(options, name) for name in NAMES}
+    given = {name: value for name, value in given.items() if value is not None or name not in BY_PRESET}
     try:
-        fastlogconv.weight_map(torch.zeros(1, 1, dtype=torch.int32), **settings)
+        settings = WeightSettings.preset(options.preset, **given)
+        one_pixel = torch.zeros(1, 1, dtype=torch.int32)
+        fastlogconv.weight_map(
+            one_pixel, settings=settings, ignore_index=options.ignore_index, backend=options.backend
+        )
     except (TypeError, ValueError, RuntimeError) as problem:
         options.parser.error(str(problem))
+    return settings
+
+
+def check_out(options):
+    """Leaves with the usage where nothing can be written into --out, before anything is computed."""
+    from fastlogconv.cli.writing import check_writable
+
     if options.out.exists() and not options.out.is_dir():
         options.parser.error(f"--out {options.out} is a file, not a folder")
     try:
-        return weights.run(
-            options.masks, options.out, settings, options.format, options.overwrite, options.quiet
-        )
-    except KeyboardInterrupt:
-        return 130
+        check_writable(options.out)
+    except OSError as problem:
+        options.parser.error(f"--out {options.out} cannot be written: {problem.strerror or problem}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ Settings check themselves, see settings.py.
 from __future__ import annotations
 
 import numbers
+from collections.abc import Collection
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
 
 
 def check_backend(name: str) -> None:
-    if name not in backends.NAMES:
+    if not isinstance(name, str) or name not in backends.NAMES:
         backends.check_name(name)
 
 
@@ -31,6 +33,20 @@ def positive(integers: Tensor) -> Tensor:
     """Where a tensor of integers is > 0: bool."""
     signed = _SIGNED.get(integers.dtype)  # PyTorch compares hardly any of the larger unsigned types
     return integers > 0 if signed is None else integers.view(signed) != 0
+
+
+IgnoreIndex = int | Collection[int]  # a label to ignore, or several
+
+
+def check_ignore_labels(value: IgnoreIndex) -> int | tuple[int, ...]:
+    """The labels to ignore as a plain int, or as a tuple of them where they come in a sequence.
+
+    Raises:
+        TypeError, ValueError: as for `check_ignore_index`.
+    """
+    if isinstance(value, int) or not isinstance(value, Collection) or isinstance(value, str | bytes):
+        return check_ignore_index(value)  # type: ignore[arg-type]
+    return tuple([check_ignore_index(label) for label in value])
 
 
 def check_ignore_index(value: int) -> int:
@@ -65,7 +81,7 @@ def check_convolution(lmbda: float, ks: int, padding_mode: str, backend: str) ->
     Raises:
         TypeError, ValueError: one is of the wrong type or out of its range.
     """
-    if padding_mode not in PADDING_MODES:
+    if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
         raise choice_error("padding_mode", padding_mode, PADDING_MODES)
     check_backend(backend)
     return check_kernel(lmbda, ks)
@@ -78,6 +94,8 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise TypeError(
             f"{name} must be bool, integer, float16, bfloat16, float32 or float64, got {tensor.dtype}"
         )
+    if tensor.is_nested:
+        raise nested_error(name)
     if tensor.dim() not in ranks:
         raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
     if tensor.layout is not torch.strided:
@@ -102,6 +120,8 @@ def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str)
     if not isinstance(ignore, Tensor) or ignore.dtype is not torch.bool:
         kind = ignore.dtype if isinstance(ignore, Tensor) else type(ignore).__name__
         raise TypeError(f"ignore must be a bool tensor or None, got {kind}: pass mask > 0")
+    if ignore.is_nested:
+        raise nested_error("ignore")
     if ignore.layout is not torch.strided or ignore.device != device:
         raise ValueError(
             f"ignore must be dense and on the device of {like}, {device}, "
@@ -115,12 +135,13 @@ def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str)
     return ignore.expand(shape)
 
 
-def with_ignore_index(ignore: Tensor | None, labels: Tensor, value: int) -> Tensor | None:
-    """`ignore`, and with it the pixels whose label is `value`."""
-    if not _can_hold(labels.dtype, value):
-        return ignore  # comparing would wrap around, or round
-    here = labels == value
-    return here if ignore is None else ignore | here
+def with_ignore_index(ignore: Tensor | None, labels: Tensor, value: int | tuple[int, ...]) -> Tensor | None:
+    """`ignore`, and with it the pixels whose label is `value`, or one of several."""
+    for label in value if isinstance(value, tuple) else (value,):
+        if _can_hold(labels.dtype, label):  # else comparing would wrap around, or round
+            here = labels == label
+            ignore = here if ignore is None else ignore | here
+    return ignore
 
 
 def _can_hold(dtype: torch.dtype, value: int) -> bool:
@@ -136,6 +157,8 @@ def check_foreground(foreground, distance: Tensor) -> None:
     if not isinstance(foreground, Tensor) or foreground.dtype is not torch.bool:
         kind = foreground.dtype if isinstance(foreground, Tensor) else type(foreground).__name__
         raise TypeError(f"foreground must be a bool tensor [H, W] or None, got {kind}")
+    if foreground.is_nested:
+        raise nested_error("foreground")
     if foreground.shape != distance.shape[1:]:
         raise ValueError(
             f"foreground must have the shape {tuple(distance.shape[1:])} of the distances, "
@@ -163,9 +186,30 @@ def check_padding(input: Tensor, r: int, padding_mode: str) -> None:
 
 
 def _hint(value) -> str:
-    if type(value).__module__ == "numpy":
-        return ": pass torch.from_numpy(array)"
+    if isinstance(value, np.ma.MaskedArray):
+        return ": fill it first, torch.from_numpy(array.filled(0))"
+    if isinstance(value, np.ndarray):
+        return f": pass torch.from_numpy({_for_torch(value)})"
     return ": pass torch.as_tensor(...)" if isinstance(value, (list, tuple, int, float)) else ""
+
+
+def _for_torch(array: np.ndarray) -> str:
+    """What `torch.from_numpy` takes in place of an array: it refuses some byte orders, strides and dtypes."""
+    plain = np.dtype(array.dtype.newbyteorder("=").str)
+    if array.dtype.num != plain.num and array.dtype.kind in "iu":
+        return f"array.astype(np.{plain.name})"
+    if not array.dtype.isnative:
+        return 'np.ascontiguousarray(array, array.dtype.newbyteorder("="))'
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        return "np.ascontiguousarray(array)"
+    return "array"
+
+
+def nested_error(name: str) -> TypeError:
+    return TypeError(
+        f"{name} must be a tensor of one shape, got a nested tensor: pass its parts one by one, or "
+        f"{name}.to_padded_tensor(0)"
+    )
 
 
 def grad_error(name: str) -> ValueError:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 LARGEST_ID = 2**63 - 1
 LARGEST_CLASS = 2**31 - 1
+LARGEST_HALF_IDS = {"float16": 2**11, "bfloat16": 2**8}  # above, two whole numbers are one
 
 
 def label_error(value: float) -> ValueError:
     """The error for a label that is no instance id: NaN, infinite, fractional, or above 2**63 - 1."""
     return ValueError(
         f"labels must be finite whole numbers up to 2**63 - 1 (0 and below are background), got {value}"
+    )
+
+
+def half_error(value: float, dtype: str) -> ValueError:
+    """The error for a label above those that a half type can tell apart."""
+    return ValueError(
+        f"labels of {dtype} must be at most {LARGEST_HALF_IDS[dtype]}, above which it cannot tell "
+        f"neighbouring ids apart, got {value:g}: pass labels of an integer type"
     )
 
 

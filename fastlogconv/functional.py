@@ -9,25 +9,54 @@ from torch import Tensor
 
 from . import checks, ops
 from .backends import reference
-from .settings import DEFAULTS, NAMES, WeightSettings, checked_values
+from .rules import BorderName, DistanceName
+from .settings import (
+    BY_PRESET,
+    DEFAULT_PRESET,
+    DEFAULTS,
+    NAMES,
+    PresetName,
+    WeightSettings,
+    check_preset,
+    checked_values,
+)
 
-_DEFAULT_VALUES = tuple(DEFAULTS.values())
-_remembered_values = functools.lru_cache(1024, typed=True)(checked_values)
+_DEFAULT_VALUES = tuple(None if name in BY_PRESET else value for name, value in DEFAULTS.items())
 
 
-def _values(settings: WeightSettings | None, *single) -> tuple:
-    """The settings in the order of `NAMES`, from an object or from single ones."""
+def _values_of_preset(preset: str | None, *single) -> tuple:
+    """The settings in the order of `NAMES`: single ones, and the preset's where they are None."""
+    chosen = check_preset(DEFAULT_PRESET if preset is None else preset)
+    return checked_values(
+        *[
+            chosen[name] if value is None and name in BY_PRESET else value
+            for name, value in zip(NAMES, single, strict=True)
+        ]
+    )
+
+
+_remembered_values = functools.lru_cache(1024, typed=True)(_values_of_preset)
+
+
+def _values(settings: WeightSettings | None, preset: str | None, *single) -> tuple:
+    """The settings in the order of `NAMES`, from an object, or from a preset and single ones."""
     if settings is None:
         if torch.compiler.is_compiling():
-            return checked_values(*single)
+            return _values_of_preset(preset, *single)
         try:
-            return _remembered_values(*single)
+            return _remembered_values(preset, *single)
         except TypeError:  # of a wrong type, perhaps of one without a hash
-            return checked_values(*single)
+            return _values_of_preset(preset, *single)
     if not isinstance(settings, WeightSettings):
         raise TypeError(f"settings must be WeightSettings or None, got {type(settings).__name__}")
-    if single != _DEFAULT_VALUES:
-        given = [name for name, a, b in zip(NAMES, single, _DEFAULT_VALUES, strict=True) if a != b]
+    if preset is not None:
+        raise TypeError(
+            f"give settings or a preset, not both, got settings and preset={preset!r}: "
+            f"WeightSettings.preset({preset!r}) are its settings"
+        )
+    if not _are_defaults(single):
+        pairs = zip(NAMES, single, _DEFAULT_VALUES, strict=True)
+        given = [name for name, value, default in pairs if hasattr(value, "shape") or value != default]
         raise TypeError(
             f"give settings or single ones, not both, got settings and {', '.join(given)}: pass "
             f"settings.replace({given[0]}=...)"
@@ -35,18 +64,26 @@ def _values(settings: WeightSettings | None, *single) -> tuple:
     return settings.values
 
 
+def _are_defaults(single: tuple) -> bool:
+    try:
+        return single == _DEFAULT_VALUES
+    except (ValueError, RuntimeError):  # an array, or a tensor, of several values
+        return False
+
+
 def weight_map(
     labels: Tensor,
     *,
     classes: Tensor | None = None,
     ignore: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: checks.IgnoreIndex | None = None,
     settings: WeightSettings | None = None,
-    distance: str = "logconv",
-    border: str = "second_nearest",
+    preset: PresetName | None = None,
+    distance: DistanceName | None = None,
+    border: BorderName | None = None,
     bws: float = 10.0,
     fds: float = 10.0,
-    bwf: float = 10.0,
+    bwf: float | None = None,
     fbr: float = 0.1,
     lmbda: float = 0.35,
     ks: int | None = 73,
@@ -65,16 +102,22 @@ def weight_map(
     al. 2019) or the largest (`border="farthest"`: what deepflash2's real-time transform computes; one
     instance out of reach makes the border term 0).
 
-    The defaults are the published border and deepflash2's offline border factor. `WeightTransform` has
-    deepflash2's real-time defaults instead: `border="farthest"`, `bwf=1`. With `distance="euclidean"` the
-    weights are those of `calculate_weights` without ridges.
+    Presets choose `distance`, `border` and `bwf`; each of them wins where it is given, too:
+
+        preset          distance       border            bwf
+        "unet"          "euclidean"    "second_nearest"  10    as published: for training
+        "unet_logconv"  "logconv"      "second_nearest"  10    faster; the default
+        "deepflash2"    "logconv"      "farthest"        1     the default of `WeightTransform`
+
+    With `distance="euclidean"` the weights are those of `calculate_weights` without ridges.
 
     Weights err by at most 1e-5 (float64: 1e-10) of max(1, fbr + |1 - fbr| fd + bwf border), which is
     max(1, weight) where `fbr` is at most 1; for `lmbda` of up to 1000 times the smaller sigma.
 
     Args:
         labels: instance ids [H, W] or [B, H, W], any integer or floating-point type or bool (one instance),
-            any strides. Whole numbers up to 2**63 - 1; 0 and below are background. Ids may be sparse, but for
+            any strides. Whole numbers up to 2**63 - 1 (float16: 2**11, bfloat16: 2**8, where they cannot tell
+            ids apart any more); 0 and below are background. Ids may be sparse, but for
             "farthest" the instances of an image are 1..max, so that an id which is absent makes the border 0.
         classes: class labels of the shape and device of `labels`, of any of its types: whole numbers up to
             2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
@@ -84,14 +127,16 @@ def weight_map(
         ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where a pixel is
             to be ignored: its weight is 0, it belongs to no instance, and its label (not its class) may be
             anything.
-        ignore_index: the label of further pixels to ignore.
+        ignore_index: the label of further pixels to ignore, or a list of such labels.
         settings: all of the settings below in one object, in their place.
+        preset: one of the names above; None: "unet_logconv".
         distance: "logconv": about the city-block distance, found by convolution, +inf where i is more than ks
-            // 2 pixels away along an axis. "euclidean": exact, unbounded.
-        border: "second_nearest" or "farthest".
+            // 2 pixels away along an axis. "euclidean": exact, unbounded. None: the preset's.
+        border: "second_nearest" or "farthest"; None: the preset's.
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
-        bwf: border weight factor, from 0 to 1e30. What float16 cannot hold (above 65504) becomes inf there.
+        bwf: border weight factor, from 0 to 1e30; None: the preset's. What float16 cannot hold (above 65504)
+            becomes inf there.
         fbr: foreground background ratio, the weight of the far background, from 0 to 1e30. Above 1, weights
             become smaller near instances, and negative where many are near.
         lmbda: decay length of the LogConv kernel in pixels, > 0. The smaller, the closer to city-block. Of no
@@ -105,7 +150,8 @@ def weight_map(
         labels' dtype (half types are computed in float32 or better, float64 in float64).
 
     Raises:
-        TypeError: an argument is of the wrong type; `labels` is complex, sparse or no tensor.
+        TypeError: an argument is of the wrong type; `labels` is complex, sparse, nested or no tensor;
+            settings come with a preset or single ones.
         ValueError: an argument is out of its range, `labels` has the wrong rank, requires grad, lies on a
             device that no backend serves, or (on the CPU) holds NaN, inf or a fraction, as `classes` must
             not; `classes` or `ignore` is of another shape or device.
@@ -117,14 +163,14 @@ def weight_map(
     checks.check_tensor(labels, "labels", (2, 3), "[H, W] or [B, H, W]")
     if labels.requires_grad:
         raise checks.grad_error("labels")
-    values = _values(settings, distance, border, bws, fds, bwf, fbr, lmbda, ks)
+    values = _values(settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks)
     checks.check_backend(backend)
     if classes is not None:
         checks.check_classes(classes, labels)
     if ignore is not None:
         ignore = checks.broadcast_ignore(ignore, labels.shape, labels.device, "labels")
     if ignore_index is not None:
-        ignore = checks.with_ignore_index(ignore, labels, checks.check_ignore_index(ignore_index))
+        ignore = checks.with_ignore_index(ignore, labels, checks.check_ignore_labels(ignore_index))
     if labels.dim() == 3:
         return ops.weight_map(labels, classes, ignore, *values, backend)
     classes = None if classes is None else classes[None]
@@ -137,11 +183,12 @@ def region_weight_map(
     *,
     ignore: Tensor | None = None,
     settings: WeightSettings | None = None,
-    distance: str = "logconv",
-    border: str = "second_nearest",
+    preset: PresetName | None = None,
+    distance: DistanceName | None = None,
+    border: BorderName | None = None,
     bws: float = 10.0,
     fds: float = 10.0,
-    bwf: float = 10.0,
+    bwf: float | None = None,
     fbr: float = 0.1,
     lmbda: float = 0.35,
     ks: int | None = 73,
@@ -162,7 +209,7 @@ def region_weight_map(
             for which 0 and below are background. N = 0 gives `fbr` everywhere.
         ignore: bool, of a shape that broadcasts to [H, W], on the device of `masks`; True where a pixel is to
             be ignored: its weight is 0, it belongs to no region, and its mask values may be anything.
-        settings, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
+        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
 
     Returns:
         Weights [H, W], contiguous, on the device of `masks`; float32 for integer and bool masks, else their
@@ -174,7 +221,7 @@ def region_weight_map(
     checks.check_tensor(masks, "masks", (3,), "[N, H, W]")
     if masks.requires_grad:
         raise checks.grad_error("masks")
-    values = _values(settings, distance, border, bws, fds, bwf, fbr, lmbda, ks)
+    values = _values(settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks)
     checks.check_backend(backend)
     if ignore is not None:
         ignore = checks.broadcast_ignore(ignore, masks.shape[1:], masks.device, "masks")
@@ -187,7 +234,7 @@ def distance_to_weight(
     distance: Tensor,
     foreground: Tensor | None = None,
     *,
-    border: str = "second_nearest",
+    border: BorderName = "second_nearest",
     bws: float = 10.0,
     fds: float = 10.0,
     bwf: float = 10.0,

@@ -7,7 +7,9 @@ import functools
 import math
 
 import numpy as np
+import torch
 
+from .arrays import check_no_trailing_channel, plain_array
 from .backends import native
 from .integrations import weight_transform, weights_like
 from .numerics import gaussian_reach
@@ -55,12 +57,14 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
 
     Raises:
         TypeError, ValueError: at once for settings, shapes and dtypes that are wrong, or settings that are
-            refused; for labels that are no ids, as `fastlogconv.weight_map`, when computed.
+            refused; for a tensor, a masked array and one of the shape [H, W, 1]; for labels that are no ids,
+            as `fastlogconv.weight_map`, when computed.
     """
     transform = weight_transform(settings)
     labels = _as_dask(array, "array")
     if labels.ndim not in (2, 3):
         raise ValueError(f"array must have the shape [H, W] or [B, H, W], got {labels.shape}")
+    check_no_trailing_channel(labels.shape, "array", "[H, W] or [B, H, W]")
     beside = {"classes": classes, "ignore": ignore}
     beside = {name: _beside(value, name, labels) for name, value in beside.items() if value is not None}
     pixels = {name: np.zeros((1, 1), value.dtype) for name, value in beside.items()}
@@ -122,6 +126,13 @@ def _as_dask(array, name: str) -> da.Array:
         if any(map(math.isnan, array.shape)):
             raise ValueError(f"{name} has chunks of unknown sizes: call its compute_chunk_sizes() first")
         return array
+    if isinstance(array, torch.Tensor):
+        raise TypeError(
+            f"{name} of fastlogconv.large must be a Dask, zarr, h5py or NumPy array, got a torch.Tensor: "
+            f"pass {name}.numpy(), or take fastlogconv.weight_map"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        plain_array(array, name)
     if not all(hasattr(array, attribute) for attribute in ("shape", "dtype", "__getitem__")):
         raise TypeError(
             f"{name} must be a Dask array or have shape, dtype and slices, got {type(array).__name__}"

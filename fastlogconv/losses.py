@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_ignore_index
+from .checks import check_ignore_index, nested_error
 
 NORMALIZATIONS = ("mean", "weight")
 
@@ -29,7 +29,7 @@ def weighted_cross_entropy(
     autocast, too.
 
     Args:
-        logits: unnormalised scores [B, C, H, W] of C classes, floating point.
+        logits: unnormalised scores [B, C, H, W] of C >= 2 classes, floating point.
         target: class of each pixel [B, H, W], integers in 0..C - 1, or `ignore_index`.
         weights: >= 0, [B, H, W], floating point, such as `weight_map` returns.
         normalize: "mean" or "weight".
@@ -40,7 +40,8 @@ def weighted_cross_entropy(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: shapes that do not fit, another `normalize`, an `ignore_index` beyond 64 bits.
+        ValueError: shapes that do not fit, fewer than two classes, another `normalize`, an `ignore_index`
+            beyond 64 bits; on the CPU, and not in compiled code, a negative weight.
         IndexError: a target outside of 0..C - 1 (on CUDA an assertion of the device, as of F.cross_entropy).
 
     Source: the pixel-weighted cross entropy of Ronneberger et al., "U-Net: convolutional networks for
@@ -49,6 +50,7 @@ def weighted_cross_entropy(
     _check_normalize(normalize)
     ignore_index = check_ignore_index(ignore_index)
     _check_tensors(logits, target, weights)
+    _check_no_negative(weights)
     compute = torch.promote_types(logits.dtype, torch.float32)
     target = target.to(torch.int64)
     counts = (weights != 0) & (target != ignore_index)
@@ -95,6 +97,19 @@ def _check_normalize(normalize) -> None:
         raise ValueError(f"normalize must be one of {allowed}, got {normalize!r}")
 
 
+def _check_no_negative(weights: Tensor) -> None:
+    """Values are looked at on the CPU only, and not in compiled code: nothing waits for a GPU."""
+    if weights.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    negative = weights.detach() < 0
+    try:
+        found = bool(negative.any())
+    except RuntimeError:  # under vmap, where values cannot be looked at either
+        return
+    if found:
+        raise ValueError(f"weights must be >= 0, got {weights[negative][0].item():g}")
+
+
 def _check_tensors(logits, target, weights) -> None:
     for name, tensor, shape in (
         ("logits", logits, "[B, C, H, W]"),
@@ -103,12 +118,20 @@ def _check_tensors(logits, target, weights) -> None:
     ):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor {shape}, got {type(tensor).__name__}")
+        if tensor.is_nested:
+            raise nested_error(name)
         if name == "target" and tensor.dtype not in _INDICES:
             raise TypeError(f"target must hold integers (class indices), got {tensor.dtype}")
         if name != "target" and not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
         if tensor.dim() != shape.count(",") + 1:
             raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits must have a channel for each of at least 2 classes, got C = {logits.shape[1]}: with one "
+            "class the cross entropy is 0 everywhere. Give background a channel, too, or take "
+            "torch.nn.functional.binary_cross_entropy_with_logits with these weights"
+        )
     expected = (logits.shape[0], *logits.shape[2:])
     for name, tensor in (("target", target), ("weights", weights)):
         if tensor.shape != expected:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .arrays import plain_array
 from .backends import c_interface, native
-from .errors import LARGEST_CLASS, label_error
+from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, LARGEST_ID, half_error, label_error
 from .settings import WeightSettings
 
 
@@ -111,6 +112,30 @@ def calculate_weights(
     return labels, weights, pdf
 
 
+def ids_from_colours(image) -> np.ndarray:
+    """Ids R + 256 G + 65536 B of a picture in colour, as COCO's panoptic segmentation codes them.
+
+    Args:
+        image: uint8 [..., H, W, 3], or [..., H, W, 4] with an alpha channel, which does not matter.
+
+    Returns:
+        int32 [..., H, W].
+
+    Raises:
+        TypeError: it is not uint8, or a masked array.
+        ValueError: its last axis is none of channels.
+
+    Source: the panoptic format of COCO (Kirillov et al., "Panoptic segmentation", 2019).
+    """
+    image = plain_array(image, "image")
+    if image.ndim < 3 or image.shape[-1] not in (3, 4):
+        raise ValueError(f"image must have the shape [..., H, W, 3 or 4], got {list(image.shape)}")
+    if image.dtype != np.uint8:
+        raise TypeError(f"image must be uint8, 8 bits a colour, got {image.dtype}")
+    red, green, blue = (image[..., i].astype(np.int32) for i in range(3))
+    return red + 256 * green + 65536 * blue
+
+
 # ------------------------------------------------------------------------------------------------- reading
 
 
@@ -118,16 +143,16 @@ def read_array(values, name: str) -> np.ndarray:
     """`values` as a native-endian array [H, W] of bool, integers or floats; zarr and h5py arrays are read.
 
     Raises:
-        TypeError, ValueError: it is of another dtype, or not 2-D.
+        TypeError, ValueError: it is of another dtype, masked, or not 2-D.
     """
     if not isinstance(values, np.ndarray) and len(getattr(values, "shape", ())) > 0:
         values = values[:]
-    array = np.asarray(values)
+    array = plain_array(values, name)
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise TypeError(f"{name} must be bool, integer or floating-point up to float64, got {array.dtype}")
     if array.ndim != 2:
         raise ValueError(f"{name} must have the shape [H, W], got {list(array.shape)}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array
 
 
 def read_ignore(ignore, shape: tuple[int, int]) -> np.ndarray | None:
@@ -159,6 +184,7 @@ def _read_labels(clabels, instlabels, ignore, n_dims):
     classes = instances = None
     if instlabels is not None:
         instances = _readable(read_array(instlabels, "instlabels"))
+        check_half(instances)
     if clabels is not None:
         classes = _readable(read_array(clabels, "clabels"))
         _check_classes(classes)
@@ -187,10 +213,39 @@ def _check_classes(classes: np.ndarray) -> None:
 
 
 def _check_instances(instances: np.ndarray) -> None:
+    check_labels(instances)
     if instances.dtype.kind == "f":
-        wrong = ~np.isfinite(instances) | (instances != np.floor(instances))
+        wrong = instances != np.floor(instances)
         if wrong.any():
             raise label_error(instances[wrong][0])
+
+
+def check_labels(labels: np.ndarray) -> None:
+    """Refuses labels that are NaN, infinite or above 2**63 - 1.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    if labels.dtype.kind == "f":
+        wrong = ~(np.isfinite(labels) & (labels < float(LARGEST_ID + 1)))
+    elif labels.dtype == np.uint64:
+        wrong = labels > LARGEST_ID
+    else:
+        return
+    if wrong.any():
+        raise label_error(labels[wrong][0])
+
+
+def check_half(labels: np.ndarray) -> None:
+    """Refuses float16 labels above those that it can tell apart.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    if labels.dtype == np.float16:
+        wrong = np.isfinite(labels) & (labels > LARGEST_HALF_IDS["float16"])
+        if wrong.any():
+            raise half_error(labels[wrong][0], "float16")
 
 
 def _require_native() -> None:

@@ -17,10 +17,12 @@ from torch import Tensor
 from . import backends
 from .backends.reference import result_dtype
 from .checks import DEVICES
-from .errors import LARGEST_CLASS, class_error
+from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, class_error, half_error
 from .settings import SETTINGS, WeightSettings
 
 _WITHIN_INT32 = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
+
+_HALF = {getattr(torch, name): name for name in LARGEST_HALF_IDS}
 
 _library = torch.library.Library("fastlogconv", "DEF")
 
@@ -43,7 +45,9 @@ def _new(like: Tensor, shape) -> Tensor:
 
 
 # The settings travel through PyTorch as the plain values that they consist of.
-_SCHEMA_TYPES: dict[Any, str] = {"str": "str", "float": "float", "int | None": "int?"}
+_SCHEMA_TYPES: dict[Any, str] = {
+    "DistanceName": "str", "BorderName": "str", "float": "float", "int | None": "int?",
+}  # fmt: skip
 _SCHEMA = ", ".join(f"{_SCHEMA_TYPES[field.type]} {name}" for name, field in SETTINGS.items())
 _settings = functools.lru_cache(1024, typed=True)(WeightSettings)
 
@@ -51,6 +55,8 @@ _settings = functools.lru_cache(1024, typed=True)(WeightSettings)
 def _weight_map(labels, classes, ignore, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
+    if labels.dtype in _HALF:
+        _check_half(labels, ignore)
     features = _features(settings, ignore, classes)
     classes = None if classes is None else _class_labels(classes)
     return backends.select(backend, labels.device, features).weight_map(labels, classes, ignore, settings)
@@ -73,12 +79,24 @@ def _features(settings: WeightSettings, ignore, classes=None) -> tuple[str, ...]
     """What is asked for beyond what every backend computes."""
     if settings.distance == "logconv" and ignore is None and classes is None:
         return ()
-    features = [] if settings.distance == "logconv" else [settings.distance]
+    features: list[str] = [] if settings.distance == "logconv" else [settings.distance]
     if classes is not None:
         features.append("classes")
     if ignore is not None:
         features.append("ignore")
     return tuple(features)
+
+
+def _check_half(labels: Tensor, ignore: Tensor | None) -> None:
+    """Refuses ids that a half type cannot tell apart, on the CPU: nothing waits for a GPU."""
+    name = _HALF[labels.dtype]
+    if labels.device.type != "cpu":
+        return
+    wrong = (labels > LARGEST_HALF_IDS[name]) & labels.isfinite()
+    if ignore is not None:
+        wrong &= ~ignore
+    if wrong.any():
+        raise half_error(labels[wrong][0].item(), name)
 
 
 def _class_labels(classes: Tensor) -> Tensor:

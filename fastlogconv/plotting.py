@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
+from .arrays import plain_array
 from .masks import calculate_weights
 
 
 def show(*arrays, titles=None, colorbar: bool = False, size: float = 4, **imshow):
-    """Shows arrays side by side: one row, no axes.
+    """Shows arrays side by side: one row, no axes. In a notebook it is drawn once, with its cell.
 
     Args:
-        arrays: images [H, W], or [H, W, 3 or 4] in colour; NumPy arrays, tensors on any device, or what
-            `np.asarray` takes.
+        arrays: images [H, W] or [H, W, 1], or [H, W, 3 or 4] in colour; NumPy arrays, tensors on any device,
+            or what `np.asarray` takes. What a masked array masks is left empty.
         titles: one string for each array; None for no titles.
         colorbar: True draws a colour bar beside each array [H, W].
         size: width of each panel in inches.
@@ -38,7 +41,7 @@ def show(*arrays, titles=None, colorbar: bool = False, size: float = 4, **imshow
     figure, axes = plt.subplots(1, len(images), figsize=figsize, squeeze=False, layout="constrained")
     for ax, image, title in zip(axes[0], images, titles, strict=True):
         _draw(figure, ax, image, title, colorbar, imshow)
-    return figure
+    return _drawn_once(figure, plt)
 
 
 def plot_weight_parameters(
@@ -81,7 +84,19 @@ def plot_weight_parameters(
             title = f"fds = {fds[i]:g}, bwf = {bwf[j]:g}"
             drawn = _draw(figure, axes[i][j], weights, title, False, dict(norm=norm, cmap=cmap))
     figure.colorbar(drawn, ax=axes, label="weight", shrink=0.6)
+    return _drawn_once(figure, plt)
+
+
+def _drawn_once(figure, plt):
+    """The figure, which a notebook draws with its cell, and closes: not a second time as the cell's value."""
+    if "inline" in plt.get_backend():
+        figure._ipython_display_ = functools.partial(_display, figure, plt)
     return figure
+
+
+def _display(figure, plt):
+    if not plt.fignum_exists(figure.number):  # of an earlier cell
+        raise NotImplementedError  # IPython goes on to its other ways to display
 
 
 def _draw(figure, ax, image, title, colorbar, imshow):
@@ -98,7 +113,9 @@ def _image(array, name: str) -> np.ndarray:
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    image = np.asarray(array)
+    image = array if isinstance(array, np.ma.MaskedArray) else plain_array(array, name)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
     if image.dtype.kind not in "buif":
         raise TypeError(f"{name} must hold numbers, got {image.dtype}")
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .masks import read_array, read_ignore
+from .arrays import plain_array
+from .masks import check_labels, read_array, read_ignore
 from .settings import check_factor
 
 _INTEGERS = (int, np.integer)
@@ -32,13 +33,15 @@ def create_pdf(labels, ignore=None, fbr: float = 0.1, scale: int | None = 512) -
         float64, flat: H W numbers, or scale int(W / H scale) where H > scale. The last is 1, up to rounding.
 
     Raises:
-        TypeError: a dtype is not served.
-        ValueError: shapes that differ, a setting out of its range, or a density that is 0 everywhere.
+        TypeError: a dtype is not served, or an array is masked.
+        ValueError: shapes that differ, labels that are NaN, infinite or above 2**63 - 1, a setting out of its
+            range, or a density that is 0 everywhere.
 
     Source: deepflash2 (Griebel et al.).
     """
     fbr = check_factor("fbr", fbr)
     labels = read_array(labels, "labels")
+    check_labels(labels)
     ignore = read_ignore(ignore, labels.shape)
     p = np.where(labels > 0, 1.0, fbr)
     if ignore is not None:
@@ -114,7 +117,7 @@ def random_centers(pdf, orig_shape, n: int, scale: int | None = 512, rng=None) -
 
 def _check_drawing(pdf, orig_shape, scale, rng):
     """(pdf as an array, the shape of its grid, its last number, the source of random numbers)."""
-    pdf = np.asarray(pdf)
+    pdf = plain_array(pdf, "pdf")
     shape = tuple(orig_shape)
     if len(shape) != 2 or not all(isinstance(size, _INTEGERS) and size > 0 for size in shape):
         raise ValueError(f"orig_shape must be (H, W) of whole numbers > 0, got {orig_shape!r}")

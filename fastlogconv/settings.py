@@ -6,9 +6,11 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from .rules import BORDERS, DISTANCES
+from .rules import BORDERS, DISTANCES, BorderName, DistanceName
+
+PresetName = Literal["unet", "unet_logconv", "deepflash2"]  # for editors, as in rules.py: those of `PRESETS`
 
 LARGEST_KS = 2**31 - 1
 LARGEST_FACTOR = 1e30  # times any sum of an image is still a float32
@@ -42,8 +44,8 @@ class WeightSettings:
     Source: the names are deepflash2's (Griebel et al.).
     """
 
-    distance: str = _setting("logconv", "distance", "how far away an instance is")
-    border: str = _setting("second_nearest", "border", "the border term")
+    distance: DistanceName = _setting("logconv", "rule", "how far away an instance is")  # noqa: RUF009
+    border: BorderName = _setting("second_nearest", "rule", "the border term")  # noqa: RUF009
     bws: float = _setting(10.0, "length", "sigma of the border term, pixels")
     fds: float = _setting(10.0, "length", "sigma of the distance to the foreground, pixels")
     bwf: float = _setting(10.0, "factor", "factor of the border term")
@@ -77,7 +79,7 @@ class WeightSettings:
         return (LARGEST_KS if self.ks is None else self.ks) // 2
 
     @classmethod
-    def preset(cls, name: str, **changes) -> WeightSettings:
+    def preset(cls, name: PresetName, **changes) -> WeightSettings:
         """The settings of a preset, one of `PRESETS`. What is given beside it wins.
 
         Raises:
@@ -120,7 +122,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10.0),
     "deepflash2": dict(distance="logconv", border="farthest", bwf=1.0),
 }
-DEFAULT_PRESET = "unet_logconv"  # the defaults
+DEFAULT_PRESET: PresetName = "unet_logconv"  # the defaults
+BY_PRESET = tuple(PRESETS[DEFAULT_PRESET])  # what every preset names: where these are None, a preset chooses
 
 
 # ------------------------------------------------------------------------------------------------- checks
@@ -132,30 +135,20 @@ def check_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in tuple(PRESETS):
+    if not isinstance(name, str) or name not in tuple(PRESETS):
         raise choice_error("preset", name, tuple(PRESETS))
     return PRESETS[name]
 
 
-def check_distance(name: str, value: str) -> str:
-    """The name of a distance.
+def check_rule(name: str, value: str) -> str:
+    """The name of a distance or of a border rule, whichever setting `name` is.
 
     Raises:
         ValueError: there is none of that name.
     """
-    if value not in tuple(DISTANCES):
-        raise choice_error(name, value, tuple(DISTANCES))
-    return value
-
-
-def check_border(name: str, value: str) -> str:
-    """The name of a border rule.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if value not in tuple(BORDERS):
-        raise choice_error(name, value, tuple(BORDERS))
+    table = _RULES[name]
+    if not isinstance(value, str) or value not in table:
+        raise choice_error(name, value, table)
     return value
 
 
@@ -193,16 +186,16 @@ def check_kernel_size(name: str, value: int | None) -> int | None:
         return None
     if type(value) is not int:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+            raise _type_error(name, value, "an integer")
         value = int(value)
     if not 1 <= value <= LARGEST_KS:
         raise ValueError(f"{name} must be a whole number of pixels from 1 to {LARGEST_KS}, got {value}")
     return value
 
 
+_RULES = {"distance": tuple(DISTANCES), "border": tuple(BORDERS)}
 _CHECK_OF_KIND: dict[str, Callable[[str, Any], Any]] = {
-    "distance": check_distance,
-    "border": check_border,
+    "rule": check_rule,
     "length": check_length,
     "factor": check_factor,
     "kernel_size": check_kernel_size,
@@ -232,7 +225,16 @@ def _number(name: str, value: Any) -> float:
             return float(value)
         except OverflowError:  # an integer beyond float's range
             return math.inf if value >= type(value)() else -math.inf
-    raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    raise _type_error(name, value, "a number")
+
+
+def _type_error(name: str, value: Any, wanted: str) -> TypeError:
+    kind = type(value).__name__
+    if not isinstance(getattr(value, "shape", None), tuple):
+        return TypeError(f"{name} must be {wanted}, got {value!r} of type {kind}")
+    one = math.prod(value.shape) == 1
+    advice = "pass its .item()" if one else "each call and each object has one value of it"
+    return TypeError(f"{name} must be {wanted}, got a {kind} of the shape {tuple(value.shape)}: {advice}")
 
 
 def choice_error(name: str, value, allowed: tuple[str, ...]) -> ValueError:

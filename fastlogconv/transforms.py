@@ -7,15 +7,16 @@ import numbers
 from torch import Tensor, nn
 
 from . import checks, functional
-from .settings import NAMES, WeightSettings
+from .rules import BorderName, DistanceName
+from .settings import NAMES, PresetName, WeightSettings
 
 
 class _Weights(nn.Module):
     """Settings of `weight_map` under deepflash2's names and real-time defaults."""
 
     # Each to read and to change: `_attribute`.
-    distance: str
-    border: str
+    distance: DistanceName
+    border: BorderName
     bws: float
     fds: float
     bwf: float
@@ -33,9 +34,9 @@ class _Weights(nn.Module):
         lmbda: float = 0.35,
         ks: int | None = 73,
         *,
-        preset: str = "deepflash2",
-        distance: str | None = None,
-        border: str | None = None,
+        preset: PresetName = "deepflash2",
+        distance: DistanceName | None = None,
+        border: BorderName | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -73,7 +74,8 @@ class WeightTransform(_Weights):
     """Instance labels to loss weights: `weight_map` with deepflash2's real-time defaults.
 
     The defaults reproduce deepflash2's transform, whose border term is nearly always 0 on real tiles, since
-    one instance out of reach switches it off. For the published U-Net weights choose another preset:
+    one instance out of reach switches it off. For the published U-Net weights take `UNetWeights`, or choose
+    another preset:
 
         preset          distance       border            bwf
         "unet"          "euclidean"    "second_nearest"  10    as published
@@ -94,7 +96,7 @@ class WeightTransform(_Weights):
         preset: one of the names above. What is given beside it wins.
         distance: "logconv" or "euclidean"; None: the preset's.
         border: "farthest" or "second_nearest"; None: the preset's.
-        ignore_index: the label of pixels to ignore.
+        ignore_index: the label of pixels to ignore, or a list of such labels.
         backend: "auto", "triton", "native" or "reference".
 
     Shape:
@@ -119,17 +121,17 @@ class WeightTransform(_Weights):
         lmbda: float = 0.35,
         ks: int | None = 73,
         *,
-        preset: str = "deepflash2",
-        distance: str | None = None,
-        border: str | None = None,
-        ignore_index: int | None = None,
+        preset: PresetName = "deepflash2",
+        distance: DistanceName | None = None,
+        border: BorderName | None = None,
+        ignore_index: checks.IgnoreIndex | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             channels, bws, fds, bwf, fbr, lmbda, ks,
             preset=preset, distance=distance, border=border, backend=backend,
         )  # fmt: skip
-        self.ignore_index = None if ignore_index is None else checks.check_ignore_index(ignore_index)
+        self.ignore_index = None if ignore_index is None else checks.check_ignore_labels(ignore_index)
 
     def forward(self, labels: Tensor, classes: Tensor | None = None, ignore: Tensor | None = None) -> Tensor:
         if type(labels) is not Tensor and is_fastai_image(labels):
@@ -145,6 +147,37 @@ class WeightTransform(_Weights):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, ignore_index={self.ignore_index}"
+
+
+class UNetWeights(WeightTransform):
+    """`WeightTransform` with the weights to train with: `preset="unet"`, the published ones, exact distances.
+
+    Args:
+        bws: border weight sigma in pixels, > 0.
+        fds: foreground distance sigma in pixels, > 0.
+        bwf: border weight factor, from 0 to 1e30.
+        fbr: foreground background ratio, the weight of the far background, from 0 to 1e30.
+        ignore_index: the label of pixels to ignore, or a list of such labels.
+        backend: "auto", "triton", "native" or "reference".
+
+    Shape, errors: as for `WeightTransform`.
+
+    Source: Ronneberger et al., 2015, and Falk et al., Nature Methods 16, 2019.
+    """
+
+    def __init__(
+        self,
+        bws: float = 10,
+        fds: float = 10,
+        bwf: float = 10,
+        fbr: float = 0.1,
+        *,
+        ignore_index: checks.IgnoreIndex | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            bws=bws, fds=fds, bwf=bwf, fbr=fbr, preset="unet", ignore_index=ignore_index, backend=backend
+        )
 
 
 class WeightTransformSingle(_Weights):

@@ -1,3 +1,9 @@
+import os
+
+# Threads of OpenMP that have nothing to do sleep: the processes of a test run share the cores. OpenMP reads
+# it when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
@@ -10,6 +16,24 @@ SERVED = [
     for name, reason in backends.reasons(torch.device(device)).items()
     if reason is None
 ]
+
+# The files that take longest come first, so that the two processes of `make test` end together.
+LONGEST = (
+    "test_cuda_compiled.py",
+    "test_triton_compiled.py",
+    "test_properties.py",
+    "test_operators.py",
+    "test_bench.py",
+    "test_pipelines.py",
+    "test_fuzz.py",
+    "test_triton_interpreted.py",
+    "test_weight_map.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(params=SERVED, ids="-".join)
@@ -47,3 +71,17 @@ def with_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def same_for_any_number_of_threads(with_threads):
+    """Whether a call's result is the same for several numbers of threads, to the bit: a function."""
+
+    def same(call):
+        results = []
+        for threads in (1, 2, 3, 5):
+            with_threads(threads)
+            results.append(call())
+        return all(torch.equal(result, results[0]) for result in results[1:])
+
+    return same

@@ -1,12 +1,15 @@
 """Everything that is refused, and in which words, before anything is computed."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from cases import BORDERS, DISTANCES
 
 import fastlogconv
-from fastlogconv import ops
+from fastlogconv import WeightSettings, ops
+from fastlogconv.settings import BY_PRESET
 
 LABELS = torch.zeros(2, 8, 9, dtype=torch.int32)
 LABELS[:, 2, 3], LABELS[:, 5:7, 6] = 1, 2
@@ -17,6 +20,7 @@ nan, inf = float("nan"), float("inf")
 # The tensor of every function: what is passed, the error, its words.
 TENSORS = [
     (np.zeros((8, 9)), TypeError, r"must be a torch.Tensor .*ndarray: pass torch.from_numpy\(array\)"),
+    (np.ma.masked_array(np.zeros((8, 9))), TypeError, r"must be a torch.Tensor .*\(array.filled\(0\)\)"),
     ([[0, 1], [1, 0]], TypeError, r"must be a torch.Tensor .*got list: pass torch.as_tensor"),
     (None, TypeError, "must be a torch.Tensor .*got NoneType"),
     (torch.zeros(2, 8, 9, dtype=torch.complex64), TypeError, "must be bool, .*, got torch.complex64"),
@@ -25,6 +29,9 @@ TENSORS = [
     (torch.zeros(()), ValueError, r"must have the shape .*H, W.*, got \(\)"),
     (torch.zeros(2, 1, 8, 9), ValueError, r"must have the shape .*H, W.*, got \(2, 1, 8, 9\)"),
     (torch.zeros(2, 8, 9, device="meta"), ValueError, "must be on cpu or cuda, got the meta device"),
+    *[(torch.nested.nested_tensor([torch.zeros(8, 9), torch.zeros(7, 9)], layout=layout), TypeError,
+       r"must be a tensor of one shape, got a nested tensor: pass its parts one by one, or \w+.to_padded")
+      for layout in (torch.strided, torch.jagged)],
     (torch.ones(2, 8, 9).to_sparse(), TypeError, r"must be dense, got .*sparse_coo: pass \w+.to_dense\(\)"),
 ]  # fmt: skip
 
@@ -46,15 +53,16 @@ SETTINGS = [
       for value in (-0.5, nan, inf, -inf, 1.1e30)],
     *[(name, value, TypeError, "must be a number, got")
       for name in ("bws", "fds", "bwf", "fbr", "lmbda")
-      for value in (None, "10", 1j, True, [10], torch.tensor(10.0))],
+      for value in (None, "10", 1j, True, [10], torch.tensor(10.0), np.array(10.0), np.array([1.0, 2.0]))],
     *[("ks", value, ValueError, "must be a whole number of pixels from 1 to 2147483647, got")
       for value in (0, -1, -73, 2**31, 10**30)],
-    *[("ks", value, TypeError, "must be an integer, got") for value in (73.0, 7.5, "73", True, nan)],
+    *[("ks", value, TypeError, "must be an integer, got")
+      for value in (73.0, 7.5, "73", True, nan, np.array(9))],
     *[(name, value, ValueError, f"must be one of {', '.join(map(repr, names))}, got")
       for name, names in (("distance", DISTANCES), ("border", BORDERS))
-      for value in ("no rule at all", "", None, 1)],
+      for value in ("no rule at all", "", None, 1, np.array([names[0]] * 2))],
     *[("backend", value, ValueError, "must be one of 'auto', .*'native', .*'reference', got")
-      for value in ("cuda", "", None, 1)],
+      for value in ("cuda", "", None, 1, np.array(["auto", "native"]))],
 ]  # fmt: skip
 CONVOLUTION_SETTINGS = [setting for setting in SETTINGS if setting[0] in ("lmbda", "ks", "backend")] + [
     ("padding_mode", value, ValueError, "must be one of 'constant', 'reflect', 'replicate', 'circular', got")
@@ -102,9 +110,12 @@ def test_requires_grad(name):
 @pytest.mark.parametrize("name, value, error, message", SETTINGS)
 def test_settings_of_weights(name, value, error, message):
     with pytest.raises(error, match=f"^{name} {message}"):
-        fastlogconv.weight_map(LABELS, **{name: value})
-    with pytest.raises(error, match=f"^{name} {message}"):
-        fastlogconv.region_weight_map(MASKS, **{name: value})
+        fastlogconv.WeightTransform(backend=value) if name == "backend" else WeightSettings(**{name: value})
+    if not (value is None and name in BY_PRESET):  # which leaves it to the preset
+        with pytest.raises(error, match=f"^{name} {message}"):
+            fastlogconv.weight_map(LABELS, **{name: value})
+        with pytest.raises(error, match=f"^{name} {message}"):
+            fastlogconv.region_weight_map(MASKS, **{name: value})
     if name not in ("lmbda", "ks", "distance"):
         with pytest.raises(error, match=f"^{name} {message}"):
             fastlogconv.distance_to_weight(MASKS, **{name: value})
@@ -142,6 +153,21 @@ def test_the_limits_are_accepted(border, name, value, backend, device):
         for dtype in (torch.int32, torch.float64):
             weights = fastlogconv.weight_map(labels.to(dtype), **settings, backend=backend)
             assert weights.isfinite().all() and (weights[labels > 0] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "value, advice",
+    [
+        (np.array(10.0), "got a ndarray of the shape (): pass its .item()"),
+        (torch.tensor([10.0]), "got a Tensor of the shape (1,): pass its .item()"),
+        (np.array([1, 2]), "got a ndarray of the shape (2,): each call and each object has one value of it"),
+    ],
+)
+def test_a_setting_is_one_number(value, advice):
+    for name in ("bws", "ks"):
+        for call in (WeightSettings, fastlogconv.WeightTransform):
+            with pytest.raises(TypeError, match=f"^{name} must be an? .*{re.escape(advice)}"):
+                call(**{name: value})
 
 
 @pytest.mark.parametrize("name, value", [("bws", np.float32(3)), ("fds", np.int8(3)), ("ks", np.int64(9))])
@@ -206,10 +232,11 @@ def test_ignore(ignore, error, message):
     [(1.0, TypeError), ("255", TypeError), (True, TypeError), (2**63, ValueError), (-(2**70), ValueError)],
 )
 def test_ignore_index(value, error):
-    with pytest.raises(error, match=f"^ignore_index must be .*got {value!r}"):
-        fastlogconv.weight_map(LABELS, ignore_index=value)
-    with pytest.raises(error, match=f"^ignore_index must be .*got {value!r}"):
-        fastlogconv.WeightTransform(ignore_index=value)
+    for given in (value, [value], (3, value), {value}):
+        with pytest.raises(error, match=f"^ignore_index must be .*got {value!r}"):
+            fastlogconv.weight_map(LABELS, ignore_index=given)
+        with pytest.raises(error, match=f"^ignore_index must be .*got {value!r}"):
+            fastlogconv.WeightTransform(ignore_index=given)
 
 
 @pytest.mark.usefixtures("nothing_is_computed")
@@ -250,3 +277,60 @@ def test_padding_as_wide_as_allowed(padding_mode, ks, backend, device):
     result = fastlogconv.separable_conv2d(input, 1.0, ks, padding_mode, backend=backend)
     kernel = np.exp(-abs(np.arange(-(ks // 2), ks // 2 + 1)))
     np.testing.assert_allclose(result.cpu(), np.full((1, 8, 9), kernel.sum() ** 2), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name, value", [
+    *[("distance", value) for value in (nan, -inf)],
+    *[("masks", value) for value in (-1.0, -1e-6, nan, inf, -inf)],
+])  # fmt: skip
+def test_values(name, value, dtype, backend, device):
+    tensor = torch.zeros(2, 5, 7, dtype=dtype, device=device)
+    tensor[1, 2, 3] = value
+    with pytest.raises(ValueError, match=f"{name} must hold (numbers|finite values >= 0)"):
+        FUNCTIONS[name](tensor, backend=backend)
+
+
+# --------------------------------------------------------------------------------------- what one tries next
+
+ARRAYS = {
+    "plain": np.arange(72).reshape(8, 9),
+    "flipped": np.arange(72).reshape(8, 9)[::-1, ::-1],
+    "big-endian": np.arange(72).reshape(8, 9).astype(">i4"),
+    "flipped, big-endian": np.arange(72).reshape(8, 9).astype(">f8")[:, ::-1],
+    "the other uint64": np.arange(72, dtype="Q").reshape(8, 9),
+    "the other uint64, flipped": np.arange(72, dtype=np.ulonglong).reshape(8, 9)[::-1],
+    "between other fields": np.zeros((8, 9), [("a", "u1"), ("id", "<i4")])["id"],
+    "masked": np.ma.masked_array(np.arange(72).reshape(8, 9), False),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_the_advice_for_an_array_works(kind):
+    array = ARRAYS[kind]
+    with pytest.raises(TypeError, match=r"ndarray|MaskedArray") as refused:
+        fastlogconv.weight_map(array)
+    advice = re.search(r"torch\.from_numpy\(.*\)$", str(refused.value)).group()
+    weights = fastlogconv.weight_map(eval(advice))
+    exact = torch.tensor(array.tolist(), dtype=torch.float64 if array.dtype.kind == "f" else torch.int64)
+    assert torch.equal(weights, fastlogconv.weight_map(exact))
+
+
+@pytest.mark.parametrize("dtype, limit", [(torch.float16, 2048), (torch.bfloat16, 256)])
+def test_ids_that_a_half_type_cannot_tell_apart(dtype, limit, backend, on_cpu):
+    labels = torch.zeros(4, 8, dtype=dtype)
+    labels[:, :2], labels[:, 6:] = limit, limit - 1
+    weights = fastlogconv.weight_map(labels, backend=backend)
+    assert torch.equal(weights, fastlogconv.weight_map(labels.int(), backend=backend).to(dtype))
+    labels[:, 6:] = limit + limit // 32
+    name, value = str(dtype).split(".")[1], f"{limit + limit // 32:g}"
+    with pytest.raises(ValueError, match=f"^labels of {name} must be at most {limit}, .*got {value}: pass"):
+        fastlogconv.weight_map(labels, backend=backend)
+    ignored = fastlogconv.weight_map(labels, ignore=labels > limit, backend=backend)
+    assert (ignored[:, 6:] == 0).all()  # whatever the label of a pixel is that is ignored
+    labels[0, 7] = inf
+    labels[:, 6] = 0
+    labels[1:, 7] = 0
+    with pytest.raises(ValueError, match="finite whole numbers"):
+        fastlogconv.weight_map(labels, backend=backend)

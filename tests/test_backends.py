@@ -11,7 +11,7 @@ from cases import two_cells
 
 import fastlogconv
 from fastlogconv import backends
-from fastlogconv.backends import native_cuda
+from fastlogconv.backends import c_interface, native_cuda
 
 CPU = torch.device("cpu")
 LABELS = torch.from_numpy(two_cells())
@@ -215,9 +215,9 @@ def test_a_backend_is_not_asked_for_what_it_lacks(lacks, call, monkeypatch):
 
 
 def test_a_cuda_library_that_cannot_be_loaded_is_reported(monkeypatch, tmp_path):
-    broken = tmp_path / native_cuda.CUDA_LIBRARY.name
+    broken = tmp_path / c_interface.CUDA_LIBRARY.name
     broken.write_text("not a library")
-    monkeypatch.setattr(native_cuda, "CUDA_LIBRARY", broken)
+    monkeypatch.setattr(c_interface, "CUDA_LIBRARY", broken)
     monkeypatch.setattr(native_cuda, "_load", native_cuda._load.__wrapped__)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     problem = f"{broken.name} could not be loaded: "
@@ -277,27 +277,12 @@ def test_import_is_silent_and_needs_no_extras():
 
 
 def test_public_names():
-    assert set(fastlogconv.__all__) == {
-        "SeparableConv2D",
-        "WeightSettings",
-        "WeightTransform",
-        "WeightTransformSingle",
-        "WeightedCrossEntropyLoss",
-        "calculate_weights",
-        "create_pdf",
-        "distance_to_weight",
-        "info",
-        "lambda_kernel",
-        "plot_weight_parameters",
-        "preprocess_mask",
-        "random_center",
-        "random_centers",
-        "region_weight_map",
-        "separable_conv2d",
-        "show",
-        "use_backend",
-        "weight_map",
-        "weighted_cross_entropy",
-    }
+    assert fastlogconv.__all__ == sorted(fastlogconv.__all__)
+    assert " ".join(fastlogconv.__all__) == (
+        "SeparableConv2D WeightSettings WeightTransform WeightTransformSingle "
+        "WeightedCrossEntropyLoss calculate_weights create_pdf distance_to_weight info lambda_kernel "
+        "plot_weight_parameters preprocess_mask random_center random_centers region_weight_map "
+        "separable_conv2d show use_backend weight_map weighted_cross_entropy"
+    )
     for name in fastlogconv.__all__:
         assert getattr(fastlogconv, name).__doc__

@@ -28,7 +28,10 @@ from tolerances import EUCLIDEAN, WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
 from bench.cases import all_cases
-from fastlogconv.backends import native, native_cuda
+from fastlogconv import WeightSettings, codes, numerics
+from fastlogconv.backends import native_cuda
+from fastlogconv.backends.c_interface import DTYPES, OK, UNSUPPORTED, params_for, view
+from fastlogconv.rules import BORDERS, DISTANCES
 
 pytestmark = pytest.mark.skipif(gpu_on_cpu.why_not() is not None, reason=str(gpu_on_cpu.why_not()))
 needs_nvcc = pytest.mark.skipif(gpu_on_cpu.why_no_nvcc() is not None, reason=str(gpu_on_cpu.why_no_nvcc()))
@@ -36,6 +39,7 @@ needs_triton = pytest.mark.skipif(
     gpu_on_cpu.why_no_triton() is not None, reason=str(gpu_on_cpu.why_no_triton())
 )
 ORDERS = {"ascending": 0, "descending": 1, "random": 7}  # of the threads of a block
+ROOT = Path(__file__).parents[1]
 AGREEMENT = 2e-6  # of CUDA and Triton
 AGREEMENT_CASES = {
     "nuclei": (nuclei((257, 263), 40), dict()),
@@ -173,7 +177,7 @@ def test_options_in_all_orders(name, library, monkeypatch):
         assert torch.equal(weights, results[0])
 
 
-@pytest.mark.parametrize("border", ["second_nearest", "farthest"])
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("name", ["rings of 300 px", "C shapes of 200 px", "square of 300 px"])
 def test_euclidean_shapes(name, border, library):
     from gpu_on_cpu.cuda_kernels import serving
@@ -224,48 +228,87 @@ def test_an_error_of_cuda_is_raised_with_the_kernel_and_the_shape(served, monkey
         fastlogconv.weight_map(torch.from_numpy(two_cells()).int(), backend="native")
 
 
+def call_directly(library, operator, tensor, params=None, out_dtype=torch.float32, padding=0, optional=None):
+    """The status of flc_cuda_OPERATOR for a `view`, without memory to write to."""
+    if params is None:
+        params = params_for(WeightSettings(ks=3), tensor.size[1], tensor.size[2], "gpu", False)
+    scratch, out, queue = None, (None, DTYPES[out_dtype]), (0, None)
+    arguments = {
+        "weight_map": (None, optional, params, *out, scratch),
+        "region_weight_map": (optional, params, *out, scratch),
+        "distance_to_weight": (optional, params, *out),
+        "separable_conv2d": (1.0, 1, padding, *out, scratch),
+    }
+    return getattr(library, f"flc_cuda_{operator}")(tensor, *arguments[operator], *queue)
+
+
 @pytest.mark.parametrize("operator", PUBLIC)
 def test_more_blocks_than_a_grid_can_have_are_an_error(operator, library):
-    tensor = native._tensor(torch.zeros(1).expand(1, 2**29, 2**29))
-    params = native._params("second_nearest", 10, 10, 1, 0.1, 1.0, 1)
-    scratch, out, queue = None, (None, 11), (0, None)
-    arguments = {
-        "weight_map": (None, None, params, *out, scratch),
-        "region_weight_map": (None, params, *out, scratch),
-        "distance_to_weight": (None, params, *out),
-        "separable_conv2d": (1.0, 1, 0, *out, scratch),
-    }
-    status = getattr(library, f"flc_cuda_{operator}")(tensor, *arguments[operator], *queue)
+    status = call_directly(library, operator, view(torch.zeros(1).expand(1, 2**29, 2**29)))
     assert b"invalid configuration" in library.flc_cuda_error_text(-status)
 
 
 def test_offsets_beyond_32_bits(served):
     labels = torch.from_numpy(two_cells((66, 60)))[None]
     far_apart = torch.empty(66 * 2**25, dtype=torch.float16)  # takes the memory of what is written only
-    view = far_apart.as_strided(labels.shape, (0, 2**25, 1)).copy_(labels)
+    spread = far_apart.as_strided(labels.shape, (0, 2**25, 1)).copy_(labels)
     for operator in PUBLIC:
         settings = dict(lmbda=0.35) if operator == "separable_conv2d" else {}
         results = [
-            getattr(fastlogconv, operator)(v, **settings, backend="native") for v in (view, labels.half())
+            getattr(fastlogconv, operator)(v, **settings, backend="native") for v in (spread, labels.half())
         ]
         assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("operator", PUBLIC)
 @pytest.mark.parametrize("shape", [(1, 2**30 + 1, 1), (1, 1, 2**31)])
-def test_sides_beyond_what_an_int_holds_are_unsupported(shape, library):
-    tensor = native._tensor(torch.zeros(1).expand(shape))
-    params = native._params("farthest", 10, 10, 1, 0.1, 1.0, 1)
-    queue = (None, 11, None, 0, None)
-    for status in (
-        library.flc_cuda_weight_map(tensor, None, None, params, *queue),
-        library.flc_cuda_region_weight_map(tensor, None, params, *queue),
-        library.flc_cuda_separable_conv2d(tensor, 1.0, 1, 0, *queue),
-    ):
-        assert status == native._UNSUPPORTED
+def test_sides_beyond_what_an_int_holds_are_unsupported(shape, operator, library):
+    assert call_directly(library, operator, view(torch.zeros(1).expand(shape))) == UNSUPPORTED
+
+
+@pytest.mark.parametrize("operator", PUBLIC)
+def test_what_the_kernels_do_not_know_is_unsupported(operator, library):
+    empty = torch.zeros(1, 0, 8)  # nothing is launched
+    assert call_directly(library, operator, view(empty)) == OK
+    another_rank, another_dtype, of_bool = view(torch.zeros(1, 1, 8, 8)), view(empty), view(empty.bool())
+    another_dtype.dtype = len(codes.DTYPES)
+    wrong = [dict(tensor=tensor) for tensor in (another_rank, another_dtype)]
+    wrong.append(dict(out_dtype=torch.float16))
+    if operator == "separable_conv2d":
+        wrong += [dict(padding=code) for code in (-1, len(codes.PADDING_MODES))]
+    else:
+        assert call_directly(library, operator, view(empty), optional=of_bool) == OK
+        wrong += [dict(optional=view(tensor)) for tensor in (empty, empty.bool()[None])]
+        for name, table in (("distance", DISTANCES), ("border", BORDERS)):
+            codes_known = [rule.code for rule in table.values()]
+            for code in (-1, max(codes_known) + 1, 2**31 - 1):
+                wrong.append(dict(params=with_code(name, code)))
+    if operator != "distance_to_weight":
+        dtype = (DTYPES[torch.float32],) if operator == "separable_conv2d" else ()
+        optional = (None, None) if operator == "weight_map" else ()
+        scratch_bytes = getattr(library, f"flc_cuda_{operator}_scratch_bytes")
+        assert scratch_bytes(another_rank, *optional, *dtype) == 0
+    for arguments in wrong:
+        assert call_directly(library, operator, **({"tensor": view(empty)} | arguments)) == UNSUPPORTED
+
+
+def with_code(name, code):
+    params = type(valid := params_for(WeightSettings(), 8, 8, "gpu", False)).from_buffer_copy(valid)
+    setattr(params, name, code)
+    return params
+
+
+def test_constants_are_those_of_python():
+    """What the headers of the CUDA kernels say again."""
+    texts = {path.name: path.read_text() for path in (ROOT / "csrc/cuda").iterdir()}
+    assert f"constexpr int CELL = {codes.CELL};" in texts["cells.h"]
+    assert f"constexpr double BITS_BELOW = {numerics.BITS_BELOW};" in texts["numbers.cpp"]
+    ways = re.search(r"enum Way {(.*?)};", texts["tile_block.h"])[1].lower().split(", ")
+    assert set(map(str.strip, ways)) == set(codes.WAYS) - {"chunk_scaled"}
 
 
 def test_scratch_is_at_most_32_bytes_a_pixel(library):
-    tensor = native._tensor(torch.zeros(1).expand(3, 512, 512))
+    tensor = view(torch.zeros(1).expand(3, 512, 512))
     for optional in ((None, None), (tensor, tensor)):
         assert library.flc_cuda_weight_map_scratch_bytes(tensor, *optional) <= 32 * 3 * 512 * 512
 

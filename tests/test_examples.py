@@ -49,3 +49,23 @@ def test_train_cells_scores(train_cells):
     without = np.where(labels == 5, 0, labels)
     assert train_cells.score(without, labels) == {"F1": pytest.approx(4 / 5), "merged pairs": 0}
     assert train_cells.score(np.zeros_like(labels), labels) == {"F1": 0, "merged pairs": 0}
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "scipy"])
+def test_train_cells_names_what_it_needs(missing):
+    program = (
+        f"import sys, runpy; sys.modules['{missing}'] = None; "
+        f"runpy.run_path({str(EXAMPLES / 'train_cells.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"train_cells.py needs {missing}: pip install") and "[demo]" in line
+
+
+def test_train_cells_tells_first_where_it_cannot_write(train_cells, monkeypatch, capsys):
+    monkeypatch.setattr(train_cells, "make_cells", lambda *_: pytest.fail("it was started"))
+    with pytest.raises(SystemExit) as stop:
+        train_cells.main(["--quick", "--out", f"{__file__}/below/a/file.png"])
+    assert stop.value.code == 2
+    assert "cannot be written: Not a directory" in capsys.readouterr().err

@@ -10,9 +10,17 @@ import pytest
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="built with the sanitizers of Linux compilers")
-def test_nothing_is_found_in_a_few_seconds():
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["FUZZ_SECONDS=5", "FUZZ_SETS=baseline"],
+        pytest.param(["FUZZ_SECONDS=20"], marks=pytest.mark.exhaustive),  # all instruction sets
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_found_in_a_few_seconds(options):
     done = subprocess.run(
-        ["make", "-j2", "fuzz", "FUZZ_SETS=baseline", "FUZZ_SECONDS=5"],
+        ["make", "-j2", "fuzz", *options],
         cwd=Path(__file__).parents[1],
         env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,

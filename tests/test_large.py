@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from cases import scattered
+from cases import scattered, two_cells
 
 import fastlogconv
 from fastlogconv import large
@@ -304,3 +304,28 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "fastlogconv.large")
     with pytest.raises(ImportError, match=r'needs Dask: pip install "fastlogconv\[large\]"'):
         importlib.import_module("fastlogconv.large")
+
+
+def test_what_is_refused_at_once():
+    labels = two_cells()
+    with pytest.raises(TypeError, match=r"array of fastlogconv.large must be .*Tensor: pass array.numpy"):
+        large.weight_map(torch.from_numpy(labels))
+    with pytest.raises(TypeError, match=r"classes of fastlogconv.large must be"):
+        large.weight_map(labels, classes=torch.from_numpy(labels))
+    with pytest.raises(TypeError, match=r"array must not be a masked array"):
+        large.weight_map(np.ma.masked_array(labels))
+    with pytest.raises(ValueError, match=r"images are one column wide: .* pass array\[..., 0\]"):
+        large.weight_map(labels[..., None])
+
+
+@pytest.mark.parametrize("dtype", ["Q", ">i4", ">f8"])
+def test_dtypes_of_files(dtype):
+    labels = two_cells()
+    weights = large.weight_map(da.from_array(labels.astype(dtype), chunks=9)).compute(scheduler="sync")
+    np.testing.assert_allclose(weights, fastlogconv.weight_map(torch.from_numpy(labels)), rtol=1e-5)
+
+
+def test_several_labels_to_ignore():
+    labels = np.where(two_cells() == 0, 255, two_cells())
+    weights = large.weight_map(labels, ignore_index=[255, 1]).compute(scheduler="sync")
+    np.testing.assert_array_equal(weights, labels == 2)

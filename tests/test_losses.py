@@ -157,6 +157,21 @@ def test_compile(device):
     torch.testing.assert_close(compiled(*inputs), module(*inputs))
 
 
+def test_vmap(device):
+    logits, target, weights, _ = (tensor[:, None] for tensor in drawn(device))
+    losses = torch.func.vmap(weighted_cross_entropy)(logits, target, weights)
+    expected = [weighted_cross_entropy(*each) for each in zip(logits, target, weights, strict=True)]
+    torch.testing.assert_close(losses, torch.stack(expected))
+
+
+def test_negative_weights():
+    logits, target, weights, _ = drawn()
+    weights[1, 2, 3] = -0.25
+    for normalize in NORMALIZATIONS:
+        with pytest.raises(ValueError, match=r"^weights must be >= 0, got -0\.25$"):
+            weighted_cross_entropy(logits, target, weights.requires_grad_(), normalize)
+
+
 def test_targets_that_are_no_class():
     with pytest.raises(IndexError):
         weighted_cross_entropy(torch.zeros(1, 2, 3, 4), torch.full((1, 3, 4), 2), torch.ones(1, 3, 4))
@@ -202,6 +217,19 @@ def test_module():
             dict(weights=torch.zeros(2, 3, 4)),
             ValueError,
             r"weights must have the shape \(1, 3, 4\) that goes",
+        ),
+        *[
+            (
+                dict(logits=torch.zeros(1, c, 3, 4)),
+                ValueError,
+                f"logits must have a channel for each of at least 2 classes, got C = {c}: .*binary_cross",
+            )
+            for c in (0, 1)
+        ],
+        (
+            dict(weights=torch.nested.nested_tensor([torch.ones(3, 4)])),
+            TypeError,
+            "weights must be a tensor of one shape, got a nested tensor",
         ),
         (dict(normalize="sum"), ValueError, "normalize must be one of 'mean', 'weight', got 'sum'"),
         (dict(ignore_index=None), TypeError, "ignore_index must be an integer, got None"),

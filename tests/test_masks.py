@@ -7,11 +7,12 @@ import oracle
 import pytest
 import torch
 import zarr
-from cases import BORDERS, SHAPES, golden, scattered
+from cases import BORDERS, SHAPES, golden, scattered, two_cells
 from tolerances import EUCLIDEAN
 
-from fastlogconv import WeightSettings, calculate_weights, preprocess_mask
+from fastlogconv import WeightSettings, calculate_weights, create_pdf, preprocess_mask, random_center
 from fastlogconv.backends import native
+from fastlogconv.masks import ids_from_colours
 
 GOLDEN = dict(golden("masks"))
 INSTANCES, CLASSES, IGNORE = GOLDEN["instances"], GOLDEN["classes"], GOLDEN["ignore"]
@@ -452,3 +453,69 @@ def test_without_the_native_library(monkeypatch):
         with pytest.raises(RuntimeError, match="it was not built"):
             function(SMALL)
     np.testing.assert_array_equal(preprocess_mask(SMALL, remove_overlap=False), SMALL)
+
+
+# ------------------------------------------------------------------------------------ what files have in them
+
+
+@pytest.mark.parametrize(
+    "array, error, message",
+    [
+        (np.full((4, 4), 2**63, np.uint64), ValueError, "finite whole numbers up to .*9"),
+        (np.full((4, 4), 2**63, "Q"), ValueError, "finite whole numbers up to"),
+        (np.full((4, 4), 1e19), ValueError, "finite whole numbers up to"),
+        (np.full((4, 4), np.nan), ValueError, "finite whole numbers .*nan"),
+        (np.full((4, 4), 3000, np.float16), ValueError, "float16 must be at most 2048"),
+        (np.ma.masked_array(np.ones((4, 4))), TypeError, r"masked array, .*pass instlabels.filled\(0\)"),
+    ],
+    ids=["uint64", "the other uint64", "float64", "nan", "float16", "masked"],
+)
+@pytest.mark.parametrize("remove_overlap", [True, False])
+def test_instances_that_are_refused(array, error, message, remove_overlap):
+    with pytest.raises(error, match=message):
+        preprocess_mask(instlabels=array, remove_overlap=remove_overlap)
+    with pytest.raises(error, match=message.replace("instlabels", "labels")):
+        if array.dtype != np.float16:  # which can tell foreground from background
+            create_pdf(array)
+        else:
+            calculate_weights(instlabels=array)
+
+
+def test_masked_arrays_are_refused_anywhere():
+    labels = np.ones((4, 4), int)
+    for arguments in (
+        dict(clabels=np.ma.masked_array(labels)),
+        dict(instlabels=labels, ignore=np.ma.masked_array(labels > 0)),
+    ):
+        with pytest.raises(TypeError, match=r"must not be a masked array, .*\.filled\(0\)"):
+            calculate_weights(**arguments)
+    pdf = create_pdf(labels)
+    with pytest.raises(TypeError, match="pdf must not be a masked array"):
+        random_center(np.ma.masked_array(pdf), labels.shape)
+
+
+@pytest.mark.parametrize("dtype", ["Q", ">u8", ">f4", "<i2"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_arrays_as_files_have_them(dtype, flipped):
+    labels = two_cells().astype(dtype)
+    plain = two_cells()
+    if flipped:
+        labels, plain = labels[::-1, ::-1], plain[::-1, ::-1].copy()
+    results = (calculate_weights(instlabels=array) for array in (labels, plain))
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(create_pdf(labels), create_pdf(plain))
+
+
+def test_ids_from_colours():
+    image = np.zeros((2, 3, 4), np.uint8)
+    image[0, 0], image[0, 1], image[1, 2] = (255, 255, 255, 0), (1, 2, 3, 9), (7, 0, 0, 255)
+    ids = ids_from_colours(image)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [[2**24 - 1, 1 + 512 + 3 * 65536, 0], [0, 0, 7]]
+    np.testing.assert_array_equal(ids_from_colours(np.stack([image[..., :3]] * 2)), np.stack([ids] * 2))
+    with pytest.raises(TypeError, match="image must be uint8, 8 bits a colour, got uint16"):
+        ids_from_colours(image.astype(np.uint16))
+    for wrong in (image[..., 0], image[..., :2]):
+        with pytest.raises(ValueError, match=r"image must have the shape \[..., H, W, 3 or 4\]"):
+            ids_from_colours(wrong)

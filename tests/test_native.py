@@ -7,7 +7,7 @@ from cases import BORDERS, random_case, random_weights64, relative_error, scatte
 from tolerances import CONVOLUTION, WEIGHT
 
 from fastlogconv import distance_to_weight, region_weight_map, separable_conv2d, weight_map
-from fastlogconv.backends import native
+from fastlogconv.backends import c_interface, native
 from fastlogconv.codes import PADDING_MODES
 
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
@@ -66,7 +66,7 @@ def guarded_outputs(monkeypatch):
         margins.extend((buffer[:margin], buffer[margin + n :]))
         return buffer[margin : margin + n].view(shape)
 
-    monkeypatch.setattr(native, "output", output)
+    monkeypatch.setattr(c_interface, "output", output)
     return margins
 
 

@@ -45,7 +45,7 @@ def build(what, source, out, **environment):
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """The sources as the sdist ships them."""
+    """The sources as the sdist ships them, beside what was compiled from the very same here before."""
     folder = tmp_path_factory.mktemp("sdist")
     checkout = folder / "checkout"
     clutter = shutil.ignore_patterns(
@@ -58,6 +58,8 @@ def unpacked(tmp_path_factory):
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     (source,) = (folder / "unpacked").iterdir()
+    for objects in ROOT.glob("build/objects.*"):  # by content: a source or header that differs is compiled
+        shutil.copytree(objects, source / "build" / objects.name)
     return source
 
 
@@ -114,25 +116,44 @@ print(torch.allclose(native, reference, rtol=1e-5, atol=0))
     assert done.stdout.splitlines() == expected
 
 
+def test_python_started_in_a_source_tree_says_so(tmp_path):
+    """It imports the tree in place of what is installed: the tree has no library."""
+    tree = tmp_path / "fastlogconv-1.0"
+    shutil.copytree(
+        ROOT / "fastlogconv", tree / "fastlogconv", ignore=shutil.ignore_patterns("*.so", "*.dylib")
+    )
+    program = "import fastlogconv, torch; fastlogconv.weight_map(torch.ones(3, 3)); print(fastlogconv.info())"
+    usual = r"libfastlogconv_cpu.so was not built: install fastlogconv with a C\+\+ compiler at hand"
+    advice = f'Python was started in the source tree .*? Leave {tree}, or run "pip install -e ." in it'
+    for is_source, expected, other in ((False, usual, advice), (True, advice, usual)):
+        if is_source:
+            shutil.copytree(ROOT / "csrc", tree / "csrc")
+            shutil.copy(ROOT / "setup.py", tree)
+        done = run("-c", program, cwd=tree, PYTHONPATH=str(tree))
+        printed = re.sub(r"\s+", " ", done.stdout.replace(".dylib", ".so"))
+        assert len(re.findall(expected, printed)) >= 2, printed  # info, and the warning
+        assert not re.search(other, printed)
+
+
 def test_installed_package_has_its_kernels(tmp_path):
     done = run("-c", "import fastlogconv.kernels; print('found')", cwd=tmp_path)
     assert done.stdout == "found\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF symbols with nm")
-def test_no_instruction_set_lends_its_code_to_another(unpacked, wheel):
+def test_no_instruction_set_lends_its_code_to_another(unpacked, tmp_path):
     """A function in two object files is linked once: an AVX-512 copy of a shared one would end older CPUs."""
     sources = {path.stem for path in (ROOT / "csrc" / "cpu" / "simd").glob("*.cpp")}
-    objects = [
-        path for path in unpacked.glob("build/objects.*/*.o") if path.stem.rsplit("-", 1)[0] in sources
-    ]
-    assert objects
+    done = build("wheel", unpacked, tmp_path, LDFLAGS="-Wl,--trace")  # the linker names what it takes
+    linked = re.findall(r"build/objects\S+\.o$", done.stdout, re.MULTILINE)
+    objects = [unpacked / name for name in linked if Path(name).stem.rsplit("-", 1)[0] in sources]
+    assert objects, done.stdout
     for path in objects:
-        symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
-        shared = re.findall(r" [Wu] (\S+)$", symbols, re.MULTILINE)
-        namespaces = {re.search(r"3flc(8baseline|4avx2|6avx512)|$", name).group(1) for name in shared}
-        assert len(namespaces) <= 1, namespaces
-        assert None not in namespaces, shared
+        symbols = subprocess.run(["nm", "--demangle", path], capture_output=True, text=True, check=True)
+        shared = re.findall(r" [Wu] (.+)$", symbols.stdout, re.MULTILINE)
+        named = [set(re.findall(r"\bflc::(baseline|avx2|avx512)::", name)) for name in shared]
+        assert all(named), [name for name, sets in zip(shared, named, strict=True) if not sets]
+        assert len(set().union(*named)) <= 1, path
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,34 @@ def test_show_bad_input(arrays, titles, kind, message):
         show(*arrays, titles=titles)
 
 
+def test_show_what_files_hold():
+    labels = two_cells()
+    for array in (labels[..., None], labels.astype("Q"), labels.astype(">u2")[::-1, ::-1][::-1, ::-1]):
+        np.testing.assert_array_equal(drawn(show(array).axes[0]), labels)
+    masked = show(np.ma.masked_array(labels, labels == 2)).axes[0].images[0].get_array()
+    assert np.array_equal(np.ma.getmaskarray(masked), labels == 2)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: show(np.eye(3)), lambda: plot_weight_parameters(two_cells(), [1], [1])]
+)
+def test_a_notebook_draws_it_once(draw, monkeypatch):
+    """What IPython does: it draws and closes a cell's figures behind it, and displays the cell's value."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    figure = draw()
+    assert plt.fignum_exists(figure.number)  # the cell draws it, wherever in the cell it was made
+    assert figure._ipython_display_() is None  # the cell's value is displayed by that
+    plt.close("all")
+    with pytest.raises(NotImplementedError):  # in a later cell: IPython displays it as any figure
+        figure._ipython_display_()
+
+
+def test_elsewhere_figures_are_plain():
+    assert not hasattr(show(np.eye(3)), "_ipython_display_")
+
+
 @pytest.mark.parametrize("log", [True, False])
 def test_parameter_grid(log):
     fds, bwf = (2, 10, 30), (0, 5)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 
+import numpy as np
 import pytest
 import torch
 import typed_use
@@ -16,7 +17,7 @@ import fastlogconv
 from fastlogconv import WeightSettings, calculate_weights, integrations, ops, rules
 from fastlogconv.__main__ import build_parser
 from fastlogconv.backends import c_interface, reference
-from fastlogconv.settings import DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS
+from fastlogconv.settings import BY_PRESET, DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS, PresetName
 
 CHANGES = dict(
     distance="euclidean", border="farthest", bws=3.5, fds=7.25, bwf=0.0, fbr=2.0, lmbda=1.5, ks=None
@@ -114,6 +115,9 @@ def test_functions_take_the_object():
             TypeError, match=r"not both, got settings and bws, ks: pass settings.replace\(bws="
         ):
             function(tensor, settings=settings, bws=4, ks=9)
+        for several in (np.array([4.0, 5.0]), torch.tensor([4.0, 5.0])):
+            with pytest.raises(TypeError, match="not both, got settings and bws: pass"):
+                function(tensor, settings=settings, bws=several)
         with pytest.raises(TypeError, match="settings must be WeightSettings or None, got dict"):
             function(tensor, settings=CHANGES)
 
@@ -128,21 +132,69 @@ def parameters_of(function):
 @pytest.mark.parametrize("function", [fastlogconv.weight_map, fastlogconv.region_weight_map])
 def test_signatures_of_functions(function):
     parameters = parameters_of(function)
-    assert {name: parameter.default for name, parameter in parameters.items()} == DEFAULTS
-    assert {name: parameter.annotation for name, parameter in parameters.items()} == {
-        name: field.type for name, field in SETTINGS.items()
-    }
+    assert tuple(parameters) == NAMES
+    for name, parameter in parameters.items():
+        assert parameter.default == (None if name in BY_PRESET else DEFAULTS[name])
+        own = SETTINGS[name].type
+        assert parameter.annotation == (f"{own} | None" if name in BY_PRESET else own)
+    tensor = torch.zeros(2, 5, 6, dtype=torch.int32)
+    tensor[0, :2], tensor[1, 4:] = 1, 1
+    assert torch.equal(function(tensor), function(tensor, **DEFAULTS))
+    assert torch.equal(function(tensor), function(tensor, **dict.fromkeys(BY_PRESET)))
+
+
+@pytest.mark.parametrize("function", [fastlogconv.weight_map, fastlogconv.region_weight_map])
+def test_functions_take_a_preset(function):
+    tensor = torch.zeros(2, 12, 16, dtype=torch.int32)
+    tensor[0, 3:6, 4:7], tensor[1, 8:10, 9:14] = 1, 1
+    for preset in PRESETS:
+        assert torch.equal(
+            function(tensor, preset=preset), function(tensor, settings=WeightSettings.preset(preset))
+        )
+        for name, value in [*CHANGES.items(), *DEFAULTS.items()]:  # what is given wins, a default, too
+            settings = WeightSettings.preset(preset, **{name: value})
+            assert torch.equal(
+                function(tensor, preset=preset, **{name: value}), function(tensor, settings=settings)
+            )
+        with pytest.raises(TypeError, match=f"settings or a preset, not both, got .* and preset='{preset}'"):
+            function(tensor, settings=WeightSettings(), preset=preset)
+    for wrong in ("unet2019", 3, np.array(["unet", "unet"])):
+        with pytest.raises(ValueError, match=r"preset must be one of 'unet', .*got"):
+            function(tensor, preset=wrong)
+
+
+def test_every_preset_names_what_presets_choose():
+    assert {tuple(settings) for settings in PRESETS.values()} == {BY_PRESET}
+
+
+def test_unet_weights():
+    labels = torch.zeros(12, 16, dtype=torch.int32)
+    labels[3:6, 4:7], labels[8:10, 9:14], labels[0] = 1, 2, 255
+    unet = fastlogconv.UNetWeights(bwf=5, ignore_index=[255, -1])
+    assert isinstance(unet, fastlogconv.WeightTransform)
+    assert unet.settings == WeightSettings.preset("unet", bwf=5)
+    assert fastlogconv.UNetWeights().settings == WeightSettings.preset("unet")
+    assert torch.equal(unet(labels), fastlogconv.weight_map(labels, preset="unet", bwf=5, ignore_index=255))
+    parameters = parameters_of(fastlogconv.UNetWeights)
+    preset = WeightSettings.preset("unet")
+    for name, parameter in parameters.items():
+        assert parameter.default == getattr(preset, name) and parameter.annotation == SETTINGS[name].type
+    assert set(NAMES) - set(parameters) == {
+        "distance",
+        "border",
+        "lmbda",
+        "ks",
+    }  # the preset's, or of no effect
 
 
 @pytest.mark.parametrize("transform", [fastlogconv.WeightTransform, fastlogconv.WeightTransformSingle])
 def test_signatures_of_transforms(transform):
     parameters = parameters_of(transform)
     assert set(parameters) == set(NAMES)
-    by_preset = {name for settings in PRESETS.values() for name in settings}
     for name, parameter in parameters.items():
-        assert parameter.default == (None if name in by_preset else DEFAULTS[name])
+        assert parameter.default == (None if name in BY_PRESET else DEFAULTS[name])
         own = SETTINGS[name].type
-        assert parameter.annotation == (f"{own} | None" if name in by_preset else own)
+        assert parameter.annotation == (f"{own} | None" if name in BY_PRESET else own)
         changed = transform(**{name: CHANGES[name]})
         assert getattr(changed, name) == getattr(changed.settings, name) == CHANGES[name]
 
@@ -165,6 +217,7 @@ def test_docstring_names_each():
 def test_literals_are_the_tables():
     assert set(typing.get_args(rules.DistanceName)) == set(rules.DISTANCES)
     assert set(typing.get_args(rules.BorderName)) == set(rules.BORDERS)
+    assert typing.get_args(PresetName) == tuple(PRESETS)
 
 
 def test_schema_of_the_operators():

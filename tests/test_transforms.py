@@ -246,7 +246,7 @@ def test_inside_a_sequential():
         ("lmbda", 0, ValueError),
         ("ks", 0, ValueError),
         ("ks", 7.5, TypeError),
-        ("border", "nearest", ValueError),
+        ("border", "no rule at all", ValueError),
         ("backend", "numpy", ValueError),
     ],
 )

@@ -19,7 +19,7 @@ from fastlogconv import WeightSettings, rules
 pytestmark = pytest.mark.skipif(
     gpu_on_cpu.why_no_triton() is not None, reason=str(gpu_on_cpu.why_no_triton())
 )
-CAPABILITIES = (80, 90, 100, 120)
+CAPABILITIES = (80, 90, *(pytest.param(newer, marks=pytest.mark.exhaustive) for newer in (100, 120)))
 
 
 @pytest.fixture

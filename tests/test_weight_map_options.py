@@ -24,7 +24,7 @@ from cases import (
 from scipy import ndimage
 from tolerances import EUCLIDEAN, REFERENCE, WEIGHT
 
-from fastlogconv import region_weight_map, weight_map
+from fastlogconv import WeightTransform, region_weight_map, weight_map
 
 
 def tensor(array, device):
@@ -450,6 +450,25 @@ def test_ignore_index_is_not_rounded(dtype, label, index, backend, device):
     labels[6:, 6:] = label
     assert (weight_map(labels, ignore_index=index, backend=backend)[6:, 6:] == 1).all()
     assert (weight_map(labels, ignore_index=label, backend=backend)[6:, 6:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.uint64, torch.int64, torch.float32], ids=str
+)
+def test_several_labels_to_ignore(dtype, backend, device):
+    labels = torch.zeros(8, 9, dtype=torch.int64, device=device)
+    labels[2:4, 2:4], labels[6:, :2], labels[6:, 3:5], labels[6:, 6:] = 1, 255, 254, 253
+    labels = labels.to(dtype)
+    for given in ([255, -1, 253], (253, 255), {255, 253}, [np.int64(253), 255, 255], range(253, 257, 2)):
+        weights = weight_map(labels, ignore_index=given, backend=backend)
+        ignore = torch.from_numpy(np.isin(labels.cpu().double().numpy(), [253, 255])).to(device)
+        assert torch.equal(weights, weight_map(labels, ignore=ignore, backend=backend))
+        assert (weights[6:, 3:5] == 1).all()
+    transform = WeightTransform(ignore_index=[253, 255], preset="unet_logconv", backend=backend)
+    assert torch.equal(transform(labels), weights)
+    assert "ignore_index=(253, 255)" in repr(transform)
+    nothing = weight_map(labels, ignore_index=[], backend=backend)
+    assert torch.equal(nothing, weight_map(labels, backend=backend))
 
 
 def test_background_may_be_ignored(backend, device):

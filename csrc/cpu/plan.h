@@ -52,9 +52,9 @@ struct ImagePlan {
   const Instance* instances;
   const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
   int64_t instance_count;
-  const Run* instance_runs;      // grouped by instance, rows ascending
-  const flc_tensor* ignore;      // where soft masks count as 0, or null
-  Rectangle border_area;         // where the border term is alive: it is 0 elsewhere
+  const Run* instance_runs;  // grouped by instance, rows ascending
+  const flc_tensor* ignore;  // where soft masks count as 0, or null
+  Rectangle border_area;     // where the border term is alive: it is 0 elsewhere
 };
 
 // Sums of the kernel exp(-|t| / decay_length) over a run of pixels first..last, seen from column x, split
@@ -117,8 +117,8 @@ struct Kernels {
   // mask, whose `values` are widened to hold them. Where `ignore`, bool or null, is true, pixels count as 0.
   int32_t (*scan_rows)(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
                        int32_t end, bool as_mask, LabelRuns* runs, ValueRange* values, double* bad_value);
-  WeighRows* weigh_rows;  // by LogConv distances
-  WeighRows* weigh_euclidean_rows;  // by exact ones; foreground pixels get no weight of their own
+  // By LogConv distances, and by exact ones: there foreground pixels get no weight of their own.
+  WeighRows *weigh_rows, *weigh_euclidean_rows;
   // Of rows [begin, end) of an image of ranks (0 = background): written[rank] = 1 for each rank that the
   // image's 3x3 closing puts where another one is, touches[pixel] = 1 for each pixel with another instance
   // among its 8 neighbours, else 0.

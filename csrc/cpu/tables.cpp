@@ -120,7 +120,8 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   settings_.prefix_tolerance =
       out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / params.decay_length, 0x1p-22, 0x1p-12);
   // In float sums, each step of the recursion adds the rounding error of a.
-  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && params.largest_sum < 2 * 100 - 1 &&
+  const double half_window = (params.largest_sum + 1) / 2;  // G(r)
+  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && half_window < 100 &&
                         params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
   // The logarithm of a sum times 2^900 rounds to 2^-44, which moves a distance by decay_length times that.
   needs_fine_tables_ = params.decay_length > 8 * sigma;

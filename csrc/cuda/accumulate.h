@@ -1,15 +1,16 @@
-// Stage 2, accumulate: over the instances, fd, the nearest, and the farthest or the second nearest distance.
+// Stage 2, accumulate: over the instances, fd, the nearest distance, and the other one of the border rule.
 #pragma once
 
 #include "cuda/device.h"
+#include "rules.h"
 
 namespace flc::cuda {
 
-template <class T, bool FARTHEST>
+template <class T, class Border>
 struct Accumulated {
   T fd = 0;
   T near = INFINITE<T>;
-  T other = FARTHEST ? -INFINITE<T> : INFINITE<T>;
+  T other = Border::start(INFINITE<T>);
 
   FLC_DEVICE void add(T d) {
     fd += exp2_of(-d * d);
@@ -21,6 +22,9 @@ struct Accumulated {
     fd += exp2_of(-square * scale);
     rank(square);
   }
+
+  // An instance out of reach.
+  FLC_DEVICE void add_infinite() { rank(INFINITE<T>); }
 
   FLC_DEVICE void take_roots() {
     near = sqrt_of(near);
@@ -36,7 +40,7 @@ struct Accumulated {
 
  private:
   FLC_DEVICE void rank(T d) {
-    other = FARTHEST ? larger(other, d) : smaller(other, larger(near, d));
+    other = Border::template rank<Order>(other, near, d);
     near = smaller(near, d);
   }
 };

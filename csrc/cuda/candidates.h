@@ -26,10 +26,7 @@ class CellList {
 
   FLC_DEVICE Located operator[](int place) const {
     const Entry entry = cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
-    const uint32_t box = entry.box;
-    return {
-        entry.id,
-        {y_ + int(box & 31), y_ + int(box >> 5 & 31), x_ + int(box >> 10 & 31), x_ + int(box >> 15 & 31)}};
+    return {entry.id, unpacked_box(entry.box, y_, x_)};
   }
 
   // The bounding box of the pixels of an id, or nothing.
@@ -51,7 +48,7 @@ struct Candidates {
   int lists[CANDIDATES];  // that their entries are in, if they are not at hand
   unsigned repeated;      // bit by bit: a list before that has the candidate too
   bool any;
-  bool at_hand;  // all entries that windows show, in `nearby`
+  bool at_hand;                        // all entries that windows show, in `nearby`
   int next_list, entries, next_entry;  // entries: at hand, or of the 32 lists before next_list
   Located nearby[MOST_NEARBY];
 
@@ -169,8 +166,8 @@ class CandidateFinder {
     return first == entry ? box : Box::nothing();
   }
 
-  // The ids of entries of 32 lists from `first` on, of those that windows show; returns the entry that comes
-  // next.
+  // The ids of those entries of 32 lists, from `first` on, that windows show; returns the entry that comes
+  // next, numbered through the lists.
   FLC_DEVICE int take_listed(int first_list, int first, int entries) const {
     const int end = warp_scan(CellList(cells_, tile_, first_list + lane_).count(), lane_);
     int taken = 0;
@@ -194,7 +191,7 @@ class CandidateFinder {
     return first;
   }
 
-  // Which one of 32 lists has an entry, of entries numbered through; its number becomes its place there.
+  // Which one of 32 lists has an entry, numbered through them; its number becomes its place there.
   // `end`: where the list of this lane ends.
   FLC_DEVICE static int list_of(int end, int& number) {
     int list = 0;

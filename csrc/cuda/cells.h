@@ -11,21 +11,29 @@
 
 namespace flc::cuda {
 
-constexpr int CELL = 32;  // pixels on a side: a row is one word
+constexpr int CELL = 32;           // pixels on a side: a row is one word
 constexpr int ROOM = CELL * CELL;  // entries, and words, that a cell can hold
 
 struct alignas(16) Entry {
   int64_t id;
-  uint32_t box;  // top | bottom << 5 | left << 10 | right << 15 of its pixels | first word << 20
+  uint32_t box;      // packed_box of its pixels | first word << 20
   uint32_t row_set;  // bit y: it has pixels in row y
 };
 
-// Which ids there are in each image. Only those that can lie among 1, 2, 3... without a gap: as many as
-// pixels.
+// The box around pixels in some rows and columns of a cell, neither of which may be none: top | bottom << 5 |
+// left << 10 | right << 15.
+FLC_DEVICE uint32_t packed_box(uint32_t row_set, uint32_t column_set) {
+  const int top = __ffs(row_set) - 1, bottom = 31 - __clz(row_set);
+  const int left = __ffs(column_set) - 1, right = 31 - __clz(column_set);
+  return top | bottom << 5 | left << 10 | right << 15;
+}
+
+// Which ids there are in each image: only those that can lie among 1, 2, 3... without a gap, which are no
+// more than pixels.
 struct IdSet {
-  int64_t words;  // for an image
+  int64_t words;      // for an image
   uint32_t* present;  // [images, words]: bit i of them all is id i + 1; null where nobody asks
-  uint32_t* counts;  // by image
+  uint32_t* counts;   // by image
 
   FLC_DEVICE void add(int64_t image, uint64_t id) const {
     const uint64_t word = (id - 1) / 32;
@@ -37,15 +45,15 @@ struct IdSet {
 
 // [size[0], size[1], size[2]] = [images, rows, columns] of cells. Each array is ordered so.
 struct Cells {
-  int rows, columns;  // cells of an image
-  int32_t* counts;  // of entries
+  int rows, columns;     // cells of an image
+  int32_t* counts;       // of entries
   uint32_t* foreground;  // [CELL] words: pixels of any instance
-  uint32_t* ignored;  // [CELL] words: pixels to ignore; null where there are none
-  Entry* entries;  // [ROOM]
-  uint32_t* words;  // [ROOM]
-  uint32_t* classes;  // [ROOM]: of the entries; null where there is only one class
-  uint64_t* largest;  // by image: the largest id; null where nobody asks
-  IdSet ids;  // where there are classes
+  uint32_t* ignored;     // [CELL] words: pixels to ignore; null where there are none
+  Entry* entries;        // [ROOM]
+  uint32_t* words;       // [ROOM]
+  uint32_t* classes;     // [ROOM]: of the entries; null where there is only one class
+  uint64_t* largest;     // by image: the largest id; null where nobody asks
+  IdSet ids;             // where there are classes
 
   FLC_DEVICE int index(int image, int row, int column) const {
     return (image * rows + row) * columns + column;
@@ -90,17 +98,20 @@ FLC_DEVICE uint32_t word_of(const Cells& cells, int cell, const Entry& entry, in
   return cells.words[int64_t(cell) * ROOM + (entry.box >> 20) + below];
 }
 
-// What list_cells reads: labels, and what may be missing, without data: classes (int32), pixels to ignore
-// (bool).
+// What list_cells reads: labels, and what may be missing, without data: classes (of int32) and pixels to
+// ignore (of bool).
 struct LabelTensors {
   flc_tensor labels, classes, ignore;
 };
 
-// How the cells of an image lie in memory that the caller provides.
+// Of all images.
+int64_t cell_count(const flc_tensor& labels);
+
+// How they lie in memory that the caller provides.
 int64_t cells_bytes(const LabelTensors& tensors);
 Cells place_cells(const LabelTensors& tensors, void* memory);
 
 // Fills them; `with_ids`, the largest ids too, and where there are classes all ids.
-cudaError_t list_cells(const LabelTensors& tensors, Cells cells, bool with_ids, cudaStream_t stream);
+int32_t list_cells(const LabelTensors& tensors, Cells cells, bool with_ids, cudaStream_t stream);
 
 }  // namespace flc::cuda

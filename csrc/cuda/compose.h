@@ -2,22 +2,22 @@
 #pragma once
 
 #include "cuda/accumulate.h"
-#include "cuda/settings.h"
+#include "cuda/numbers.h"
 
 namespace flc::cuda {
 
 // The border term of one class.
-template <class T, bool FARTHEST>
-FLC_DEVICE T border_term(const Accumulated<T, FARTHEST>& sums, const Settings<T>& settings) {
-  const T both = sums.near + sums.other;
-  return exp2_of(-both * both * settings.border_scale);
+template <class T, class Border>
+FLC_DEVICE T border_term(const Accumulated<T, Border>& sums, const Numbers<T>& numbers) {
+  const T squared = Border::squared(sums.near, sums.other);
+  return exp2_of(-squared * squared * numbers.border_scale);
 }
 
 // The weight of a background pixel, from the sum of the border terms of all classes.
 template <class T>
-FLC_DEVICE T compose(T fd, T border, const Settings<T>& settings) {
-  const T ratio = settings.foreground_background_ratio;
-  return ratio + (1 - ratio) * fd + settings.border_weight_factor * border;
+FLC_DEVICE T compose(T fd, T border, const Numbers<T>& numbers) {
+  const T ratio = numbers.fbr;
+  return ratio + (1 - ratio) * fd + numbers.bwf * border;
 }
 
 // out[index] = weight, in the result's precision.

@@ -1,4 +1,4 @@
-// What the kernels build on: the lanes of a warp, powers of two and logarithms, launches.
+// What the kernels build on: order, the lanes of a warp, powers of two and logarithms.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,8 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-
-#include "fastlogconv.h"
 
 namespace flc::cuda {
 
@@ -42,6 +40,19 @@ __host__ __device__ inline double smaller(double a, double b) {
 __host__ __device__ inline double larger(double a, double b) {
   return fmax(a, b);
 }
+
+// What border rules rank distances by, see rules.h.
+struct Order {
+  template <class T>
+  __host__ __device__ static T smaller(T a, T b) {
+    return cuda::smaller(a, b);
+  }
+  template <class T>
+  __host__ __device__ static T larger(T a, T b) {
+    return cuda::larger(a, b);
+  }
+};
+
 template <class T>
 __host__ __device__ constexpr T divide_up(T a, T b) {
   return (a + b - 1) / b;
@@ -49,18 +60,9 @@ __host__ __device__ constexpr T divide_up(T a, T b) {
 
 // ------------------------------------------------------------------------------------------------ lanes
 
-FLC_DEVICE int warp_min(int value) {
-#if __CUDA_ARCH__ >= 800
-  return __reduce_min_sync(ALL_LANES, value);
-#else
-  for (int step = WARP / 2; step > 0; step /= 2) {
-    value = smaller(value, __shfl_xor_sync(ALL_LANES, value, step));
-  }
-  return value;
-#endif
-}
-
-FLC_DEVICE uint32_t warp_min(uint32_t value) {
+// The smallest value of all lanes, of 32 bits.
+template <class T>
+FLC_DEVICE T warp_min(T value) {
 #if __CUDA_ARCH__ >= 800
   return __reduce_min_sync(ALL_LANES, value);
 #else
@@ -105,38 +107,35 @@ FLC_DEVICE int warp_scan(int value, int lane) {
 
 // ------------------------------------------------------------------------------ powers of two, logarithms
 
-// Of float by the hardware's instructions: relative error 2^-22, absolute error 2^-22; subnormal numbers
-// count as 0.
-FLC_DEVICE float exp2_of(float x) {
 #ifdef __CUDA_ARCH__
+// Of float by the hardware's instructions, for which subnormal numbers count as 0. The power errs by 2^-22 of
+// itself, the root by 2^-23 of itself, the logarithm by 2^-22.
+FLC_DEVICE float exp2_of(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-#else
-  return exp2f(x);
-#endif
 }
-
 FLC_DEVICE float log2_of(float x) {
-#ifdef __CUDA_ARCH__
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-#else
-  return log2f(x);
-#endif
 }
-
-// Relative error 2^-23.
 FLC_DEVICE float sqrt_of(float x) {
-#ifdef __CUDA_ARCH__
   float y;
   asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-#else
-  return sqrtf(x);
-#endif
 }
+#else
+FLC_DEVICE float exp2_of(float x) {
+  return exp2f(x);
+}
+FLC_DEVICE float log2_of(float x) {
+  return log2f(x);
+}
+FLC_DEVICE float sqrt_of(float x) {
+  return sqrtf(x);
+}
+#endif
 
 FLC_DEVICE double exp2_of(double x) {
   return exp2(x);
@@ -153,30 +152,6 @@ template <class T>
 FLC_DEVICE T log2_sum(T a, T b) {
   const T greater = larger(a, b);
   return smaller(a, b) > -INFINITE<T> ? greater + log2_of(1 + exp2_of(smaller(a, b) - greater)) : greater;
-}
-
-// --------------------------------------------------------------------------------------------- launches
-
-// A kernel of this library takes one struct; `blocks` may be more than a grid can have.
-template <class Arguments>
-cudaError_t launch(void (*kernel)(Arguments), int64_t blocks, int threads, Arguments arguments,
-                   cudaStream_t stream) {
-  if (blocks > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidConfiguration;
-  void* parameters[] = {&arguments};
-  return cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), parameters, 0, stream);
-}
-
-// What a function of the C interface returns after `call` on a device: FLC_OK, or the negative of CUDA's
-// error.
-template <class Call>
-int32_t on_device(int32_t device, const Call& call) {
-  const cudaError_t error = cudaSetDevice(device);
-  return -int32_t(error == cudaSuccess ? call() : error);
-}
-
-// Positions within an image are ints.
-inline bool sizes_supported(const flc_tensor& tensor) {
-  return tensor.size[1] <= 1 << 30 && tensor.size[2] <= 1 << 30;
 }
 
 }  // namespace flc::cuda

@@ -5,7 +5,7 @@
 // column, from the nearest row outwards, until no farther row can matter.
 #pragma once
 
-#include "cuda/settings.h"
+#include "cuda/numbers.h"
 #include "cuda/tile.h"
 
 namespace flc::cuda {

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "cuda/cells.h"
+#include "cuda/launch.h"
 #include "cuda/read.h"
 
 namespace flc::cuda {
@@ -131,9 +132,7 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)
       const uint32_t row_set = __ballot_sync(ALL_LANES, word != 0);
       if (word != 0) words[word_count + __popc(row_set & ((1u << lane) - 1))] = word;
       if (lane == 0) {
-        const int top = __ffs(row_set) - 1, bottom = 31 - __clz(row_set);
-        const int left = __ffs(column_set) - 1, right = 31 - __clz(column_set);
-        const uint32_t box = top | bottom << 5 | left << 10 | right << 15 | uint32_t(word_count) << 20;
+        const uint32_t box = packed_box(row_set, column_set) | uint32_t(word_count) << 20;
         entries[count] = {int64_t(id), box, row_set};
         if (BY_CLASS) {
           cells.classes[cell * ROOM + count] = label;
@@ -165,91 +164,44 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)
 
 // -------------------------------------------------------------------------------------------- on the host
 
-static int64_t cell_count(const flc_tensor& labels) {
-  return labels.size[0] * divide_up<int64_t>(labels.size[1], CELL) * divide_up<int64_t>(labels.size[2], CELL);
-}
-
-// Hands out memory piece by piece, the widest alignment first.
-class Pieces {
- public:
-  explicit Pieces(void* memory) : next_(static_cast<char*>(memory)) {}
-
-  template <class T>
-  void take(T*& piece, int64_t count) {
-    piece = reinterpret_cast<T*>(next_);
-    next_ += count * sizeof(T);
-  }
-
-  char* next() const { return next_; }
-
- private:
-  char* next_;
-};
-
-// Returns where they end.
-static char* place(const LabelTensors& tensors, void* memory, Cells& cells) {
-  const flc_tensor& labels = tensors.labels;
-  const int64_t images = labels.size[0], count = cell_count(labels);
-  const bool by_class = tensors.classes.data;
-  cells = {};
-  cells.rows = int(divide_up<int64_t>(labels.size[1], CELL));
-  cells.columns = int(divide_up<int64_t>(labels.size[2], CELL));
-  Pieces pieces(memory);
-  pieces.take(cells.entries, count * ROOM);
-  pieces.take(cells.largest, images);
-  if (by_class) {
-    cells.ids.words = divide_up<int64_t>(labels.size[1] * labels.size[2], 32);
-    pieces.take(cells.ids.counts, images);
-    pieces.take(cells.ids.present, images * cells.ids.words);
-    pieces.take(cells.classes, count * ROOM);
-  }
-  pieces.take(cells.words, count * ROOM);
-  pieces.take(cells.foreground, count * CELL);
-  if (tensors.ignore.data) pieces.take(cells.ignored, count * CELL);
-  pieces.take(cells.counts, count);
-  return pieces.next();
-}
-
-int64_t cells_bytes(const LabelTensors& tensors) {
-  Cells cells;
-  return place(tensors, nullptr, cells) - static_cast<char*>(nullptr);
-}
-
-Cells place_cells(const LabelTensors& tensors, void* memory) {
-  Cells cells;
-  place(tensors, memory, cells);
-  return cells;
-}
-
 // Clears what atomic operations add to.
-static cudaError_t clear_ids(const Cells& cells, int64_t images, cudaStream_t stream) {
+static int32_t clear_ids(const Cells& cells, int64_t images, cudaStream_t stream) {
   int64_t bytes = images * sizeof(uint64_t);
   if (cells.ids.present) bytes += images * (1 + cells.ids.words) * sizeof(uint32_t);
-  return cudaMemsetAsync(cells.largest, 0, bytes, stream);
+  return status_of(cudaMemsetAsync(cells.largest, 0, bytes, stream));
 }
 
-cudaError_t list_cells(const LabelTensors& tensors, Cells cells, bool with_ids, cudaStream_t stream) {
-  if (with_ids) {
-    const cudaError_t error = clear_ids(cells, tensors.labels.size[0], stream);
-    if (error != cudaSuccess) return error;
-  } else {
-    cells.largest = nullptr;
-  }
-  const int64_t count = cell_count(tensors.labels);
-  bool narrow;
-  switch (tensors.labels.dtype) {
+// Whether all labels of a dtype fit KeyOf's 32 bits.
+static bool keys_are_narrow(int32_t dtype) {
+  switch (static_cast<flc_dtype>(dtype)) {
+    case FLC_BOOL:
+    case FLC_UINT8:
+    case FLC_INT8:
+    case FLC_UINT16:
+    case FLC_INT16:
+    case FLC_INT32:
+    case FLC_FLOAT16:
+      return true;
     case FLC_UINT32:
     case FLC_UINT64:
     case FLC_INT64:
     case FLC_BFLOAT16:
     case FLC_FLOAT32:
     case FLC_FLOAT64:
-      narrow = false;
       break;
-    default:
-      narrow = true;
   }
-  const auto kernel_for = [narrow](auto by_class) {
+  return false;
+}
+
+int32_t list_cells(const LabelTensors& tensors, Cells cells, bool with_ids, cudaStream_t stream) {
+  if (with_ids) {
+    const int32_t status = clear_ids(cells, tensors.labels.size[0], stream);
+    if (status != FLC_OK) return status;
+  } else {
+    cells.largest = nullptr;
+  }
+  const int64_t count = cell_count(tensors.labels);
+  const auto kernel_for = [narrow = keys_are_narrow(tensors.labels.dtype)](auto by_class) {
     return narrow ? list_cells_kernel<uint32_t, by_class> : list_cells_kernel<uint64_t, by_class>;
   };
   return launch(cells.classes ? kernel_for(std::true_type()) : kernel_for(std::false_type()),

@@ -1,8 +1,8 @@
-// Stage 1, distance, for any parameters: every sum is known by its log2, and computed by one warp for its own
-// strip.
+// Stage 1, distance, for any settings: every sum is known by its log2, and computed by one warp for its own
+// strip of the tile.
 #pragma once
 
-#include "cuda/settings.h"
+#include "cuda/numbers.h"
 #include "cuda/tile.h"
 
 namespace flc::cuda {
@@ -13,8 +13,8 @@ namespace flc::cuda {
 template <class T>
 class RunningSum {
  public:
-  FLC_DEVICE RunningSum(const Settings<T>& settings)
-      : bits_per_step_(settings.bits_per_step), radius_(settings.radius) {}
+  FLC_DEVICE RunningSum(const Numbers<T>& numbers)
+      : bits_per_step_(numbers.bits_per_step), radius_(numbers.radius) {}
 
   // One column further; `pixel`: there is one, `leaving`: so there was radius + 1 columns before.
   FLC_DEVICE void step(bool pixel, bool leaving) {
@@ -70,10 +70,10 @@ class BitStream {
 
 // log2 of the sums along a row of an instance, at all columns of the tile.
 template <class T, class Row>
-FLC_DEVICE void log_row_sums(const Settings<T>& settings, const Row& row, const Box& box, T* sums) {
-  const int radius = settings.radius;
+FLC_DEVICE void log_row_sums(const Numbers<T>& numbers, const Row& row, const Box& box, T* sums) {
+  const int radius = numbers.radius;
   {
-    RunningSum<T> sum(settings);
+    RunningSum<T> sum(numbers);
     const int first = smaller(box.left, 0);
     BitStream entering(row, first, 1), leaving(row, first - radius - 1, 1);
     for (int x = first; x < TILE_W; ++x) {
@@ -81,7 +81,7 @@ FLC_DEVICE void log_row_sums(const Settings<T>& settings, const Row& row, const 
       if (x >= 0) sums[x] = sum.log2();
     }
   }
-  RunningSum<T> sum(settings);
+  RunningSum<T> sum(numbers);
   const int first = larger(box.right, TILE_W - 1);
   BitStream entering(row, first, -1), leaving(row, first + radius + 1, -1);
   for (int x = first; x >= 0; --x) {
@@ -94,13 +94,13 @@ FLC_DEVICE void log_row_sums(const Settings<T>& settings, const Row& row, const 
 // Adds rows of log2 sums to `totals`, those of a strip, in the column of this lane. The first of the rows
 // lies `y` rows below the first row of the strip.
 template <class T, int PITCH>
-FLC_DEVICE void add_log_rows(const Settings<T>& settings, const T (*sums)[PITCH], int rows, int y, int lane,
+FLC_DEVICE void add_log_rows(const Numbers<T>& numbers, const T (*sums)[PITCH], int rows, int y, int lane,
                              T (*totals)[PITCH]) {
 #pragma unroll 1
   for (int i = 0; i < STRIP_H; ++i) {
-    const int begin = larger(0, i - y - settings.radius), end = smaller(rows, i - y + settings.radius + 1);
+    const int begin = larger(0, i - y - numbers.radius), end = smaller(rows, i - y + numbers.radius + 1);
     const auto term = [&](int row) {
-      return sums[row][lane] - T(beyond(y + row, i, i)) * settings.bits_per_step;
+      return sums[row][lane] - T(beyond(y + row, i, i)) * numbers.bits_per_step;
     };
     T largest = totals[i][lane];
     for (int row = begin; row < end; ++row) largest = larger(largest, term(row));
@@ -114,10 +114,10 @@ FLC_DEVICE void add_log_rows(const Settings<T>& settings, const T (*sums)[PITCH]
 // The distances of an instance at the pixels of a strip that begins in row `strip_y` of the tile, in the
 // column of this lane. `slot` has room for ROWS + STRIP_H rows, and is this warp's own.
 template <class T, int ROWS, int PITCH, class AnyTile>
-FLC_DEVICE void log_distances(const Settings<T>& settings, const Cells& cells, const AnyTile& tile,
+FLC_DEVICE void log_distances(const Numbers<T>& numbers, const Cells& cells, const AnyTile& tile,
                               const Located& instance, int strip_y, int lane, T (*slot)[PITCH],
                               T (&d)[STRIP_H]) {
-  const int radius = settings.radius;
+  const int radius = numbers.radius;
   const int top = larger(instance.box.top, strip_y - radius);
   const int bottom = smaller(instance.box.bottom, strip_y + STRIP_H - 1 + radius);
   T(*const totals)[PITCH] = slot + ROWS;
@@ -127,13 +127,13 @@ FLC_DEVICE void log_distances(const Settings<T>& settings, const Cells& cells, c
     __syncwarp();
     if (lane < rows) {
       const RowBits row(cells, tile, instance, first + lane);
-      log_row_sums(settings, row, instance.box, slot[lane]);
+      log_row_sums(numbers, row, instance.box, slot[lane]);
     }
     __syncwarp();
-    add_log_rows(settings, slot, rows, first - strip_y, lane, totals);
+    add_log_rows(numbers, slot, rows, first - strip_y, lane, totals);
   }
 #pragma unroll
-  for (int i = 0; i < STRIP_H; ++i) d[i] = -settings.bit_scale * totals[i][lane];
+  for (int i = 0; i < STRIP_H; ++i) d[i] = -numbers.bit_scale * totals[i][lane];
   __syncwarp();
 }
 

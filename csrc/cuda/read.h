@@ -24,10 +24,10 @@ struct BFloat16 {
   FLC_DEVICE operator float() const { return __uint_as_float(uint32_t(bits) << 16); }
 };
 
-// Calls function(pointer to the elements) with the type that `dtype` stands for.
+// Calls function(pointer to the elements) with the type that `dtype` stands for, which is_served.
 template <class Function>
 FLC_DEVICE void with_type(const void* data, int32_t dtype, const Function& function) {
-  switch (dtype) {
+  switch (static_cast<flc_dtype>(dtype)) {
     case FLC_BOOL:
     case FLC_UINT8:
       return function(static_cast<const uint8_t*>(data));
@@ -51,9 +51,10 @@ FLC_DEVICE void with_type(const void* data, int32_t dtype, const Function& funct
       return function(static_cast<const BFloat16*>(data));
     case FLC_FLOAT32:
       return function(static_cast<const float*>(data));
-    default:
-      return function(static_cast<const double*>(data));
+    case FLC_FLOAT64:
+      break;
   }
+  return function(static_cast<const double*>(data));
 }
 
 // The element at an index.

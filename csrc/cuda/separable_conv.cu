@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cuda/launch.h"
 #include "cuda/read.h"
+#include "cuda/sum_within.h"
 #include "formulas.h"
 
 namespace flc::cuda {
@@ -71,15 +73,7 @@ FLC_DEVICE void add_side(const ConvolveArguments<T>& arguments, const T* at, T (
 // The results at `at`, and at the STRIP - 1 positions that follow.
 template <class T>
 FLC_DEVICE void convolve_strip(const ConvolveArguments<T>& arguments, const T* at, T (&results)[STRIP]) {
-#pragma unroll
-  for (int i = 0; i < STRIP; ++i) {
-    results[i] = 0;
-#pragma unroll
-    for (int k = 0; k < STRIP; ++k) {
-      const int steps = i < k ? k - i : i - k;
-      if (steps <= arguments.radius) results[i] += arguments.powers[steps] * at[k * PITCH];
-    }
-  }
+  sum_within(arguments.radius, arguments.powers, [&](int k) { return at[k * PITCH]; }, results);
   add_side<-1>(arguments, at - PITCH, results);
   add_side<+1>(arguments, at + STRIP * PITCH, results);
 }
@@ -178,8 +172,8 @@ static int steps_of(double decay_length, int64_t radius, int64_t size, int32_t p
 }
 
 template <class T>
-static cudaError_t convolve_axis(const flc_tensor& input, int axis, double decay_length, int64_t radius,
-                                 int32_t padding, T* out, cudaStream_t stream) {
+static int32_t convolve_axis(const flc_tensor& input, int axis, double decay_length, int64_t radius,
+                             int32_t padding, T* out, cudaStream_t stream) {
   const int across = 3 - axis;
   const int64_t *const size = input.size, *const from = input.stride;
   ConvolveArguments<T> arguments{};
@@ -209,11 +203,11 @@ static cudaError_t convolve_axis(const flc_tensor& input, int axis, double decay
 }
 
 template <class T>
-static cudaError_t convolve(const flc_tensor& input, double decay_length, int64_t radius, int32_t padding,
-                            void* out, void* scratch, cudaStream_t stream) {
+static int32_t convolve(const flc_tensor& input, double decay_length, int64_t radius, int32_t padding,
+                        void* out, void* scratch, cudaStream_t stream) {
   T* const between = static_cast<T*>(scratch);
-  const cudaError_t error = convolve_axis(input, 2, decay_length, radius, padding, between, stream);
-  if (error != cudaSuccess) return error;
+  const int32_t status = convolve_axis(input, 2, decay_length, radius, padding, between, stream);
+  if (status != FLC_OK) return status;
   flc_tensor rows = input;
   rows.data = between;
   rows.dtype = sizeof(T) == 8 ? FLC_FLOAT64 : FLC_FLOAT32;
@@ -228,6 +222,7 @@ static cudaError_t convolve(const flc_tensor& input, double decay_length, int64_
 extern "C" {
 
 int64_t flc_cuda_separable_conv2d_scratch_bytes(const flc_tensor* input, int32_t out_dtype) {
+  if (!flc::cuda::is_served(*input)) return 0;
   return input->size[0] * input->size[1] * input->size[2] * (out_dtype == FLC_FLOAT64 ? 8 : 4);
 }
 
@@ -235,8 +230,10 @@ int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, 
                                   int32_t padding, void* out, int32_t out_dtype, void* scratch,
                                   int32_t device, void* stream) {
   using namespace flc::cuda;
+  if (!is_served(*input) || !is_result_dtype(out_dtype) || padding < FLC_CONSTANT || padding > FLC_CIRCULAR)
+    return FLC_UNSUPPORTED;
   if (input->size[0] * input->size[1] * input->size[2] == 0) return FLC_OK;
-  if (!sizes_supported(*input)) return FLC_UNSUPPORTED;
+  if (!sizes_served(*input)) return FLC_UNSUPPORTED;
   return on_device(device, [&] {
     const auto convolve_as = out_dtype == FLC_FLOAT64 ? convolve<double> : convolve<float>;
     return convolve_as(*input, flc::usable_decay_length(decay_length), radius, padding, out, scratch,

@@ -19,9 +19,21 @@ struct Box {
   __host__ __device__ int width() const { return right - left + 1; }
 };
 
+// Row i of a strip, counted from the side that lies in DIRECTION: below (+1) or above (-1).
+template <int DIRECTION>
+FLC_DEVICE constexpr int strip_row(int i) {
+  return DIRECTION > 0 ? STRIP_H - 1 - i : i;
+}
+
 // How far `position` lies outside of first..last: 0 within.
 FLC_DEVICE int beyond(int position, int first, int last) {
   return larger(larger(first - position, position - last), 0);
+}
+
+// The box that packed_box packed, of a cell whose first pixel lies at (y, x) of the tile.
+FLC_DEVICE Box unpacked_box(uint32_t packed, int y, int x) {
+  return {y + int(packed & 31), y + int(packed >> 5 & 31), x + int(packed >> 10 & 31),
+          x + int(packed >> 15 & 31)};
 }
 
 // The smallest box around both.

@@ -29,7 +29,7 @@ _warned = False
 
 def check_name(name: object, where: str = "backend") -> None:
     """Raises ValueError unless `name` is the name of a backend or "auto"."""
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         raise ValueError(f"{where} must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
 
 

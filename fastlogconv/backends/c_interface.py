@@ -45,7 +45,8 @@ class TensorView(ctypes.Structure):
 
 
 _C_TYPES: dict[Any, Any] = {
-    "str": ctypes.c_int32,
+    "DistanceName": ctypes.c_int32,
+    "BorderName": ctypes.c_int32,
     "float": ctypes.c_double,
     "int": ctypes.c_int64,
     "bool": ctypes.c_int64,
@@ -75,6 +76,12 @@ def params_for(settings: WeightSettings, height: int, width: int, kernels: str, 
 def open_library(path: Path, needed: str, version_function: str) -> Any:
     """A library, a `ctypes.CDLL`, or a str: why there is none. Building it takes `needed`."""
     if not path.exists():
+        tree = _FOLDER.parent
+        if not CPU_LIBRARY.exists() and (tree / "setup.py").is_file() and (tree / "csrc").is_dir():
+            return (
+                f"{path.name} is not in {_FOLDER}: Python was started in the source tree and imports that in "
+                f'place of an installed fastlogconv. Leave {tree}, or run "pip install -e ." in it'
+            )
         return f"{path.name} was not built: install fastlogconv with {needed} at hand"
     try:
         library = ctypes.CDLL(str(path))

@@ -15,33 +15,17 @@ from torch import Tensor
 
 from ..errors import distance_error, label_error, mask_error
 from ..settings import WeightSettings
+from . import c_interface as c
 from . import native_cuda
-from .c_interface import (
-    ARRAY_DTYPES,
-    CPU_LIBRARY,
-    DTYPES,
-    LARGEST_RADIUS,
-    OK,
-    PADDINGS,
-    TensorView,
-    WeightParams,
-    as_result,
-    check_status,
-    open_library,
-    output,
-    params_for,
-    view,
-    view_of_array,
-)
 
 
 @functools.cache
 def _load() -> Any:
     """The CPU library, or a str: why there is none."""
-    library = open_library(CPU_LIBRARY, "a C++ compiler", "flc_abi_version")
+    library = c.open_library(c.CPU_LIBRARY, "a C++ compiler", "flc_abi_version")
     if isinstance(library, str):
         return library
-    tensor, params = ctypes.POINTER(TensorView), ctypes.POINTER(WeightParams)
+    tensor, params = ctypes.POINTER(c.TensorView), ctypes.POINTER(c.WeightParams)
     int32, int64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
     number = ctypes.POINTER(ctypes.c_double)
     result, threads = (pointer, int32), int32
@@ -72,7 +56,7 @@ def describe() -> dict[str, str]:
         description = {"library": library}
     else:
         name = library.flc_cpu_instruction_set().decode()
-        description = {"library": CPU_LIBRARY.name, "instruction set": name}
+        description = {"library": c.CPU_LIBRARY.name, "instruction set": name}
     return description | native_cuda.describe()
 
 
@@ -117,7 +101,7 @@ def use_instruction_set(name: str) -> None:
     Raises:
         ValueError: unknown, or not of this CPU.
     """
-    if _load().flc_cpu_use_instruction_set(name.encode()) != OK:
+    if _load().flc_cpu_use_instruction_set(name.encode()) != c.OK:
         raise ValueError(f"this CPU (or this build) has no instruction set {name!r}")
 
 
@@ -133,14 +117,14 @@ def _weigh(
     data_error: Callable[[float], ValueError],
 ) -> Tensor:
     """Calls `function` for a tensor and what goes `beside` it; the result is like it but for its shape."""
-    out = output(like, shape)
-    params = params_for(settings, shape[-2], shape[-1], "cpu", out.dtype == torch.float64)
+    out = c.output(like, shape)
+    params = c.params_for(settings, shape[-2], shape[-1], "cpu", out.dtype == torch.float64)
     bad_value = ctypes.c_double()
     status = getattr(_load(), function)(
-        view(like), *map(view, beside), params, out.data_ptr(), DTYPES[out.dtype], _threads(), bad_value
+        c.view(like), *map(c.view, beside), params, out.data_ptr(), c.DTYPES[out.dtype], _threads(), bad_value
     )
-    check_status(status, function, like, data_error, bad_value.value)
-    return as_result(out, like)
+    c.check_status(status, function, like, data_error, bad_value.value)
+    return c.as_result(out, like)
 
 
 @_also_on_cuda
@@ -170,13 +154,13 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
 @_also_on_cuda
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
-    out = output(input, input.shape)
-    padding, dtype = PADDINGS[padding_mode], DTYPES[out.dtype]
+    out = c.output(input, input.shape)
+    padding, dtype = c.PADDINGS[padding_mode], c.DTYPES[out.dtype]
     status = _load().flc_cpu_separable_conv2d(
-        view(input), lmbda, min(ks // 2, LARGEST_RADIUS), padding, out.data_ptr(), dtype, _threads()
+        c.view(input), lmbda, min(ks // 2, c.LARGEST_RADIUS), padding, out.data_ptr(), dtype, _threads()
     )
-    check_status(status, "flc_cpu_separable_conv2d", input)
-    return as_result(out, input)
+    c.check_status(status, "flc_cpu_separable_conv2d", input)
+    return c.as_result(out, input)
 
 
 # ------------------------------------------------------------------------------------------ NumPy arrays
@@ -203,13 +187,13 @@ def exact_weights(
     """
     like = _given(instances, classes)
     out: np.ndarray = np.empty(like.shape, dtype=dtype)
-    params = params_for(settings, *like.shape, "cpu", out.dtype == np.float64)
-    arrays = map(view_of_array, (instances, classes, foreground, None))
+    params = c.params_for(settings, *like.shape, "cpu", out.dtype == np.float64)
+    arrays = map(c.view_of_array, (instances, classes, foreground, None))
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_weight_map(
-        *arrays, params, out.ctypes.data, ARRAY_DTYPES[out.dtype], _threads(), bad_value
+        *arrays, params, out.ctypes.data, c.ARRAY_DTYPES[out.dtype], _threads(), bad_value
     )
-    check_status(status, "flc_cpu_weight_map", like, label_error, bad_value.value)
+    c.check_status(status, "flc_cpu_weight_map", like, label_error, bad_value.value)
     return out
 
 
@@ -217,8 +201,8 @@ def class_labels(instances: np.ndarray | None, classes: np.ndarray | None) -> np
     """Class labels [H, W], int32, with ridges between touching instances; arguments as above."""
     like = _given(instances, classes)
     out = np.empty(like.shape, dtype=np.int32)
-    arrays = map(view_of_array, (instances, classes))
+    arrays = map(c.view_of_array, (instances, classes))
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_class_labels(*arrays, out.ctypes.data, _threads(), bad_value)
-    check_status(status, "flc_cpu_class_labels", like, label_error, bad_value.value)
+    c.check_status(status, "flc_cpu_class_labels", like, label_error, bad_value.value)
     return out

@@ -16,32 +16,19 @@ import torch
 from torch import Tensor
 
 from ..settings import WeightSettings
-from .c_interface import (
-    CUDA_LIBRARY,
-    DTYPES,
-    LARGEST_RADIUS,
-    PADDINGS,
-    TensorView,
-    WeightParams,
-    as_result,
-    check_status,
-    open_library,
-    output,
-    params_for,
-    view,
-)
+from . import c_interface as c
 from .devices import why_no_gpu
 
 
 @functools.cache
 def _load() -> Any:
     """The CUDA library, or a str: why there is none. Opened when first asked for, never by an import."""
-    library = open_library(CUDA_LIBRARY, "nvcc", "flc_cuda_abi_version")
+    library = c.open_library(c.CUDA_LIBRARY, "nvcc", "flc_cuda_abi_version")
     return library if isinstance(library, str) else _with_signatures(library)
 
 
 def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
-    tensor, params = ctypes.POINTER(TensorView), ctypes.POINTER(WeightParams)
+    tensor, params = ctypes.POINTER(c.TensorView), ctypes.POINTER(c.WeightParams)
     int32, int64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
     result, queue = (pointer, int32), (int32, pointer)
     library.flc_cuda_weight_map.argtypes = (*(tensor,) * 3, params, *result, pointer, *queue)
@@ -71,8 +58,8 @@ def describe() -> dict[str, str]:
     """What to print about it. The library is not loaded for that where there is no use for it."""
     if torch.cuda.is_available():
         library = _load()
-        return {"CUDA library": library if isinstance(library, str) else CUDA_LIBRARY.name}
-    return {"CUDA library": f"{CUDA_LIBRARY.name}, not loaded" if CUDA_LIBRARY.exists() else _load()}
+        return {"CUDA library": library if isinstance(library, str) else c.CUDA_LIBRARY.name}
+    return {"CUDA library": f"{c.CUDA_LIBRARY.name}, not loaded" if c.CUDA_LIBRARY.exists() else _load()}
 
 
 def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) -> None:
@@ -80,7 +67,7 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) 
 
     `scratch_for`: what the function NAME_scratch_bytes takes besides; None: there is none.
     """
-    library, tensor = _load(), view(input)
+    library, tensor = _load(), c.view(input)
     scratch: tuple[int, ...] = ()
     if scratch_for is not None:
         size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
@@ -92,7 +79,7 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) 
     if status < 0:
         text = library.flc_cuda_error_text(-status).decode()
         raise RuntimeError(f"fastlogconv: {function} on {input.dtype} {tuple(input.shape)} failed: {text}")
-    check_status(status, function, input)
+    c.check_status(status, function, input)
 
 
 @contextlib.contextmanager
@@ -111,35 +98,35 @@ def _weigh(
     scratch_for: tuple | None,
 ) -> Tensor:
     """Calls flc_cuda_NAME for a tensor and what goes `beside` it; `scratch_for` as for `_call`."""
-    out = output(like, shape)
-    params = params_for(settings, shape[-2], shape[-1], "gpu", out.dtype == torch.float64)
-    _call(name, like, *beside, params, out.data_ptr(), DTYPES[out.dtype], scratch_for=scratch_for)
-    return as_result(out, like)
+    out = c.output(like, shape)
+    params = c.params_for(settings, shape[-2], shape[-1], "gpu", out.dtype == torch.float64)
+    _call(name, like, *beside, params, out.data_ptr(), c.DTYPES[out.dtype], scratch_for=scratch_for)
+    return c.as_result(out, like)
 
 
 def weight_map(
     labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
-    beside = (view(classes), view(ignore))
+    beside = (c.view(classes), c.view(ignore))
     return _weigh("weight_map", labels, beside, labels.shape, settings, scratch_for=beside)
 
 
 def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
-    return _weigh("region_weight_map", masks, (view(ignore),), masks.shape[1:], settings, scratch_for=())
+    return _weigh("region_weight_map", masks, (c.view(ignore),), masks.shape[1:], settings, scratch_for=())
 
 
 def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
-    beside = (view(foreground),)
+    beside = (c.view(foreground),)
     return _weigh("distance_to_weight", distance, beside, distance.shape[1:], settings, scratch_for=None)
 
 
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
-    out = output(input, input.shape)
-    dtype = DTYPES[out.dtype]
-    arguments = (lmbda, min(ks // 2, LARGEST_RADIUS), PADDINGS[padding_mode], out.data_ptr(), dtype)
+    out = c.output(input, input.shape)
+    dtype = c.DTYPES[out.dtype]
+    arguments = (lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode], out.data_ptr(), dtype)
     _call("separable_conv2d", input, *arguments, scratch_for=(dtype,))
-    return as_result(out, input)
+    return c.as_result(out, input)

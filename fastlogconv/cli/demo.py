@@ -1,6 +1,5 @@
 """The demo: a photograph of coins, its instances, and their weights in three ways."""
 
-import inspect
 import statistics
 import time
 
@@ -14,17 +13,14 @@ from skimage import data, filters, measure, segmentation
 
 import fastlogconv
 from fastlogconv.backends import BACKENDS
+from fastlogconv.settings import BY_PRESET, DEFAULTS
 
 CAPTIONS = {  # by preset
     "deepflash2": "LogConv distances, no ridge where any instance is out of reach",
     "unet_logconv": "LogConv distances, ridges between neighbours",
     "unet": "exact distances, ridges between neighbours, as published",
 }
-SETTINGS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(fastlogconv.weight_map).parameters.items()
-    if isinstance(parameter.default, int | float) and name != "bwf"  # which presets choose
-}
+SETTINGS = {name: value for name, value in DEFAULTS.items() if name not in BY_PRESET}
 
 
 MOST = 10  # the weight at the end of the colours
@@ -39,7 +35,6 @@ def run(out):
         f"skimage.data.coins(): {shape} pixels, {labels.max()} instances, {torch.get_num_threads()} threads\n"
     )
     weights = compare(torch.from_numpy(labels))
-    out.mkdir(parents=True, exist_ok=True)
     draw(image, labels, weights).savefig(out / "coins.png")
     print(f"\nfigure: {out / 'coins.png'}")
     return 0

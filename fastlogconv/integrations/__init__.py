@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import as_tensor
 from ..settings import DEFAULT_PRESET
 from ..transforms import WeightTransform
 
@@ -32,12 +33,13 @@ def weights_like(transform, labels, **beside):
     """
     if isinstance(labels, Tensor):
         return transform(labels, **beside)
-    return transform(_tensor(labels), **{name: _tensor(array) for name, array in beside.items()}).numpy()
+    tensors = {name: as_tensor(array, name) for name, array in beside.items()}
+    return transform(as_tensor(labels, "labels"), **tensors).numpy()
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    array = np.asarray(array)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+def as_ignore(mask: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """A mask as bool: True where it is > 0, for pipelines make numbers of masks."""
+    return mask if mask.dtype in (torch.bool, np.bool_) else mask > 0
 
 
 def missing(library: str, extra: str) -> ImportError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
-from . import missing, weight_transform, weights_like
+from . import as_ignore, missing, weight_transform, weights_like
 
 try:
     from albumentations import BasicTransform
@@ -21,6 +22,8 @@ class WeightMap(BasicTransform):
         mask_key: where the labels are, "mask" or one of `additional_targets`.
         weight_key: where the weights go.
         p: the probability with which they are added.
+        classes_key: where the class labels are, a mask as the labels are; None: one class.
+        ignore_key: where the mask of pixels to ignore is, those where it is > 0; None: none is ignored.
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
             `fastlogconv.weight_map`.
 
@@ -31,30 +34,49 @@ class WeightMap(BasicTransform):
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
             range; when called as `weight_map`, and for an array of several channels.
-        KeyError: there is no `mask_key`.
+        KeyError: there is no `mask_key`, or one of the other keys.
     """
 
     targets = {}  # noqa: RUF012 - a property of the base class: what transforms which key
 
     def __init__(
-        self, mask_key: str = "mask", weight_key: str = "weight", p: float = 1.0, **settings
+        self,
+        mask_key: str = "mask",
+        weight_key: str = "weight",
+        p: float = 1.0,
+        *,
+        classes_key: str | None = None,
+        ignore_key: str | None = None,
+        **settings,
     ) -> None:
         super().__init__(p)
         self.mask_key, self.weight_key, self.settings = mask_key, weight_key, settings
+        self.classes_key, self.ignore_key = classes_key, ignore_key
         self.weights = weight_transform(settings)
 
     def apply_with_params(self, params: dict, *args, **data) -> dict:
-        if self.mask_key not in data:
-            raise KeyError(f"there is no {self.mask_key!r} to weigh: mask_key must be one of {sorted(data)}")
-        labels = data[self.mask_key]
+        labels, one_channel = self._labels(data, "mask_key")
+        beside = {}
+        if self.classes_key is not None:
+            beside["classes"] = self._labels(data, "classes_key")[0]
+        if self.ignore_key is not None:
+            beside["ignore"] = as_ignore(self._labels(data, "ignore_key")[0])
+        weights = weights_like(self.weights, labels, **beside)
+        return data | {self.weight_key: weights[..., None] if one_channel else weights}
+
+    def _labels(self, data: dict, key_name: str) -> tuple[np.ndarray | Tensor, bool]:
+        """The mask under the key of that name, and whether it had an axis of one channel behind it."""
+        key = getattr(self, key_name)
+        if key not in data:
+            raise KeyError(f"there is no {key!r} to weigh: {key_name} must be one of {sorted(data)}")
+        labels = data[key]
         if labels.ndim == 3 and labels.shape[-1] == 1:
-            return data | {self.weight_key: weights_like(self.weights, labels[..., 0])[..., None]}
+            return labels[..., 0], True
         if labels.ndim == 3 and isinstance(labels, np.ndarray):  # a tensor may be channel first: [1, H, W]
-            raise ValueError(
-                f"{self.mask_key} must be labels [H, W] or [H, W, 1], got the shape {labels.shape}"
-            )
-        return data | {self.weight_key: weights_like(self.weights, labels)}
+            raise ValueError(f"{key} must be labels [H, W] or [H, W, 1], got the shape {labels.shape}")
+        return labels, False
 
     def get_transform_init_args(self) -> dict:
         """What Albumentations prints and saves."""
-        return {"mask_key": self.mask_key, "weight_key": self.weight_key} | self.settings
+        names = ("mask_key", "weight_key", "classes_key", "ignore_key")
+        return {name: getattr(self, name) for name in names} | self.settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..arrays import check_no_trailing_channel
 from . import missing
 
 try:
@@ -26,4 +27,5 @@ class WeightMap(fasttransform.WeightMap):
     """
 
     def encodes(self, labels: TensorInstances) -> TensorBase:
+        check_no_trailing_channel(labels.shape, "labels", "[B, H, W]")
         return TensorBase(self.weights(labels.as_subclass(Tensor)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..arrays import check_no_trailing_channel
 from ..transforms import is_fastai_image
 from . import missing, weight_transform
 
@@ -15,6 +16,10 @@ except ImportError as error:
 
 class WeightMap(Transform):
     """Instance labels in a plain tensor to loss weights; fastai's `TensorImage` and `TensorMask` pass.
+
+    Pixels to ignore are told by their labels, `ignore_index`: fasttransform calls it with one part of the
+    batch at a time, so that `classes` and an `ignore` mask in other parts do not reach it; with these, call
+    `fastlogconv.weight_map` in the training step.
 
     Args:
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
@@ -36,4 +41,7 @@ class WeightMap(Transform):
         self.weights = weight_transform(settings)
 
     def encodes(self, labels: Tensor):
-        return labels if is_fastai_image(labels) else self.weights(labels.as_subclass(Tensor))
+        if is_fastai_image(labels):
+            return labels
+        check_no_trailing_channel(labels.shape, "labels", "[B, H, W]")
+        return self.weights(labels.as_subclass(Tensor))

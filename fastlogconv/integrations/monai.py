@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 from torch import Tensor
 
-from . import missing, weight_transform, weights_like
+from ..arrays import check_no_trailing_channel
+from . import as_ignore, missing, weight_transform, weights_like
 
 try:
     from monai.config import KeysCollection
@@ -28,7 +29,8 @@ class WeightMap(Transform):
     Shape:
         labels [C, H, W], a tensor, MetaTensor or NumPy array of any dtype that `weight_map` takes -> weights
         [C, H, W] of the same type and on the same device, metadata included; float32 for integer labels, else
-        the labels' dtype.
+        the labels' dtype. When called, it takes `classes` [C, H, W] and `ignore` ([C, H, W] or [1, H, W],
+        where it is > 0), too.
 
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
@@ -40,12 +42,28 @@ class WeightMap(Transform):
     def __init__(self, **settings) -> None:
         self.weights = weight_transform(settings)
 
-    def __call__(self, labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    def __call__(
+        self,
+        labels: Tensor | np.ndarray,
+        classes: Tensor | np.ndarray | None = None,
+        ignore: Tensor | np.ndarray | None = None,
+    ) -> Tensor | np.ndarray:
         if labels.ndim != 3:
             raise ValueError(f"labels must have the shape [C, H, W], got {tuple(labels.shape)}")
-        plain = labels.as_tensor() if isinstance(labels, MetaTensor) else labels
-        weights = weights_like(self.weights, plain)
+        check_no_trailing_channel(labels.shape, "labels", "[C, H, W]")
+        plain = _plain(labels)
+        beside = {}
+        if classes is not None:
+            beside["classes"] = convert_to_dst_type(_plain(classes), dst=plain, dtype=classes.dtype)[0]
+        if ignore is not None:
+            ignore = as_ignore(_plain(ignore))
+            beside["ignore"] = convert_to_dst_type(ignore, dst=plain, dtype=ignore.dtype)[0]
+        weights = weights_like(self.weights, plain, **beside)
         return convert_to_dst_type(weights, dst=labels, dtype=weights.dtype)[0]
+
+
+def _plain(array: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    return array.as_tensor() if isinstance(array, MetaTensor) else array
 
 
 class WeightMapd(MapTransform):
@@ -55,6 +73,8 @@ class WeightMapd(MapTransform):
         keys: where the labels are.
         weight_key: where the weights go, one for each of `keys`.
         allow_missing_keys: True passes over a key that is not there.
+        classes_key: where the class labels are, one for each of `keys` or one for all; None: one class.
+        ignore_key: where the masks of pixels to ignore are, likewise; None: none is ignored.
         settings: as for `WeightMap`.
 
     Raises:
@@ -70,18 +90,25 @@ class WeightMapd(MapTransform):
         keys: KeysCollection,
         weight_key: KeysCollection = "weight",
         allow_missing_keys: bool = False,
+        *,
+        classes_key: KeysCollection | None = None,
+        ignore_key: KeysCollection | None = None,
         **settings,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.weight_keys = ensure_tuple_rep(weight_key, len(self.keys))
         if len(set(self.weight_keys)) < len(self.keys):
             raise ValueError(f"weight_key must hold a name for each of {self.keys}, got {weight_key!r}")
+        self.classes_keys = ensure_tuple_rep(classes_key, len(self.keys))
+        self.ignore_keys = ensure_tuple_rep(ignore_key, len(self.keys))
         self.weights = WeightMap(**settings)
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         result = dict(data)
-        for key, weight_key in self.key_iterator(result, self.weight_keys):
-            result[weight_key] = self.weights(result[key])
+        beside = self.classes_keys, self.ignore_keys
+        for key, weight_key, *others in self.key_iterator(result, self.weight_keys, *beside):
+            classes, ignore = (None if other is None else data[other] for other in others)
+            result[weight_key] = self.weights(data[key], classes, ignore)
         return result
 
 

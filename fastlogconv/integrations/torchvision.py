@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import missing, weight_transform
+from ..arrays import check_no_trailing_channel
+from . import as_ignore, missing, weight_transform
 
 try:
     from torchvision import tv_tensors
@@ -21,6 +22,9 @@ class WeightMap(v2.Transform):
 
     Args:
         weight_key: where in a dict the weights go.
+        classes_key: where in the dict of the mask the class labels are, a Mask of their own; None: one
+            class.
+        ignore_key: where in that dict the Mask of pixels to ignore is, those where it is > 0; None: none.
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
             `fastlogconv.weight_map`.
 
@@ -31,20 +35,37 @@ class WeightMap(v2.Transform):
 
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
-            range; when called as `weight_map`; ValueError also for a dict with more than one mask.
+            range; when called as `weight_map`; ValueError also for a dict with more than one mask (beside
+            those of the two keys), a mask outside of a dict where one of the keys is given, and a sample
+            without any Mask, such as one whose labels are a plain tensor.
+        KeyError: `classes_key` or `ignore_key` is not beside the mask.
     """
 
-    def __init__(self, weight_key: str = "weight", **settings) -> None:
+    def __init__(
+        self,
+        weight_key: str = "weight",
+        *,
+        classes_key: str | None = None,
+        ignore_key: str | None = None,
+        **settings,
+    ) -> None:
         super().__init__()
-        self.weight_key = weight_key
+        self.weight_key, self.classes_key, self.ignore_key = weight_key, classes_key, ignore_key
         self.weights = weight_transform(settings)
 
     def forward(self, *inputs):
         sample = inputs if len(inputs) > 1 else inputs[0]
+        if not _holds_mask(sample):
+            raise ValueError(
+                "there is no tv_tensors.Mask in the sample, whose weights these would be: wrap its labels, "
+                f"as in tv_tensors.Mask(labels), where the dataset makes them; it holds {_contents(sample)}"
+            )
         return self._transformed(sample)
 
     def _transformed(self, sample):
         if isinstance(sample, tv_tensors.Mask):
+            if self.classes_key is not None or self.ignore_key is not None:
+                raise ValueError("classes_key and ignore_key need a mask in a dict, with theirs beside it")
             return self._weights_of(sample)
         if isinstance(sample, dict):
             return self._with_weights(sample)
@@ -54,15 +75,50 @@ class WeightMap(v2.Transform):
         return sample
 
     def _with_weights(self, sample: dict) -> dict:
-        masks = [key for key, value in sample.items() if isinstance(value, tv_tensors.Mask)]
+        others = {"classes": self.classes_key, "ignore": self.ignore_key}
+        others = {name: key for name, key in others.items() if key is not None}
+        held = [key for key, value in sample.items() if isinstance(value, tv_tensors.Mask)]
+        masks = [key for key in held if key not in others.values()]
         if len(masks) > 1:
             raise ValueError(f"a sample must hold one mask, got {masks}")
-        result = {key: value if key in masks else self._transformed(value) for key, value in sample.items()}
+        kept = {*held, *others.values()} if masks else {*held}
+        result = {key: value if key in kept else self._transformed(value) for key, value in sample.items()}
         for key in masks:
-            result[self.weight_key] = self._weights_of(sample[key])
+            beside = {name: _mask_at(other, sample) for name, other in others.items()}
+            result[self.weight_key] = self._weights_of(sample[key], **beside)
         return result
 
-    def _weights_of(self, mask: tv_tensors.Mask) -> Tensor:
+    def _weights_of(self, mask: tv_tensors.Mask, **beside: Tensor) -> Tensor:
         labels = mask.as_subclass(Tensor)
-        batch = labels.flatten(0, -3) if labels.ndim > 3 else labels
-        return self.weights(batch).reshape(labels.shape)
+        check_no_trailing_channel(labels.shape, "a mask", "[..., H, W]")
+        if "ignore" in beside:
+            beside["ignore"] = as_ignore(beside["ignore"])
+        beside = {name: tensor.expand(labels.shape) for name, tensor in beside.items()}
+        if labels.ndim > 3:
+            labels = labels.flatten(0, -3)
+            beside = {name: tensor.flatten(0, -3) for name, tensor in beside.items()}
+        return self.weights(labels, **beside).reshape(mask.shape)
+
+
+def _mask_at(key: str, sample: dict) -> Tensor:
+    if not isinstance(sample[key], tv_tensors.Mask):
+        raise ValueError(
+            f"{key!r} must be a tv_tensors.Mask, got {type(sample[key]).__name__}: transforms move no other"
+        )
+    return sample[key].as_subclass(Tensor)
+
+
+def _holds_mask(sample) -> bool:
+    if isinstance(sample, dict):
+        return any(map(_holds_mask, sample.values()))
+    if isinstance(sample, (list, tuple)):
+        return any(map(_holds_mask, sample))
+    return isinstance(sample, tv_tensors.Mask)
+
+
+def _contents(sample) -> str:
+    if isinstance(sample, dict):
+        return "{" + ", ".join(f"{key!r}: {_contents(value)}" for key, value in sample.items()) + "}"
+    if isinstance(sample, (list, tuple)):
+        return "(" + ", ".join(map(_contents, sample)) + ")"
+    return type(sample).__name__

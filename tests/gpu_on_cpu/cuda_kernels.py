@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 import fastlogconv
-from fastlogconv.backends import native, native_cuda
+from fastlogconv.backends import c_interface, native, native_cuda
 
 from . import why_no_nvcc
 from . import why_not as why_no_ptx
-from .ptx import Module, Record, build_folder
+from .build import built
+from .ptx import Module, Record
 from .resources import Resources, measure
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
@@ -48,17 +49,11 @@ def _made(name: str, sources: list[Path], command: Callable[[Path], list[str]]) 
     texts = [path.read_bytes() for folder in (CSRC, HERE) for path in sorted(folder.rglob("*.h"))]
     texts += [path.read_bytes() for path in sources]
     key = hashlib.sha256(b"\0".join([shlex.join(command(Path())).encode(), *texts])).hexdigest()[:16]
-    target = build_folder() / f"{key}-{name}"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f"{os.getpid()}-{target.name}")
-        subprocess.run(command(unfinished), check=True, timeout=600)
-        unfinished.replace(target)
-    return target
+    return built(f"{key}-{name}", lambda target: subprocess.run(command(target), check=True, timeout=600))
 
 
 def _sources() -> list[Path]:
-    """Those with kernels."""
+    """Those that nvcc compiles for a GPU."""
     return sorted((CSRC / "cuda").glob("*.cu"))
 
 
@@ -188,24 +183,24 @@ class Emulator:
         """Within it, backend "native" serves CPU tensors by this emulator."""
         library = load_host_library()
         handler = _LAUNCH_HANDLER(self._launch)
-        empty, as_c_tensor = torch.empty, native_cuda._tensor
+        empty, view = torch.empty, c_interface.view
 
         def noted_empty(*arguments, **options):
             self._reachable.append(empty(*arguments, **options))
             return self._reachable[-1]
 
-        def noted_c_tensor(tensor):
+        def noted_view(tensor):
             if tensor is not None:
                 self._reachable.append(tensor)
-            return as_c_tensor(tensor)
+            return view(tensor)
 
         with serving(library):
             library.set_launch_handler(handler)
-            torch.empty, native_cuda._tensor = noted_empty, noted_c_tensor
+            torch.empty, c_interface.view = noted_empty, noted_view
             try:
                 yield self
             finally:
-                torch.empty, native_cuda._tensor = empty, as_c_tensor
+                torch.empty, c_interface.view = empty, view
                 library.set_launch_handler(_LAUNCH_HANDLER(0))
                 self._reachable.clear()
 

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import hashlib
 import json
-import os
 import re
 import struct
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from .build import built
 from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
 
 RUNTIME = Path(__file__).parent / "runtime"
 FLAGS = (
-    "-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-mtls-dialect=gnu2", "-w", "-fPIC", "-shared",
+    "-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-mtls-dialect=gnu2", "-w", "-fPIC",
     "-pthread", "-fno-gnu-unique",  # else all libraries share the runtime of the first, with its PROFILE
 )  # fmt: skip
 
 
-def build_folder() -> Path:
-    """Where built modules are kept, by content."""
-    return Path(os.environ.get("GPU_ON_CPU_BUILD", Path(tempfile.gettempdir()) / f"gpu_on_cpu-{os.getuid()}"))
+def _key(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _precompiled_runtime(flags: tuple[str, ...]) -> Path:
+    """A folder with runtime.h as g++ has read it: otherwise that takes longer than most of the kernels."""
+    key = _key(*flags, *(path.read_text() for path in sorted(RUNTIME.glob("*.h"))))
+
+    def precompile(target: Path) -> None:
+        command = ["g++", *flags, "-x", "c++-header", str(RUNTIME / "runtime.h"), "-o", str(target)]
+        subprocess.run(command, check=True, timeout=600)
+
+    return built(f"{key}/runtime.h.gch", precompile).parent
 
 
 def split_operands(text: str) -> list[str]:
@@ -295,19 +306,17 @@ class Module:
         code += "".join(function.source() for function in self.functions.values())
         code += f'extern "C" void allow_tables() {{{data} }}\n'
         flags = [*FLAGS, *(["-DPROFILE"] if profile else [])]
-        headers = "".join(path.read_text() for path in sorted(RUNTIME.glob("*.h")))
-        key = hashlib.sha256("\0".join([code, headers, *flags]).encode()).hexdigest()[:16]
-        library = build_folder() / f"{key}.so"
-        if not library.exists():
-            library.parent.mkdir(parents=True, exist_ok=True)
-            source = library.with_suffix(".cpp")
+        runtime = _precompiled_runtime(tuple(flags))
+        key = _key(code, str(runtime))
+
+        def compile_library(target: Path) -> None:
+            source = target.with_name(f"{key}.cpp")
             source.write_text(code)
-            unfinished = library.with_suffix(f".{os.getpid()}.so")
-            subprocess.run(
-                ["g++", *flags, f"-I{RUNTIME}", str(source), "-o", str(unfinished)], check=True, timeout=600
-            )
-            unfinished.replace(library)
-        return ctypes.CDLL(str(library))
+            includes = [f"-I{runtime}", f"-I{RUNTIME}"]
+            command = ["g++", *flags, *includes, "-shared", str(source), "-o", str(target)]
+            subprocess.run(command, check=True, timeout=600)
+
+        return ctypes.CDLL(str(built(f"{key}.so", compile_library)))
 
     def launch(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list, shared: int = 0,

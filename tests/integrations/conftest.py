@@ -32,3 +32,11 @@ def labels():
 def weights(labels):
     """What every integration is to give for them by default."""
     return weight_map(labels)
+
+
+@pytest.fixture
+def beside(labels):
+    """Classes, and pixels to ignore, of the shape of the labels."""
+    ignore = torch.zeros(labels.shape, dtype=torch.bool)
+    ignore[:5, :9], ignore[15] = True, True
+    return torch.where(labels > 0, 3 - labels, 0), ignore

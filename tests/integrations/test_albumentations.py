@@ -102,6 +102,37 @@ def test_is_saved_with_its_settings(labels, image):
     assert "bws=5" in repr(pipeline)
 
 
+@pytest.mark.parametrize("channel", [False, True])
+def test_classes_and_ignore(channel, labels, beside, image):
+    arrays = [array.numpy().astype(np.int32) for array in (labels, *beside)]
+    masks = dict(zip(("mask", "c", "i"), [a[..., None] if channel else a for a in arrays], strict=True))
+    pipeline = A.Compose(
+        [A.HorizontalFlip(p=1), WeightMap(classes_key="c", ignore_key="i")],
+        additional_targets={"c": "mask", "i": "mask"},
+    )
+    result = pipeline(image=image, **masks)["weight"]
+    flipped, classes, ignore = (tensor.flip(1) for tensor in (labels, *beside))
+    expected = weight_map(flipped, classes=classes, ignore=ignore)
+    assert np.array_equal(result, expected[..., None] if channel else expected)
+    restored = A.from_dict(A.to_dict(pipeline))
+    assert np.array_equal(restored(image=image, **masks)["weight"], result)
+    with pytest.raises(KeyError, match=r"no 'x' to weigh: ignore_key must be one of"):
+        WeightMap(ignore_key="x")(image=image, **masks)
+
+
+def test_several_labels_to_ignore(labels, image):
+    marked = np.where(labels == 0, 255, labels)
+    result = WeightMap(ignore_index=[255, 1])(image=image, mask=marked)["weight"]
+    assert np.array_equal(result, labels == 2)
+
+
+def test_arrays_as_files_have_them(labels, weights, image):
+    for array in (labels.numpy().astype("Q"), labels.numpy()[::-1].copy()[::-1]):
+        assert np.array_equal(WeightMap()(image=image, mask=array)["weight"], weights)
+    with pytest.raises(TypeError, match=r"labels must not be a masked array, .*: pass labels.filled\(0\)"):
+        WeightMap()(image=image, mask=np.ma.masked_array(labels.numpy()))
+
+
 def test_readme():
     sample = run_readme_of("albumentations")["sample"]
     assert sample["weight"].shape == (224, 224)

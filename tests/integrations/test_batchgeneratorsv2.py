@@ -68,6 +68,41 @@ def test_errors(labels):
         WeightMap(sigma=3)
 
 
+@pytest.mark.parametrize("as_given", [torch.Tensor.numpy, lambda tensor: tensor], ids=["array", "tensor"])
+def test_classes_and_ignore(as_given, labels, beside):
+    segmentation = torch.stack([beside[0], labels, beside[1].int()]).to(torch.int16)
+    result = WeightMap(1, classes_channel=0, ignore_channel=2)(segmentation=as_given(segmentation))
+    expected = weight_map(labels, classes=beside[0], ignore=beside[1])
+    assert torch.equal(torch.as_tensor(result["weight"][0]), expected)
+
+
+def test_several_labels_to_ignore(labels):
+    marked = labels.masked_fill(labels == 0, -1)
+    assert torch.equal(
+        WeightMap(ignore_index=[-1, 1])(segmentation=marked[None])["weight"][0], (labels == 2).float()
+    )
+
+
+@pytest.mark.parametrize("weight_key", ["weight", None])
+def test_behind_deep_supervision(weight_key, labels):
+    """Where the segmentation is a list, so are the weights."""
+    pipeline = ComposeTransforms(
+        [DownsampleSegForDSTransform((1, 0.5, 0.25)), WeightMap(weight_key=weight_key)]
+    )
+    sample = pipeline(image=torch.rand(1, *labels.shape), segmentation=labels[None].to(torch.int16))
+    scales = sample["segmentation"]
+    assert [tuple(scale.shape[1:]) for scale in scales] == [(24, 30), (12, 15), (6, 8)]
+    weights = sample["weight"] if weight_key else [scale[1:] for scale in scales]
+    assert len(weights) == 3
+    for scale, weight in zip(scales, weights, strict=True):
+        assert torch.equal(weight[0], weight_map(scale[0].int()))
+
+
+def test_channel_last_is_told(labels):
+    with pytest.raises(ValueError, match=r"whose images are one column wide: .*segmentation\[..., 0\]"):
+        WeightMap()(segmentation=labels[..., None])
+
+
 def test_readme():
     names = run_readme_of("batchgeneratorsv2")
     assert torch.equal(names["weight"], weight_map(names["ids"]))

@@ -45,6 +45,17 @@ def test_deepflash2s_transform_as_it_was_used(labels):
     assert torch.equal(result[2], WeightTransform()(labels[None]))
 
 
+def test_several_labels_to_ignore(labels):
+    marked = labels.masked_fill(labels == 0, 255)
+    result = Pipeline([WeightMap(ignore_index=[255, 1])])(marked[None])
+    assert torch.equal(result[0], (labels == 2).float())
+
+
+def test_channel_last_is_told(labels):
+    with pytest.raises(ValueError, match="whose images are one column wide"):
+        WeightMap()(labels[..., None])
+
+
 def test_errors():
     with pytest.raises(ValueError, match="bwf must be"):
         WeightMap(bwf=-1)

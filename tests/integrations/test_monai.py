@@ -112,6 +112,45 @@ def test_in_a_pipeline(workers, labels):
         assert torch.equal(decollate_batch(batch)[1]["weight"].as_tensor()[0], expected[1])
 
 
+@pytest.mark.parametrize(
+    "kind", [torch.Tensor.numpy, MetaTensor, torch.clone], ids=["array", "meta", "tensor"]
+)
+def test_classes_and_ignore(kind, labels, beside):
+    classes, ignore = beside
+    expected = weight_map(labels, classes=classes, ignore=ignore)
+    sample = {"label": kind(labels[None]), "c": kind(classes[None]), "i": kind(ignore[None].float())}
+    result = WeightMapd("label", classes_key="c", ignore_key="i")(sample)
+    assert type(result["weight"]) is type(sample["label"])
+    assert torch.equal(torch.as_tensor(np.asarray(result["weight"][0])), expected)
+    sample |= {"other": sample["label"].clip(0, 1)}
+    two = WeightMapd(["label", "other"], ("a", "b"), classes_key="c", ignore_key=["i", "i"])(sample)
+    assert torch.equal(torch.as_tensor(np.asarray(two["a"][0])), expected)
+    with pytest.raises(KeyError, match="absent"):
+        WeightMapd("label", classes_key="absent")(sample)
+
+
+def test_a_mask_for_all_channels(labels, beside):
+    stacked = torch.stack([labels, labels.flip(0)])
+    result = WeightMap()(stacked, ignore=beside[1][None])
+    assert torch.equal(result, weight_map(stacked, ignore=beside[1]))
+
+
+def test_several_labels_to_ignore(labels):
+    marked = labels.masked_fill(labels == 0, 255)
+    result = WeightMapd("label", ignore_index=[255, 1])({"label": marked[None]})["weight"][0]
+    assert torch.equal(result, (labels == 2).float())
+
+
+@pytest.mark.parametrize("dtype", ["Q", np.uint64])
+def test_either_uint64_of_numpy(dtype, labels, weights):
+    assert np.array_equal(WeightMap()(labels.numpy()[None].astype(dtype))[0], weights)
+
+
+def test_channel_last_is_told(labels):
+    with pytest.raises(ValueError, match=r"\[C, H, W\], got \(24, 30, 1\), whose images are one column wide"):
+        WeightMap()(labels[..., None])
+
+
 def test_readme():
     sample = run_readme_of("monai")["sample"]
     assert torch.equal(sample["weight"], weight_map(sample["label"]))

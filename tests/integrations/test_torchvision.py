@@ -95,6 +95,49 @@ def test_errors(labels):
         WeightMap(sigma=3)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_classes_and_ignore(batched, labels, beside, image):
+    masks = [tv_tensors.Mask(mask[None, None] if batched else mask) for mask in (labels, *beside)]
+    target = dict(zip(("mask", "c", "i"), masks, strict=True))
+    pipeline = v2.Compose([v2.RandomHorizontalFlip(1), WeightMap(classes_key="c", ignore_key="i")])
+    _, result = pipeline(image, target)
+    flipped, classes, ignore = (tensor.flip(1) for tensor in (labels, *beside))
+    expected = weight_map(flipped, classes=classes, ignore=ignore)
+    assert torch.equal(result["weight"], expected.reshape(masks[0].shape))
+    assert type(result["c"]) is type(result["i"]) is tv_tensors.Mask
+    with pytest.raises(KeyError, match="absent"):
+        WeightMap(classes_key="absent")({"mask": masks[0]})
+    with pytest.raises(ValueError, match=r"'c' must be a tv_tensors.Mask, got Tensor"):
+        WeightMap(classes_key="c")({"mask": masks[0], "c": beside[0]})
+    with pytest.raises(ValueError, match="need a mask in a dict"):
+        WeightMap(ignore_key="i")(masks[0])
+
+
+def test_several_labels_to_ignore(labels):
+    marked = tv_tensors.Mask(labels.masked_fill(labels == 0, 255))
+    assert torch.equal(WeightMap(ignore_index=[255, 1])(marked), (labels == 2).float())
+
+
+def test_a_sample_without_a_mask_is_no_success(labels, image):
+    transform = WeightMap()
+    for sample in (
+        (image, {"mask": labels}),
+        {"image": image, "masks": PIL.Image.new("I", (4, 5))},
+        (image, labels),
+        image,
+        [{"a": []}],
+    ):
+        with pytest.raises(ValueError, match=r"no tv_tensors.Mask in the sample.*tv_tensors.Mask\(labels\)"):
+            transform(sample)
+    with pytest.raises(ValueError, match=r"it holds \(Image, \{'mask': Tensor\}\)$"):
+        transform(image, {"mask": labels})
+
+
+def test_channel_last_is_told(labels):
+    with pytest.raises(ValueError, match="whose images are one column wide"):
+        WeightMap()(tv_tensors.Mask(labels[..., None]))
+
+
 def test_readme():
     target = run_readme_of("torchvision")["target"]
     assert target["weight"].shape == (224, 224)

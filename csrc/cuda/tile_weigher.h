@@ -1,0 +1,168 @@
+// A tile's weights, by one block.
+//
+// It goes through the instances that the windows of the tile show, 32 at a time: forms row sums (or squares)
+// for as many as the table holds, and lets each warp add them to the distances of its strip. Where there are
+// classes it does so class by class.
+#pragma once
+
+#include "cuda/add_squares.h"
+#include "cuda/add_sums.h"
+#include "cuda/compose.h"
+
+namespace flc::cuda {
+
+template <class T>
+struct WeighTilesArguments {
+  Cells cells;
+  Numbers<T> numbers;
+  int height, width;
+  void* out;  // [B, H, W], contiguous
+  bool out_is_double;
+};
+
+template <class T, Way WAY, class Border, bool BY_CLASS>
+class TileWeigher {
+ public:
+  FLC_DEVICE TileWeigher(const WeighTilesArguments<T>& arguments, Shared<T, WAY, BY_CLASS>& shared)
+      : arguments_(arguments), shared_(shared), block_(arguments.cells, arguments.numbers, shared) {}
+
+  FLC_DEVICE void weigh() {
+    if (threadIdx.x == 0) {
+      begin();
+      shared_.tile =
+          Tile(blockIdx.x, block_.cells, arguments_.height, arguments_.width, block_.numbers.radius);
+    }
+    if constexpr (CAN_SCALE<WAY>) fill_byte_sums(block_.numbers.scaling, shared_.scaling.byte_sums);
+    __syncthreads();
+    if constexpr (BY_CLASS) {
+      for (uint32_t label = next_class(0); label != NO_CLASS; label = next_class(label)) {
+        if (threadIdx.x == 0) {
+          begin();
+          shared_.tile.class_label = label;
+        }
+        __syncthreads();
+        add_instances();
+        add_border();
+        __syncthreads();
+      }
+    } else {
+      add_instances();
+      add_border();
+    }
+    store();
+  }
+
+ private:
+  static constexpr uint32_t NO_CLASS = ~0u;
+
+  FLC_DEVICE void begin() {
+    shared_.seen = 0;
+    shared_.missed = false;
+    shared_.candidates.begin();
+  }
+
+  // The lowest class above another one that has entries within reach. By each warp.
+  FLC_DEVICE uint32_t next_class(uint32_t label) const {
+    const Cells& cells = block_.cells;
+    uint32_t next = NO_CLASS;
+    for (int list = block_.lane; list < shared_.tile.lists; list += WARP) {
+      const int cell = shared_.tile.cell(cells, list), place = first_of_class(cells, cell, label + 1);
+      if (place < cells.counts[cell]) next = smaller(next, cells.classes[int64_t(cell) * ROOM + place]);
+    }
+    return warp_min(next);
+  }
+
+  FLC_DEVICE auto candidate_finder() const {
+    return CandidateFinder(block_.cells, shared_.tile, block_.numbers.radius, shared_.candidates);
+  }
+
+  // Adds the instances within reach, those of the class where there are classes.
+  FLC_DEVICE void add_instances() {
+    const auto candidates = candidate_finder();
+    while (candidates.find()) {
+      if (block_.warp == 0) plan(candidates.box(block_.lane));
+      __syncthreads();
+      for (int i = 0; i < shared_.batches.count; ++i) {
+        if constexpr (WAY == EUCLIDEAN)
+          add_squares(block_, shared_.batches.plan[i], sums_);
+        else
+          add_sums(block_, shared_.batches.plan[i], sums_);
+      }
+    }
+  }
+
+  // Divides the candidates that this tile needs into batches. By one warp, each lane with a candidate's box.
+  FLC_DEVICE void plan(const Box& found) {
+    const Box box = found.empty() ? found : block_.needed_part(found);
+    const bool present = !box.empty();
+    if (BY_CLASS && Border::EVERY_INSTANCE && !found.empty() && !present) shared_.missed = true;
+    shared_.candidates.found[block_.lane].box = box;
+    bool in_table = false;
+    if constexpr (WAY == EUCLIDEAN) in_table = present;
+    if constexpr (CAN_SCALE<WAY>) in_table = present && scalable(block_.numbers, box, block_.ROWS);
+    shared_.batches.divide(present, in_table, box.height(), block_.ROWS, block_.lane);
+    const int seen = __popc(__ballot_sync(ALL_LANES, present));
+    if (block_.lane == 0) shared_.seen += seen;
+  }
+
+  // The border term of what was added, and a new beginning for the next class.
+  FLC_DEVICE void add_border() {
+    const bool has_border =
+        shared_.seen >= Border::FEWEST_INSTANCES && (!Border::EVERY_INSTANCE || every_instance_seen());
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) {
+      if (WAY == EUCLIDEAN) sums_[i].take_roots();
+      if (has_border) borders_[i] += border_term(sums_[i], block_.numbers);
+      if (BY_CLASS) sums_[i].next_class();
+    }
+  }
+
+  // Whether the ids of an image are 1..largest, none left out, and no instance (of the class, where there are
+  // classes) lies out of reach.
+  FLC_DEVICE bool every_instance_seen() const {
+    const Cells& cells = block_.cells;
+    const auto& tile = shared_.tile;
+    if constexpr (BY_CLASS) {
+      if (shared_.missed || cells.ids.counts[tile.image] != cells.largest[tile.image]) return false;
+      bool missed = false;
+      const int first = cells.index(tile.image, 0, 0);
+      for (int i = threadIdx.x; i < cells.rows * cells.columns && !missed; i += WARPS * WARP) {
+        const Range range = entries_of(cells, first + i, tile);
+        for (int place = range.first; place < range.end && !missed; ++place) {
+          missed = !candidate_finder().shows(cells.entries[int64_t(first + i) * ROOM + place].id);
+        }
+      }
+      return !__syncthreads_or(missed);
+    }
+    return uint64_t(shared_.seen) == cells.largest[tile.image];
+  }
+
+  FLC_DEVICE void store() const {
+    const Tile& tile = shared_.tile;
+    const Cells& cells = block_.cells;
+    const unsigned own = 1u << block_.lane;
+    const int x = tile.x + block_.lane, y = tile.y + block_.strip_y(), rows = arguments_.height - y;
+    if (x >= arguments_.width) return;
+    const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
+    const uint32_t* const foreground = cells.foreground + first_word;
+    const uint32_t* const ignored = cells.ignored ? cells.ignored + first_word : nullptr;
+    int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+#pragma unroll
+    for (int i = 0; i < STRIP_H; ++i) {
+      if (i >= rows) return;
+      T weight = compose(sums_[i].fd, borders_[i], block_.numbers);
+      if (foreground[i] & own) weight = 1;
+      if (ignored && ignored[i] & own) weight = 0;
+      store_weight(arguments_.out, arguments_.out_is_double, index, weight);
+      index += arguments_.width;
+    }
+  }
+
+  const WeighTilesArguments<T>& arguments_;
+  Shared<T, WAY, BY_CLASS>& shared_;
+  const TileBlock<T, WAY, BY_CLASS> block_;
+  Accumulated<T, Border> sums_[STRIP_H];
+  T borders_[STRIP_H] = {};
+};
+
+}  // namespace flc::cuda
