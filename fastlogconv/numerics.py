@@ -21,7 +21,17 @@ whatever else is near. So an instance adds nothing beyond `limit` steps, the lar
 and reach(bws, ..) + 2 slack. Exact distances have no slack, but may have a crowd: instances of one pixel that
 fill all beyond a distance add up to crowd times the foreground term there.
 
-tests/test_numerics.py compares each number with float64 at its edges.
+*When float32 suffices.* In float32 a distance errs by about 11 2^-23 lmbda (its logarithm, and the sum in
+it) and the exponent of a border term by 2^-22 of itself (rounding), so that the term
+bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
+
+    2^-22 (11 x lmbda / bws + x^2)
+
+of itself. That counts where the term is at least 1, so for x^2 <= 2 ln bwf, and has to stay below 1e-5; where
+it would not, float64 is used inside. (The 11 was found by climbing.) With exact distances lmbda counts as 0.
+
+tests/test_numerics.py compares each number with float64 at its edges; tests/test_worst_cases.py looks for the
+settings and instances on which results err most.
 """
 
 from __future__ import annotations
@@ -45,6 +55,10 @@ USUAL_BORDER_FACTOR = 50.0
 # together. A sum of LogConv that errs by this much moves no weight by more than half the promise of 1e-5.
 CROWD = 2.0**-17
 NEGLIGIBLE_IN_SCALED_SUMS = 5e-7
+
+# What may be lost in float32, and how: see above.
+PROMISE = 1e-5
+LOST_BY_ROUNDING, LOST_BY_LOGARITHM = 2.0**-22, 11 * 2.0**-22
 
 # What a float32 scaled by a power of 2 can hold: down to 2^-125 it is normal with a bit to spare, and what
 # all windows add up to has to stay below 2^127.
@@ -161,6 +175,15 @@ def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
     return max(foreground + slack, border + 2 * slack)
 
 
+def _float_suffices(settings: WeightSettings, decay_length: float, largest_decay: float) -> bool:
+    """Whether float32 keeps the promise; see above."""
+    decay = decay_length / largest_decay
+    if decay > min(settings.fds, settings.bws):
+        return False
+    x = math.sqrt(2 * math.log(max(settings.bwf, USUAL_BORDER_FACTOR)))
+    return LOST_BY_LOGARITHM * x * (decay / settings.bws) + LOST_BY_ROUNDING * x**2 <= PROMISE
+
+
 def _logconv_numbers(
     settings: WeightSettings, height: int, width: int, kernels: str, double: bool
 ) -> Numbers:
@@ -170,8 +193,8 @@ def _logconv_numbers(
     largest_sum = 2 * geometric_sum(decay_length, radius) - 1
     slack = decay_length * (2 * math.log(largest_sum))
 
-    narrowest = min(settings.fds, settings.bws)
-    double_inside = decay_length > ARITHMETICS[kernels, double].largest_decay * narrowest
+    largest_decay = ARITHMETICS[kernels, double].largest_decay
+    double_inside = double or not _float_suffices(settings, decay_length, largest_decay)
     arithmetic = ARITHMETICS[kernels, double_inside]
     limit = min(_limit(settings, slack, arithmetic.negligible), LARGEST_REACH)
     # Pixels of an instance within the limit that lie farther away than this do not even show in its sum.
@@ -214,6 +237,6 @@ def _euclidean_numbers(
         reach=reach,
         cut_radius=min(reach, max(height, width, 1) - 1),
         scale_exponent=0,
-        double_inside=double,
+        double_inside=double or not _float_suffices(settings, 0.0, 1.0),
         **_scales(settings),
     )

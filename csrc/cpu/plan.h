@@ -77,6 +77,8 @@ struct KernelTables {
   const Scalar *decay_half, *decay_rest;
   int32_t radius;
   int32_t scale_exponent;
+  // Scaled sums from here on are unscaled before their logarithm is taken: the larger it is, the coarser.
+  double unscaled_from;
 };
 
 // 64-byte aligned memory; null where there is none.

@@ -16,7 +16,8 @@ constexpr int32_t DOUBLE_SCALE_EXPONENT = 900;
 template <class Scalar>
 class OwnedTables {
  public:
-  OwnedTables(double decay_length, int32_t radius);
+  // fine: without what is lost where an exponential or a logarithm includes the scale.
+  OwnedTables(double decay_length, int32_t radius, bool fine = false);
   const KernelTables<Scalar>* get() const { return &tables_; }
 
  private:
@@ -46,6 +47,7 @@ class CallSettings {
   const Distance* distance_;
   Precision precision_;
   bool single_is_accurate_;
+  bool needs_fine_tables_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;
   std::unique_ptr<OwnedTables<LogReal>> log_tables_;

@@ -1,5 +1,6 @@
 // Instance labels, or region masks, to weights.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -121,6 +122,15 @@ int32_t weigh_labels(const Labels& labels, const flc_weight_params& params, int6
   return status;
 }
 
+// A mask value v moves distances by decay_length ln v, and floats round the more the larger they are; where two
+// distances of either sign cancel in the border term, that shows.
+flc_weight_params for_values_up_to(double largest, flc_weight_params params) {
+  if (find_distance(params.distance)->uses_tables &&
+      params.decay_length * std::log(largest) > 2 * std::min(params.bws, params.fds))
+    params.double_inside = 1;
+  return params;
+}
+
 int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const flc_weight_params& params,
                       int64_t threads, const Output& out, double* bad_value) {
   const int64_t regions = masks.size[0];
@@ -133,9 +143,10 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const f
                                bad);
   });
   if (status != FLC_OK) return status;
-  CallSettings settings(params, out.dtype);
-  for (const ValueRange& range : values)
-    if (range.largest > 1) settings.reach_whole_window();
+  double largest = 1;
+  for (const ValueRange& range : values) largest = std::max(largest, range.largest);
+  CallSettings settings(for_values_up_to(largest, params), out.dtype);
+  if (largest > 1) settings.reach_whole_window();
   const OwnedPlan plan(runs, values, masks, ignore, settings, threads);
   status = weigh_image(plan, settings, false, threads, out.weights);
   if (!settings.distance().weighs_foreground) fill_runs(runs, width, 1, out);

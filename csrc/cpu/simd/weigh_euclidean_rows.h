@@ -16,10 +16,10 @@ struct VectorRange {
   int32_t begin, end;
 };
 
-template <class Out, class Border>
+template <class Out, class Result, class Border>
 class EuclideanRowPass {
   using V = Vec<Out>;
-  using Blocks = RowBlocks<Out, Out, Border, true>;
+  using Blocks = RowBlocks<Out, Result, Border, true>;
   static constexpr int lanes = Number<V>::lanes;
   static constexpr int VECTORS = BLOCK / lanes;  // of a block
   static constexpr int ROWS = EuclideanDistance<Out>::ROWS;
@@ -28,7 +28,7 @@ class EuclideanRowPass {
 
  public:
   EuclideanRowPass(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
-                   Out* out)
+                   Result* out)
       : plan_(plan),
         settings_(settings),
         accumulator_(settings),
@@ -172,20 +172,25 @@ class EuclideanRowPass {
   Workspace rows_{nullptr, 0};
 };
 
-template <class Out>
+template <class Out, class Result>
 int32_t weigh_euclidean_rows_as(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin,
-                                int32_t end, Out* out) {
+                                int32_t end, Result* out) {
   return with_live_border(plan, settings, [&](auto border) {
-    return EuclideanRowPass<Out, decltype(border)>(plan, settings, on_top, begin, end, out).run();
+    return EuclideanRowPass<Out, Result, decltype(border)>(plan, settings, on_top, begin, end, out).run();
   });
 }
 
-// Floats hold exact distances, whatever the settings: nothing asks for double inside alone.
 inline int32_t weigh_euclidean_rows(const ImagePlan* plan, const Settings* settings, bool on_top,
                                     Precision precision, int32_t begin, int32_t end, void* out) {
-  return precision == DOUBLE_THROUGHOUT
-             ? weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<double*>(out))
-             : weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
+  switch (precision) {
+    case FLOAT_THROUGHOUT:
+      return weigh_euclidean_rows_as<float>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
+    case DOUBLE_INSIDE:
+      return weigh_euclidean_rows_as<double>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
+    case DOUBLE_THROUGHOUT:
+      return weigh_euclidean_rows_as<double>(*plan, *settings, on_top, begin, end, static_cast<double*>(out));
+  }
+  return FLC_UNSUPPORTED;
 }
 
 }  // namespace FLC_ISA
