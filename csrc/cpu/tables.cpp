@@ -109,6 +109,7 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   settings_.border_exponent = params.border_exponent;
   settings_.radius = static_cast<int32_t>(params.radius);
   settings_.reach = static_cast<int32_t>(params.reach);
+  settings_.halo = static_cast<int32_t>(std::max(params.reach, params.cut_radius));
   precision_ = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT
                : params.double_inside   ? DOUBLE_INSIDE
                                         : FLOAT_THROUGHOUT;
@@ -120,6 +121,8 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   // In float sums, each step of the recursion adds the rounding error of a.
   single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && params.largest_sum < 2 * 100 - 1 &&
                         params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
+  single_steps_ = -1;
+  while (single_steps_ < 2 * settings_.radius + 1 && arithmetic(single_steps_ + 1) == SINGLE) ++single_steps_;
 }
 
 Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double largest) const {

@@ -91,8 +91,10 @@ class EuclideanRowPass {
     VectorRange of_row[ROWS], all{INT32_MAX, 0};
     for (int32_t i = 0; i < count; ++i) {
       of_row[i] = reached(instance, y + i);
-      all = {smaller(all.begin, of_row[i].begin), larger(all.end, of_row[i].end)};
+      if (of_row[i].begin < of_row[i].end)
+        all = {smaller(all.begin, of_row[i].begin), larger(all.end, of_row[i].end)};
     }
+    if (all.begin >= all.end) return;
     distance_.go_to_rows(y, count);
     const ColumnRange first = distance_.first_nearest(), last = distance_.last_nearest();
     const int32_t left_end = larger(all.begin, smaller((first.first + 1) / lanes, all.end));
@@ -118,8 +120,10 @@ class EuclideanRowPass {
                  reach = settings_.reach;
     const int32_t columns =
         Border::EVERY_INSTANCE ? settings_.reach : int32_t(sqrt(reach * reach - rows_away * rows_away));
-    return {larger(0, instance.left - columns) / lanes,
-            smaller(plan_.width - 1, instance.right + columns) / lanes + 1};
+    const int32_t left = larger(larger(0, instance.zone.left), instance.left - columns);
+    const int32_t right = smaller(smaller(plan_.width - 1, instance.zone.right), instance.right + columns);
+    if (left > right) return {0, 0};
+    return {left / lanes, right / lanes + 1};
   }
 
   // row_squares_ of these vectors, when no other than `columns` can be nearest.
