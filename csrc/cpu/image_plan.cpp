@@ -172,7 +172,7 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
 
 // Cuts instances that are better cut into parts.
 void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings& settings, int64_t threads) {
-  Pieces pieces(height, width, settings.get().halo);
+  Pieces pieces(height, width, settings.get().halo, settings.distance().uses_tables);
   size_t kept = 0;
   int64_t run_count = 0;
   for (const Instance& instance : instances_) {
@@ -191,8 +191,19 @@ void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings
     part.is_part = true;
   }
   instances_.insert(instances_.end(), pieces.parts.begin(), pieces.parts.end());
-  measure_all(static_cast<int64_t>(kept), threads,
-              [&](Instance& part) { measure(part, settings, {1, 1}); });
+  measure_all(static_cast<int64_t>(kept), threads, [&](Instance& part) {
+    measure(part, settings, {1, 1});
+    part.dense = part.last_run - part.first_run > 4 * (part.bottom - part.top + int64_t(1));
+    if (part.dense) {
+      part.arithmetic = std::max(part.arithmetic, DOUBLE);
+    } else if (part.arithmetic != SINGLE &&
+               always_near({std::max(part.zone.top, 0), std::min(part.zone.bottom, height - 1),
+                            std::max(part.zone.left, 0), std::min(part.zone.right, width - 1)},
+                           instance_runs_.data() + part.first_run, instance_runs_.data() + part.last_run,
+                           settings.get().radius, settings.single_steps())) {
+      part.arithmetic = SINGLE;
+    }
+  });
 }
 
 void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present,
@@ -235,7 +246,8 @@ Rectangle OwnedPlan::border_area(const CallSettings& settings, bool all_present)
   constexpr Rectangle nowhere{0, -1, 0, -1};
   return with_border(settings.get().border, nowhere, [&](auto border) {
     using Border = decltype(border);
-    if (static_cast<int64_t>(instances_.size()) < Border::FEWEST_INSTANCES || (Border::EVERY_INSTANCE && !all_present))
+    if (static_cast<int64_t>(instances_.size()) < Border::FEWEST_INSTANCES ||
+        (Border::EVERY_INSTANCE && !all_present))
       return nowhere;
     Rectangle area{0, plan_.height - 1, 0, plan_.width - 1};
     if constexpr (Border::EVERY_INSTANCE) {  // where the boxes of all, widened by the reach, overlap

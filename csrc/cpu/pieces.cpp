@@ -1,6 +1,7 @@
 #include "cpu/pieces.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace flc {
 namespace {
@@ -25,10 +26,10 @@ Pieces::Box Pieces::box_of(const Run* begin, const Run* end) {
   return box;
 }
 
-// Boxes that are mostly empty, or of many runs a row.
-bool Pieces::is_sparse(const Box& box, const Run* begin, const Run* end) {
+// Boxes that are mostly empty, or of many runs a row where that matters.
+bool Pieces::is_sparse(const Box& box, const Run* begin, const Run* end) const {
   const int64_t height = box.bottom - box.top + 1, width = box.right - box.left + 1;
-  if (end - begin > 4 * height) return true;
+  if (by_runs_ && end - begin > 4 * height) return true;
   int64_t pixels = 0;
   for (const Run* run = begin; run != end; ++run) pixels += run->last - run->first + 1;
   return 8 * pixels < height * width;
@@ -74,7 +75,8 @@ bool Pieces::cut_columns(const Instance& whole, const Rectangle& zone, const Run
   const int32_t first_chunk = box.left / CHUNK, chunks = box.right / CHUNK - first_chunk + 1;
   std::vector<int32_t> group(chunks, 0);  // 1 where there are pixels, then the group of columns
   for (const Run* run = begin; run != end; ++run)
-    for (int32_t chunk = run->first / CHUNK; chunk <= run->last / CHUNK; ++chunk) group[chunk - first_chunk] = 1;
+    for (int32_t chunk = run->first / CHUNK; chunk <= run->last / CHUNK; ++chunk)
+      group[chunk - first_chunk] = 1;
   std::vector<Rectangle> zones(1, zone);
   for (int32_t chunk = 0, last = 0; chunk < chunks; ++chunk) {
     if (!group[chunk]) continue;
@@ -160,6 +162,45 @@ void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* 
       from = to;
     }
   }
+}
+
+// In squares of SIDE x SIDE pixels: 64 squares are the bits of a word.
+bool always_near(const Rectangle& zone, const Run* begin, const Run* end, int32_t radius, int32_t steps) {
+  constexpr int32_t SIDE = 4, BITS = 64;
+  const int32_t reach = std::min((radius - (SIDE - 1)) / SIDE, 15);  // squares wholly in a pixel's window
+  const int32_t most =
+      std::min((steps - 2 * (SIDE - 1)) / SIDE, 2 * 15);  // and so near, whichever their pixels
+  if (radius < SIDE - 1 || steps < 2 * (SIDE - 1)) return false;
+  // The zone in the middle of the words.
+  const int32_t columns = (zone.right - zone.left) / SIDE + 1, rows = (zone.bottom - zone.top) / SIDE + 1;
+  if (columns + 2 * 15 > BITS || rows + 2 * 15 > BITS) return false;
+  uint64_t taken[BITS] = {};
+  for (const Run* run = begin; run != end; ++run) {
+    const int32_t row = run->row - zone.top + 15 * SIDE;
+    const int32_t first = std::max(run->first - zone.left + 15 * SIDE, 0);
+    const int32_t last = std::min(run->last - zone.left + 15 * SIDE, BITS * SIDE - 1);
+    if (row < 0 || row >= BITS * SIDE || first > last) continue;
+    const uint64_t from = ~uint64_t(0) << first / SIDE, to = ~uint64_t(0) >> (BITS - 1 - last / SIDE);
+    taken[row / SIDE] |= from & to;
+  }
+  const uint64_t wanted =
+      (columns + 15 == BITS ? ~uint64_t(0) : (uint64_t(1) << (columns + 15)) - 1) & ~uint64_t(0) << 15;
+  for (int32_t row = 15; row < 15 + rows; ++row) {
+    uint64_t near = 0;
+    for (int32_t dy = -reach; dy <= reach; ++dy) {
+      const int32_t dx = std::min(reach, most - std::abs(dy));
+      if (dx < 0) continue;
+      uint64_t spread = taken[row + dy];
+      for (int32_t done = 0; done < dx;) {
+        const int32_t step = std::min(done + 1, dx - done);  // 1, 2, 4, ..
+        spread |= spread << step | spread >> step;
+        done += step;
+      }
+      near |= spread;
+    }
+    if ((near & wanted) != wanted) return false;
+  }
+  return true;
 }
 
 }  // namespace flc

@@ -15,7 +15,9 @@ namespace flc {
 class Pieces {
  public:
   // halo: pixels of an instance that are farther along an axis do not show.
-  Pieces(int32_t height, int32_t width, int32_t halo) : height_(height), width_(width), halo_(halo) {}
+  // by_runs: work grows with the runs of a row, not with the box alone.
+  Pieces(int32_t height, int32_t width, int32_t halo, bool by_runs)
+      : height_(height), width_(width), halo_(halo), by_runs_(by_runs) {}
 
   // Whether the instance, whose box is known, is better cut. Its parts are appended to `parts`, then, with
   // their runs in `runs`.
@@ -33,9 +35,14 @@ class Pieces {
   void cut_cells(const Instance& whole, const Rectangle& zone, const Run* begin, const Run* end);
   void add(const Instance& whole, const Rectangle& zone, const Run* begin, const Run* end);
   static Box box_of(const Run* begin, const Run* end);
-  static bool is_sparse(const Box& box, const Run* begin, const Run* end);
+  bool is_sparse(const Box& box, const Run* begin, const Run* end) const;
 
   const int32_t height_, width_, halo_;
+  const bool by_runs_;
 };
+
+// Whether each pixel of a zone within the image has one of the runs in its window, and at most `steps` steps
+// away. May be false where it is so.
+bool always_near(const Rectangle& zone, const Run* begin, const Run* end, int32_t radius, int32_t steps);
 
 }  // namespace flc

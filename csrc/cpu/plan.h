@@ -49,17 +49,18 @@ struct Instance {
   // (see pieces.h), from a multiple of CHUNK to another along the columns.
   Rectangle zone{0, INT32_MAX - 1, 0, INT32_MAX - 1};
   bool is_part = false;
+  bool dense = false;  // a part of many runs a row
 };
 
 struct ImagePlan {
   int32_t height, width;
   const Instance* instances;
   const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance; parts by
-                                 // reach + the first column that they reach
+  // reach + the first column that they reach
   int64_t instance_count;
-  const Run* instance_runs;      // grouped by instance, rows ascending
-  const flc_tensor* ignore;      // where soft masks count as 0, or null
-  Rectangle border_area;         // where the border term is alive: it is 0 elsewhere
+  const Run* instance_runs;  // grouped by instance, rows ascending
+  const flc_tensor* ignore;  // where soft masks count as 0, or null
+  Rectangle border_area;  // where the border term is alive: it is 0 elsewhere
 };
 
 // Sums of the kernel exp(-|t| / decay_length) over a run of pixels first..last, seen from column x, split
@@ -74,7 +75,7 @@ template <class Scalar>
 struct KernelTables {
   const Scalar *left_decay, *left_from_first, *left_window;
   const Scalar *right_decay, *right_to_last, *right_window;
-  const Scalar* left_length;   // G(min(n, r + 1)), n = 0..r + 1
+  const Scalar* left_length;  // G(min(n, r + 1)), n = 0..r + 1
   const Scalar* right_length;  // G(min(n, r)), n = 0..r + 1
   int32_t lowest, highest;
   Scalar decay;  // a = exp(-1 / decay_length)
