@@ -7,13 +7,9 @@ namespace flc {
 namespace {
 
 // Zones of cells are so wide and high. Small ones fit scattered pixels closely, but each looks at what lies
-// within `halo` of it, too.
-constexpr int32_t CELL = 128;
+// within `halo` of it, too: no gain where pixels lie everywhere.
+constexpr int32_t CELL_BITS = 7, DENSE_CELL_BITS = 9, CELL = 1 << CELL_BITS;
 static_assert(CELL % CHUNK == 0);
-
-int32_t cell_of(int32_t x) {
-  return x >= 0 ? x / CELL : -1;
-}
 
 }  // namespace
 
@@ -121,6 +117,9 @@ void Pieces::add(const Instance& whole, const Rectangle& zone, const Run* begin,
 
 void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* begin, const Run* end) {
   const Box box = box_of(begin, end);
+  const bool dense = end - begin > 4 * (box.bottom - box.top + int64_t(1));
+  const int32_t bits = dense ? DENSE_CELL_BITS : CELL_BITS, size = 1 << bits;
+  const auto cell_of = [bits](int32_t x) { return x >> bits; };
   const int32_t top = cell_of(std::max({zone.top, 0, box.top - halo_}));
   const int32_t left = cell_of(std::max({zone.left, 0, box.left - halo_}));
   const int32_t rows = cell_of(std::min({zone.bottom, height_ - 1, box.bottom + halo_})) - top + 1;
@@ -132,7 +131,7 @@ void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* 
     const int32_t last_column = std::min(cell_of(run.last + halo_) - left, columns - 1);
     for (int32_t row = std::max(cell_of(run.row - halo_) - top, 0); row <= last_row; ++row)
       for (int32_t column = std::max(cell_of(run.first - halo_) - left, 0); column <= last_column; ++column)
-        function(int64_t(row) * columns + column, (left + column) * CELL);
+        function(int64_t(row) * columns + column, (left + column) * size);
   };
   for (const Run* run = begin; run != end; ++run)
     for_cells(*run, [&](int64_t cell, int32_t) { ++next[cell + 1]; });
@@ -143,7 +142,7 @@ void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* 
     for_cells(*run, [&](int64_t cell, int32_t x) {
       Run clipped = *run;
       clipped.first = std::max(run->first, x - halo_);
-      clipped.last = std::min(run->last, x + CELL - 1 + halo_);
+      clipped.last = std::min(run->last, x + size - 1 + halo_);
       runs[first + next[cell]++] = clipped;
     });
   }
@@ -153,9 +152,9 @@ void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* 
       const int64_t to = next[int64_t(row) * columns + column];
       if (to == from) continue;
       Instance part = whole;
-      const int32_t y = (top + row) * CELL, x = (left + column) * CELL;
-      part.zone = {std::max(zone.top, y), std::min(zone.bottom, y + CELL - 1), std::max(zone.left, x),
-                   std::min(zone.right, x + CELL - 1)};
+      const int32_t y = (top + row) * size, x = (left + column) * size;
+      part.zone = {std::max(zone.top, y), std::min(zone.bottom, y + size - 1), std::max(zone.left, x),
+                   std::min(zone.right, x + size - 1)};
       part.first_run = first + from;
       part.last_run = first + to;
       parts.push_back(part);
