@@ -34,23 +34,29 @@ struct ValueRange {
 // The number type in which an instance's sums S_i are formed.
 enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2 };
 
+// Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
+struct Rectangle {
+  int32_t top, bottom, left, right;
+};
+
 struct Instance {
   int32_t top, bottom, left, right;  // bounding box, inclusive
   int64_t first_run, last_run;       // its runs are instance_runs[first_run, last_run)
   Arithmetic arithmetic;
   const flc_tensor* soft_mask;  // its values where they are not all 0 and 1, else null
   int64_t region;               // index into soft_mask
-};
-
-// Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
-struct Rectangle {
-  int32_t top, bottom, left, right;
+  // The pixels that this is weighed for: all, or where an instance was cut into parts, those of one of them
+  // (see pieces.h), from a multiple of CHUNK to another along the columns.
+  Rectangle zone{0, INT32_MAX - 1, 0, INT32_MAX - 1};
+  bool is_part = false;
+  bool dense = false;  // a part of many runs a row
 };
 
 struct ImagePlan {
   int32_t height, width;
   const Instance* instances;
-  const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
+  const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance; parts by
+  // reach + the first column that they reach
   int64_t instance_count;
   const Run* instance_runs;  // grouped by instance, rows ascending
   const flc_tensor* ignore;  // where soft masks count as 0, or null
@@ -69,7 +75,7 @@ template <class Scalar>
 struct KernelTables {
   const Scalar *left_decay, *left_from_first, *left_window;
   const Scalar *right_decay, *right_to_last, *right_window;
-  const Scalar* left_length;   // G(min(n, r + 1)), n = 0..r + 1
+  const Scalar* left_length;  // G(min(n, r + 1)), n = 0..r + 1
   const Scalar* right_length;  // G(min(n, r)), n = 0..r + 1
   int32_t lowest, highest;
   Scalar decay;  // a = exp(-1 / decay_length)
@@ -98,6 +104,7 @@ struct Settings {
   double foreground_exponent, border_exponent;
   double prefix_tolerance;  // a prefix sum less than this fraction below the whole counts as whole
   int32_t radius, reach;
+  int32_t halo;  // what lies farther than this from a pixel, along an axis, does not show there
   const KernelTables<float>* single_tables;
   const KernelTables<double>* double_tables;
   const KernelTables<LogReal>* log_tables;

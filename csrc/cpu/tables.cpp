@@ -111,6 +111,7 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   settings_.border_exponent = params.border_exponent;
   settings_.radius = static_cast<int32_t>(params.radius);
   settings_.reach = static_cast<int32_t>(params.reach);
+  settings_.halo = static_cast<int32_t>(std::max(params.reach, params.cut_radius));
   precision_ = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT
                : params.double_inside   ? DOUBLE_INSIDE
                                         : FLOAT_THROUGHOUT;
@@ -125,6 +126,8 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
                         params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
   // The logarithm of a sum times 2^900 rounds to 2^-44, which moves a distance by decay_length times that.
   needs_fine_tables_ = params.decay_length > 8 * sigma;
+  single_steps_ = -1;
+  while (single_steps_ < 2 * settings_.radius + 1 && arithmetic(single_steps_ + 1) == SINGLE) ++single_steps_;
 }
 
 Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double largest) const {

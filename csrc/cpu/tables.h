@@ -38,9 +38,11 @@ class CallSettings {
   // The cheapest arithmetic that is right for sums whose largest term may be as small as a^steps, of an
   // instance whose values lie between `smallest` and `largest`.
   Arithmetic arithmetic(int64_t steps, double smallest = 1, double largest = 1) const;
+  // The most steps at which the arithmetic of the usual values is SINGLE; -1 where it never is.
+  int32_t single_steps() const { return single_steps_; }
   void build_tables(Arithmetic arithmetic);
   // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
-  void reach_whole_window() { settings_.reach = settings_.radius; }
+  void reach_whole_window() { settings_.reach = settings_.halo = settings_.radius; }
 
  private:
   Settings settings_{};
@@ -48,6 +50,7 @@ class CallSettings {
   Precision precision_;
   bool single_is_accurate_;
   bool needs_fine_tables_;
+  int32_t single_steps_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;
   std::unique_ptr<OwnedTables<LogReal>> log_tables_;
