@@ -22,13 +22,15 @@ and reach(bws, ..) + 2 slack. Exact distances have no slack, but may have a crow
 fill all beyond a distance add up to crowd times the foreground term there.
 
 *When float32 suffices.* In float32 a distance errs by about 11 2^-23 lmbda (its logarithm, and the sum in
-it) and the exponent of a border term by 2^-22 of itself (rounding), so that the term
-bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
+it), on GPUs by 10/7 of that and, where sums carry a factor 4^e, by 2^-23 lmbda ln 4^e more: the logarithm of
+the factor is taken away again, from numbers of its size. The exponent of a border term errs by 2^-22 of itself
+(rounding). So the term bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
 
-    2^-22 (11 x lmbda / bws + x^2)
+    2^-22 ((11 + ln 4^e) x lmbda / bws + x^2)
 
-of itself. That counts where the term is at least 1, so for x^2 <= 2 ln bwf, and has to stay below 1e-5; where
-it would not, float64 is used inside. (The 11 was found by climbing.) With exact distances lmbda counts as 0.
+of itself, with 16 for 11 on GPUs and without 4^e on CPUs. That counts where the term is at least 1, so for
+x^2 <= 2 ln bwf, and has to stay below 1e-5; where it would not, float64 is used inside. (The 11 was found by
+climbing.) With exact distances lmbda counts as 0.
 
 tests/test_numerics.py compares each number with float64 at its edges; tests/test_worst_cases.py looks for the
 settings and instances on which results err most.
@@ -58,7 +60,7 @@ NEGLIGIBLE_IN_SCALED_SUMS = 5e-7
 
 # What may be lost in float32, and how: see above.
 PROMISE = 1e-5
-LOST_BY_ROUNDING, LOST_BY_LOGARITHM = 2.0**-22, 11 * 2.0**-22
+LOST_BY_ROUNDING = 2.0**-22
 
 # What a float32 scaled by a power of 2 can hold: down to 2^-125 it is normal with a bit to spare, and what
 # all windows add up to has to stay below 2^127.
@@ -72,16 +74,18 @@ class Arithmetic:
     negligible: float  # LogConv: terms below this are left out
     half_bit: float  # of a result of 1: what is negligible by exact distances
     largest_decay: float  # lmbda in sigmas beyond which float32 would lose too much; float64 is used inside
+    lost_by_logarithm: float  # how much two distances err, in lmbda times LOST_BY_ROUNDING
+    scales: bool  # sums carry powers of 2, which logarithms include for a while
     tail: float  # e^-tail shows no more in a sum
 
 
 # By kernels and by whether results are float64. The CPU's form sums in float64 where float32 does not
 # suffice; the GPU's take exponentials and logarithms that err by 2^-22, so a distance by lmbda times that.
 ARITHMETICS = {
-    ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, largest_decay=1.0, tail=20),
-    ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, largest_decay=0.0, tail=40),
-    ("gpu", False): Arithmetic(2.0**-36, 2.0**-25, largest_decay=0.7, tail=20),
-    ("gpu", True): Arithmetic(2.0**-60, 2.0**-54, largest_decay=0.0, tail=40),
+    ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, 1.0, lost_by_logarithm=11, scales=False, tail=20),
+    ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, lost_by_logarithm=0, scales=False, tail=40),
+    ("gpu", False): Arithmetic(2.0**-36, 2.0**-25, 0.7, lost_by_logarithm=16, scales=True, tail=20),
+    ("gpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, lost_by_logarithm=0, scales=False, tail=40),
 }
 
 
@@ -175,13 +179,10 @@ def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
     return max(foreground + slack, border + 2 * slack)
 
 
-def _float_suffices(settings: WeightSettings, decay_length: float, largest_decay: float) -> bool:
-    """Whether float32 keeps the promise; see above."""
-    decay = decay_length / largest_decay
-    if decay > min(settings.fds, settings.bws):
-        return False
+def _keeps_promise(settings: WeightSettings, lost_of_distances: float = 0.0) -> bool:
+    """Whether float32 does, where two distances err by so many pixels times LOST_BY_ROUNDING; see above."""
     x = math.sqrt(2 * math.log(max(settings.bwf, USUAL_BORDER_FACTOR)))
-    return LOST_BY_LOGARITHM * x * (decay / settings.bws) + LOST_BY_ROUNDING * x**2 <= PROMISE
+    return LOST_BY_ROUNDING * (lost_of_distances * x / settings.bws + x**2) <= PROMISE
 
 
 def _logconv_numbers(
@@ -193,16 +194,23 @@ def _logconv_numbers(
     largest_sum = 2 * geometric_sum(decay_length, radius) - 1
     slack = decay_length * (2 * math.log(largest_sum))
 
-    largest_decay = ARITHMETICS[kernels, double].largest_decay
-    double_inside = double or not _float_suffices(settings, decay_length, largest_decay)
+    # What is below this need not be told from 0; windows that are cut below show no less.
+    bits_that_matter = _limit(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
+    exponent, _ = scale_exponent(min(2 * radius * bits_per_step, bits_that_matter), largest_sum)
+
+    arithmetic = ARITHMETICS[kernels, double]
+    lost_in_lmbdas = arithmetic.lost_by_logarithm + arithmetic.scales * exponent * 2 * LN2
+    double_inside = (
+        double
+        or decay_length > arithmetic.largest_decay * min(settings.fds, settings.bws)
+        or not _keeps_promise(settings, lost_in_lmbdas * decay_length)
+    )
     arithmetic = ARITHMETICS[kernels, double_inside]
     limit = min(_limit(settings, slack, arithmetic.negligible), LARGEST_REACH)
     # Pixels of an instance within the limit that lie farther away than this do not even show in its sum.
     tail = decay_length * (arithmetic.tail + 3 * math.log1p(decay_length))
 
-    bits_that_matter = _limit(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
     cut_radius = min(radius, math.ceil(min(limit + tail, LARGEST_REACH)) + 1)
-    exponent, _ = scale_exponent(min(2 * cut_radius * bits_per_step, bits_that_matter), largest_sum)
     return Numbers(
         decay_length=decay_length,
         bits_per_step=bits_per_step,
@@ -237,6 +245,6 @@ def _euclidean_numbers(
         reach=reach,
         cut_radius=min(reach, max(height, width, 1) - 1),
         scale_exponent=0,
-        double_inside=double or not _float_suffices(settings, 0.0, 1.0),
+        double_inside=double or not _keeps_promise(settings),
         **_scales(settings),
     )
