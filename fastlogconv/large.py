@@ -41,8 +41,8 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
     Each tile is computed with as much of its surroundings as its weights can depend on, with these settings:
 
         distance="logconv"      ks // 2 pixels, all that the window holds
-        distance="euclidean"    as far as an instance changes a weight at all, about 8 times the larger of bws
-                                and fds
+        distance="euclidean"    as far as an instance changes a weight at all: about 8 times the larger of bws
+                                and fds, in float64 10 times
 
     The result is that of the whole image up to rounding. Each of the two is as near to the exact weights as
     `fastlogconv.weight_map` promises, 1e-5 max(1, w) in float32 and 1e-10 max(1, w) in float64, so that they
