@@ -23,8 +23,8 @@ fill all beyond a distance add up to crowd times the foreground term there.
 
 *When float32 suffices.* In float32 a distance errs by about 11 2^-23 lmbda (its logarithm, and the sum in
 it), on GPUs by 10/7 of that and, where sums carry a factor 4^e, by 2^-23 lmbda ln 4^e more: the logarithm of
-the factor is taken away again, from numbers of its size. The exponent of a border term errs by 2^-22 of itself
-(rounding). So the term bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
+the factor is taken away again, from numbers of its size. The exponent of a border term errs by 2^-22 of
+itself (rounding). So the term bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
 
     2^-22 ((11 + ln 4^e) x lmbda / bws + x^2)
 

@@ -60,7 +60,7 @@ struct ImagePlan {
   int64_t instance_count;
   const Run* instance_runs;  // grouped by instance, rows ascending
   const flc_tensor* ignore;  // where soft masks count as 0, or null
-  Rectangle border_area;     // where the border term is alive: it is 0 elsewhere
+  Rectangle border_area;  // where the border term is alive: it is 0 elsewhere
 };
 
 // Sums of the kernel exp(-|t| / decay_length) over a run of pixels first..last, seen from column x, split
