@@ -279,6 +279,7 @@ def test_import_is_silent_and_needs_no_extras():
 def test_public_names():
     assert set(fastlogconv.__all__) == {
         "SeparableConv2D",
+        "UNetWeights",
         "WeightSettings",
         "WeightTransform",
         "WeightTransformSingle",
