@@ -73,6 +73,7 @@ SETTINGS = {
     "a large lmbda": dict(distance="logconv", lmbda=4.0, fds=20.0),
     "no window": dict(distance="logconv", ks=None),
     "a small window": dict(distance="logconv", ks=9),
+    "no neighbours": dict(distance="logconv", ks=1),
     "euclidean": dict(distance="euclidean"),
     "euclidean, near": dict(distance="euclidean", bws=3.0, fds=4.0),
 }

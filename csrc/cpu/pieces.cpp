@@ -77,7 +77,9 @@ bool Pieces::cut_columns(const Instance& whole, const Rectangle& zone, const Run
   for (int32_t chunk = 0, last = 0; chunk < chunks; ++chunk) {
     if (!group[chunk]) continue;
     const int64_t middle = (int64_t(last) + chunk + 1) / 2;  // the first chunk right of the cut
-    if (middle * CHUNK - (last * CHUNK + CHUNK - 1) > halo_ && (chunk - middle) * CHUNK + 1 > halo_) {
+    // At least one chunk is empty, for no run may reach across.
+    if (chunk - last > 1 && middle * CHUNK - (last * CHUNK + CHUNK - 1) > halo_ &&
+        (chunk - middle) * CHUNK + 1 > halo_) {
       const int32_t x = static_cast<int32_t>(first_chunk + middle) * CHUNK;
       zones.push_back(zones.back());
       zones[zones.size() - 2].right = x - 1;
