@@ -156,7 +156,7 @@ separable_conv2d = _define(
 def _switched(reverse: bool, forward: bool):
     """Either mode of differentiation on or off.
 
-    PyTorch switches both off around `forward` and `jvp`. But in nested transforms the other levels are
+    PyTorch switches both off around `forward` and `jvp`. But the other levels of nested transforms are
     reached from there, and a tangent may depend on what is differentiated by.
     """
     with torch.set_grad_enabled(reverse), forward_ad._set_fwd_grad_enabled(forward):
