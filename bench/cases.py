@@ -147,6 +147,33 @@ def blob(size: int, radius: float) -> np.ndarray:
     return (np.hypot(y, x) <= outline).astype(np.int32)
 
 
+def checkerboard(size: int, background: bool) -> np.ndarray:
+    """Labels of two instances, pixel by pixel; with `background` in every third column."""
+    y, x = np.ogrid[:size, :size]
+    return ((1 + (x + y) % 2) * (x % 3 > 0 if background else 1)).astype(np.int32)
+
+
+def scattered_ids(size: int, ids: int, density: float, seed: int = 0) -> np.ndarray:
+    """Labels of instances whose pixels lie anywhere, alone."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(1, ids + 1, (size, size)) * (rng.random((size, size)) < density)
+    return labels.astype(np.int32)
+
+
+def squares(size: int, pitch: int, side: int) -> np.ndarray:
+    """Labels of (size / pitch)^2 squares, one in each cell of a grid."""
+    y, x = np.ogrid[:size, :size]
+    ids = y // pitch * (size // pitch) + x // pitch + 1
+    return (ids * (np.maximum(y % pitch, x % pitch) < side)).astype(np.int32)
+
+
+def mosaic(size: int, tiles: int) -> np.ndarray:
+    """tiles x tiles images of tissue, each numbered from 1: an id has a piece in each."""
+    side = size // tiles
+    rows = [[tissue_at_density(side, i * tiles + j) for j in range(tiles)] for i in range(tiles)]
+    return np.block(rows).astype(np.int32)
+
+
 def one_hot(labels: np.ndarray) -> Tensor:
     """float32 [max, H, W]."""
     ids = torch.arange(1, int(labels.max()) + 1, dtype=torch.int32)
@@ -223,6 +250,40 @@ def all_cases(mask: Path | None = None) -> dict[str, Case]:
             "giant-ring", WEIGHTS, "one ring, 800 px wide, 12 px thick", lambda: _batch(ring(1024, 400, 12))
         ),
         Case("giant-blob", WEIGHTS, "one blob of 600 px", lambda: _batch(blob(1024, 300))),
+        Case(
+            "checkerboard-full",
+            WEIGHTS,
+            "two ids, no background, 2048 x 2048",
+            lambda: _batch(checkerboard(2048, background=False)),
+        ),
+        Case(
+            "checkerboard",
+            WEIGHTS,
+            "two ids, a third background, 2048 x 2048",
+            lambda: _batch(checkerboard(2048, background=True)),
+        ),
+        Case(
+            "scattered-full",
+            WEIGHTS,
+            "100 ids over all pixels of 1024 x 1024",
+            lambda: _batch(scattered_ids(1024, 100, 1)),
+        ),
+        Case(
+            "scattered",
+            WEIGHTS,
+            "100 ids over a quarter of 1024 x 1024",
+            lambda: _batch(scattered_ids(1024, 100, 0.25)),
+        ),
+        Case(
+            "scattered-thinly",
+            WEIGHTS,
+            "100 ids over a hundredth of 1024 x 1024",
+            lambda: _batch(scattered_ids(1024, 100, 0.01)),
+        ),
+        Case(
+            "mosaic", WEIGHTS, "4 x 4 tiles of tissue, each numbered from 1", lambda: _batch(mosaic(2048, 4))
+        ),
+        Case("million", WEIGHTS, "squares of 3 px on 4096 x 4096", lambda: _batch(squares(4096, 4, 3))),
         Case("tiny-40000", WEIGHTS, "specks of 1 to 6 px", lambda: _batch(specks(512, 200))),
         Case(
             "regions-125",

@@ -77,7 +77,7 @@ typedef struct flc_tensor {
 //   reach, cut_radius   are >= 0 and at most radius; with FLC_EUCLIDEAN the reach is at most 2^29 and the
 //                       image's diagonal, rounded up;
 //   scale_exponent      is from 0 to 63;
-//   double_inside       is 0 or 1; with FLC_EUCLIDEAN, and where results are float64, the CPU ignores it.
+//   double_inside       is 0 or 1; without effect where results are float64.
 typedef struct flc_weight_params {
   int32_t distance;  // flc_distance
   int32_t border;    // flc_border

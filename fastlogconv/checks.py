@@ -26,6 +26,15 @@ def check_backend(name: str) -> None:
         backends.check_name(name)
 
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
+def positive(integers: Tensor) -> Tensor:
+    """Where a tensor of integers is > 0: bool."""
+    signed = _SIGNED.get(integers.dtype)  # PyTorch compares hardly any of the larger unsigned types
+    return integers > 0 if signed is None else integers.view(signed) != 0
+
+
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several
 
 

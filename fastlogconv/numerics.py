@@ -21,7 +21,19 @@ whatever else is near. So an instance adds nothing beyond `limit` steps, the lar
 and reach(bws, ..) + 2 slack. Exact distances have no slack, but may have a crowd: instances of one pixel that
 fill all beyond a distance add up to crowd times the foreground term there.
 
-tests/test_numerics.py compares each number with float64 at its edges.
+*When float32 suffices.* In float32 a distance errs by about 11 2^-23 lmbda (its logarithm, and the sum in
+it), on GPUs by 10/7 of that and, where sums carry a factor 4^e, by 2^-23 lmbda ln 4^e more: the logarithm of
+the factor is taken away again, from numbers of its size. The exponent of a border term errs by 2^-22 of
+itself (rounding). So the term bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
+
+    2^-22 ((11 + ln 4^e) x lmbda / bws + x^2)
+
+of itself, with 16 for 11 on GPUs and without 4^e on CPUs. That counts where the term is at least 1, so for
+x^2 <= 2 ln bwf, and has to stay below 1e-5; where it would not, float64 is used inside. (The 11 was found by
+climbing.) With exact distances lmbda counts as 0.
+
+tests/test_numerics.py compares each number with float64 at its edges; tests/test_worst_cases.py looks for the
+settings and instances on which results err most.
 """
 
 from __future__ import annotations
@@ -46,6 +58,10 @@ USUAL_BORDER_FACTOR = 50.0
 CROWD = 2.0**-17
 NEGLIGIBLE_IN_SCALED_SUMS = 5e-7
 
+# What may be lost in float32, and how: see above.
+PROMISE = 1e-5
+LOST_BY_ROUNDING = 2.0**-22
+
 # What a float32 scaled by a power of 2 can hold: down to 2^-125 it is normal with a bit to spare, and what
 # all windows add up to has to stay below 2^127.
 BITS_BELOW, BITS_ABOVE = 125, 127
@@ -58,16 +74,18 @@ class Arithmetic:
     negligible: float  # LogConv: terms below this are left out
     half_bit: float  # of a result of 1: what is negligible by exact distances
     largest_decay: float  # lmbda in sigmas beyond which float32 would lose too much; float64 is used inside
+    lost_by_logarithm: float  # how much two distances err, in lmbda times LOST_BY_ROUNDING
+    scales: bool  # sums carry powers of 2, which logarithms include for a while
     tail: float  # e^-tail shows no more in a sum
 
 
 # By kernels and by whether results are float64. The CPU's form sums in float64 where float32 does not
 # suffice; the GPU's take exponentials and logarithms that err by 2^-22, so a distance by lmbda times that.
 ARITHMETICS = {
-    ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, largest_decay=1.0, tail=20),
-    ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, largest_decay=0.0, tail=40),
-    ("gpu", False): Arithmetic(2.0**-36, 2.0**-25, largest_decay=0.7, tail=20),
-    ("gpu", True): Arithmetic(2.0**-60, 2.0**-54, largest_decay=0.0, tail=40),
+    ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, 1.0, lost_by_logarithm=11, scales=False, tail=20),
+    ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, lost_by_logarithm=0, scales=False, tail=40),
+    ("gpu", False): Arithmetic(2.0**-36, 2.0**-25, 0.7, lost_by_logarithm=16, scales=True, tail=20),
+    ("gpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, lost_by_logarithm=0, scales=False, tail=40),
 }
 
 
@@ -161,6 +179,12 @@ def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
     return max(foreground + slack, border + 2 * slack)
 
 
+def _keeps_promise(settings: WeightSettings, lost_of_distances: float = 0.0) -> bool:
+    """Whether float32 does, where two distances err by so many pixels times LOST_BY_ROUNDING; see above."""
+    x = math.sqrt(2 * math.log(max(settings.bwf, USUAL_BORDER_FACTOR)))
+    return LOST_BY_ROUNDING * (lost_of_distances * x / settings.bws + x**2) <= PROMISE
+
+
 def _logconv_numbers(
     settings: WeightSettings, height: int, width: int, kernels: str, double: bool
 ) -> Numbers:
@@ -170,16 +194,23 @@ def _logconv_numbers(
     largest_sum = 2 * geometric_sum(decay_length, radius) - 1
     slack = decay_length * (2 * math.log(largest_sum))
 
-    narrowest = min(settings.fds, settings.bws)
-    double_inside = decay_length > ARITHMETICS[kernels, double].largest_decay * narrowest
+    # What is below this need not be told from 0; windows that are cut below show no less.
+    bits_that_matter = _limit(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
+    exponent, _ = scale_exponent(min(2 * radius * bits_per_step, bits_that_matter), largest_sum)
+
+    arithmetic = ARITHMETICS[kernels, double]
+    lost_in_lmbdas = arithmetic.lost_by_logarithm + arithmetic.scales * exponent * 2 * LN2
+    double_inside = (
+        double
+        or decay_length > arithmetic.largest_decay * min(settings.fds, settings.bws)
+        or not _keeps_promise(settings, lost_in_lmbdas * decay_length)
+    )
     arithmetic = ARITHMETICS[kernels, double_inside]
     limit = min(_limit(settings, slack, arithmetic.negligible), LARGEST_REACH)
     # Pixels of an instance within the limit that lie farther away than this do not even show in its sum.
     tail = decay_length * (arithmetic.tail + 3 * math.log1p(decay_length))
 
-    bits_that_matter = _limit(settings, slack, NEGLIGIBLE_IN_SCALED_SUMS) * bits_per_step
     cut_radius = min(radius, math.ceil(min(limit + tail, LARGEST_REACH)) + 1)
-    exponent, _ = scale_exponent(min(2 * cut_radius * bits_per_step, bits_that_matter), largest_sum)
     return Numbers(
         decay_length=decay_length,
         bits_per_step=bits_per_step,
@@ -214,6 +245,6 @@ def _euclidean_numbers(
         reach=reach,
         cut_radius=min(reach, max(height, width, 1) - 1),
         scale_exponent=0,
-        double_inside=double,
+        double_inside=double or not _keeps_promise(settings),
         **_scales(settings),
     )

@@ -1,4 +1,4 @@
-"""The operators: schema, kernel per device, fake kernel, and the gradient of the convolution.
+"""The operators: schema, kernel per device, fake kernel, and the derivatives of the convolution.
 
 They are private: `functional` documents and checks, the operators assume. The backend is chosen when an
 operator runs, so one compiled graph serves them all. `torch.library.Library` is used in place of
@@ -7,17 +7,22 @@ operator runs, so one compiled graph serves them all. `torch.library.Library` is
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _AutoDispatchBelowAutograd as _below_autograd
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 from . import backends
 from .backends.reference import result_dtype
 from .checks import DEVICES
 from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, class_error, half_error
+from .numerics import SMALLEST_DECAY_LENGTH
 from .settings import SETTINGS, WeightSettings
 
 _WITHIN_INT32 = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
@@ -147,36 +152,121 @@ separable_conv2d = _define(
 )
 
 
-def _source(n: int, r: int, padding_mode: str, device: torch.device) -> Tensor:
-    """For each of the n + 2 r positions of a padded axis: the one of the n that its value came from."""
-    i = torch.arange(-r, n + r, device=device)
-    if padding_mode == "replicate":
-        return i.clamp(0, n - 1)
-    if padding_mode == "circular":
-        return i % n
-    return (n - 1) - ((n - 1) - i.abs()).abs()  # reflect, r < n
+@contextlib.contextmanager
+def _switched(reverse: bool, forward: bool):
+    """Either mode of differentiation on or off.
+
+    PyTorch switches both off around `forward` and `jvp`. But the other levels of nested transforms are
+    reached from there, and a tangent may depend on what is differentiated by.
+    """
+    with torch.set_grad_enabled(reverse), forward_ad._set_fwd_grad_enabled(forward):
+        yield
+
+
+class _Convolution(torch.autograd.function._SingleLevelFunction):
+    """`separable_conv2d` with its derivatives: it is linear, so forwards they are itself."""
+
+    @staticmethod
+    def forward(ctx, input, settings, modes):
+        ctx.settings, ctx.modes = settings, modes
+        with _switched(*modes), _below_autograd():
+            return separable_conv2d(input, *settings)
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        with _switched(*ctx.modes):
+            return separable_conv2d(tangent, *ctx.settings)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _adjoint(grad, *ctx.settings), None, None
+
+
+def _differentiable(input, *settings):
+    """Adds a node to the graph, as PyTorch's own operators do.
+
+    `torch.library.register_autograd` would drop the tangents of forward mode, and refuses `torch.func`. There
+    each level of a transform comes by here by itself, which has to be said.
+    """
+    in_transform = torch._C._are_functorch_transforms_active()
+    if not (in_transform or input.requires_grad or forward_ad._current_level >= 0):
+        with _below_autograd():
+            return separable_conv2d(input, *settings)
+    modes = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
+    with enable_single_level_autograd_function() if in_transform else contextlib.nullcontext():
+        return _Convolution.apply(input, settings, modes)
+
+
+def _vmapped(info, in_dims, input, *settings):
+    """One more batch dim [B, N, H, W]: N is one already."""
+    input = input.movedim(in_dims[0], 0)
+    return separable_conv2d(input.flatten(0, 1), *settings).unflatten(0, input.shape[:2]), 0
+
+
+_library.impl("separable_conv2d", _differentiable, "Autograd")
+if hasattr(torch.library, "register_vmap"):  # before torch 2.5 vmap is a loop
+    torch.library.register_vmap("fastlogconv::separable_conv2d", _vmapped, lib=_library)
+
+
+# What follows is made of differentiable parts, so the second derivative is theirs.
 
 
 def _adjoint(grad: Tensor, lmbda: float, ks: int, padding_mode: str, backend: str) -> Tensor:
-    """The transposed convolution. The kernel is symmetric, so only the padding has to be undone."""
-    if padding_mode == "constant":
-        return separable_conv2d(grad, lmbda, ks, "constant", backend)
-    _, h, w = grad.shape
-    r = ks // 2
-    padded = separable_conv2d(F.pad(grad, (r, r, r, r)), lmbda, ks, "constant", backend)
-    rows = padded.new_zeros(padded.shape[0], h, w + 2 * r)
-    rows = rows.index_add(1, _source(h, r, padding_mode, grad.device), padded)
-    return grad.new_zeros(grad.shape).index_add(2, _source(w, r, padding_mode, grad.device), rows)
+    """The transposed convolution, in memory of the order of `grad`'s.
+
+    The kernel is symmetric, so that only the padding makes a difference, and none where it is with zeros or
+    circular.
+    """
+    if padding_mode in ("constant", "circular") or ks == 1 or grad.numel() == 0:
+        return separable_conv2d(grad, lmbda, ks, padding_mode, backend)
+    # In several roundings: for half types this is done in float32, as the convolution itself is.
+    exact = grad.to(torch.promote_types(grad.dtype, torch.float32))
+    if padding_mode == "reflect":
+        return _adjoint_of_reflect(exact, lmbda, ks, backend).to(grad.dtype)
+    return _adjoint_of_replicate(exact, lmbda, ks, backend).to(grad.dtype)
 
 
-def _setup_context(ctx, inputs, output):
-    ctx.settings = inputs[1:]
+def _adjoint_of_reflect(grad: Tensor, lmbda: float, ks: int, backend: str) -> Tensor:
+    """An edge shows once where all else shows twice, by itself and mirrored in it.
+
+    So with all counted twice, C diag(m) is symmetric, m being 2 on the edges and 1 elsewhere, and the adjoint
+    of C is diag(1 / m) C diag(m).
+    """
+
+    def multiplicity(n: int) -> Tensor:
+        i = torch.arange(n, device=grad.device)
+        return torch.where((i == 0) | (i == n - 1), 2, 1).to(grad.dtype)
+
+    m = multiplicity(grad.shape[1])[:, None] * multiplicity(grad.shape[2])  # [H, W]
+    return separable_conv2d(grad * m, lmbda, ks, "reflect", backend) / m
 
 
-def _backward(ctx, grad):
-    return _adjoint(grad, *ctx.settings), None, None, None, None
+def _adjoint_of_replicate(grad: Tensor, lmbda: float, ks: int, backend: str) -> Tensor:
+    """As with zeros beyond the edges, and for the edges what their copies show: lines and corners."""
+    n, h, w = grad.shape
+
+    def convolve(images: Tensor) -> Tensor:
+        return separable_conv2d(images, lmbda, ks, "constant", backend)
+
+    rows = _of_copies(grad, lmbda, ks, dim=1)  # [N, 2, W]: of the first and of the last row
+    columns = _of_copies(grad, lmbda, ks, dim=2).transpose(1, 2)  # [N, 2, H]
+    corners = _of_copies(columns, lmbda, ks, dim=2)  # [N, 2, 2]
+    rows = convolve(rows.reshape(2 * n, 1, w)).reshape(n, 2, w)
+    columns = convolve(columns.reshape(2 * n, h, 1)).reshape(n, 2, h)
+    first_and_last = torch.arange(2, device=grad.device)  # times n - 1
+    columns = columns.index_add(2, first_and_last * (h - 1), corners)
+    out = convolve(grad).index_add(1, first_and_last * (h - 1), rows)
+    return out.index_add(2, first_and_last * (w - 1), columns.transpose(1, 2))
 
 
-torch.library.register_autograd(
-    "fastlogconv::separable_conv2d", _backward, setup_context=_setup_context, lib=_library
-)
+def _of_copies(grad: Tensor, lmbda: float, ks: int, dim: int) -> Tensor:
+    """What the copies of the first and of the last position along `dim` make of the gradient."""
+    n, r, lmbda = grad.shape[dim], ks // 2, max(lmbda, SMALLEST_DECAY_LENGTH)
+    reached = min(r, n)  # from so many positions at either end
+    steps = torch.arange(1, reached + 1, dtype=torch.float64, device=grad.device)  # to the nearest copy
+    # a^steps + ... + a^r
+    weights = torch.exp(-steps / lmbda) * torch.expm1((steps - 1 - r) / lmbda) / math.expm1(-1 / lmbda)
+    weights = weights.to(grad.dtype).reshape(-1, *[1] * (2 - dim))
+    first = (grad.narrow(dim, 0, reached) * weights).sum(dim)
+    last = (grad.narrow(dim, n - reached, reached) * weights.flip(0)).sum(dim)
+    return torch.stack([first, last], dim)

@@ -90,12 +90,17 @@ def plot_weight_parameters(
 def _drawn_once(figure, plt):
     """The figure, which a notebook draws with its cell, and closes: not a second time as the cell's value."""
     if "inline" in plt.get_backend():
-        figure._ipython_display_ = functools.partial(_display, figure, plt)
+        figure._ipython_display_ = functools.partial(_display, figure)
     return figure
 
 
-def _display(figure, plt):
-    if not plt.fignum_exists(figure.number):  # of an earlier cell
+def _display(figure):
+    """Called by IPython, by the end of a cell, too: nothing while a cell runs at whose end it is drawn."""
+    from IPython import get_ipython
+    from matplotlib._pylab_helpers import Gcf
+
+    running = getattr(getattr(get_ipython(), "displayhook", None), "exec_result", None) is not None
+    if not (running and any(manager.canvas.figure is figure for manager in Gcf.get_all_fig_managers())):
         raise NotImplementedError  # IPython goes on to its other ways to display
 
 

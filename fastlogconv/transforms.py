@@ -189,7 +189,8 @@ class WeightTransformSingle(_Weights):
 
     Shape:
         masks [ROIS, H, W], finite and >= 0, may overlap, may be soft -> weights [H, W], or, without any
-        region, `fbr` in [channels, channels]. When called, it takes `ignore` as `region_weight_map` does.
+        region, `fbr` in [channels, channels]; [B, ROIS, H, W] -> [B, H, W]. When called, it takes `ignore` as
+        `region_weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
@@ -202,7 +203,7 @@ class WeightTransformSingle(_Weights):
         weights = functional.region_weight_map(
             masks, ignore=ignore, settings=self.settings, backend=self.backend
         )
-        if self.channels is not None and masks.shape[0] == 0 and ignore is None:
+        if self.channels is not None and masks.dim() == 3 and masks.shape[0] == 0 and ignore is None:
             return weights.new_full((self.channels, self.channels), self.fbr)
         return weights
 

@@ -7,6 +7,7 @@ more of the masks than its windows show. Sums are held as logarithms, for a mask
 import triton
 import triton.language as tl
 
+from .bits import INTERPRETED
 from .cells import (
     CELL,
     bounding_box,
@@ -33,6 +34,15 @@ from .stages import (
 )
 
 EMPTY = tl.constexpr(-1)  # in place of a box where there is nothing in the cell
+
+
+@triton.jit
+def log2_of_values(values):
+    """log2 of a mask's values, which may be subnormal."""
+    logs = log2(values)
+    if values.dtype == tl.float32 and not INTERPRETED:
+        logs = tl.where(values < 2.0**-100, log2(values * 2.0**64) - 64, logs)
+    return logs
 
 
 @triton.jit
@@ -177,7 +187,7 @@ def weigh_regions_kernel(
                             steps_y = (row - y).to(COMPUTE)
                             found = tl.minimum(found, nearest[:, None] + (steps_y * steps_y)[None, :])
                         else:
-                            row_sums = log_sum(log2(values)[None, :] + factors)
+                            row_sums = log_sum(log2_of_values(values)[None, :] + factors)
                             found = add_row_logarithms(found, row_sums, row - y, window, log2_decay)
                     pointers += row_stride
                     ignore_pointers += ignore_row_stride

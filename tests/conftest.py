@@ -21,13 +21,13 @@ SERVED = [
 LONGEST = (
     "test_cuda_compiled.py",
     "test_triton_compiled.py",
-    "test_properties.py",
     "test_operators.py",
-    "test_bench.py",
-    "test_pipelines.py",
-    "test_fuzz.py",
     "test_triton_interpreted.py",
+    "test_bench.py",
+    "test_fuzz.py",
+    "test_pipelines.py",
     "test_weight_map.py",
+    "test_weight_map_options.py",
 )
 
 

@@ -27,7 +27,7 @@ TENSORS = [
     (torch.zeros(2, 8, 9, dtype=torch.float8_e4m3fn), TypeError, "must be bool, .*, got torch.float8_e4m3fn"),
     (torch.zeros(8), ValueError, r"must have the shape .*H, W.*, got \(8,\)"),
     (torch.zeros(()), ValueError, r"must have the shape .*H, W.*, got \(\)"),
-    (torch.zeros(2, 1, 8, 9), ValueError, r"must have the shape .*H, W.*, got \(2, 1, 8, 9\)"),
+    (torch.zeros(2, 1, 1, 8, 9), ValueError, r"must have the shape .*H, W.*, got \(2, 1, 1, 8, 9\)"),
     (torch.zeros(2, 8, 9, device="meta"), ValueError, "must be on cpu or cuda, got the meta device"),
     *[(torch.nested.nested_tensor([torch.zeros(8, 9), torch.zeros(7, 9)], layout=layout), TypeError,
        r"must be a tensor of one shape, got a nested tensor: pass its parts one by one, or \w+.to_padded")
@@ -92,8 +92,16 @@ def test_tensor(name, tensor, error, message):
 @pytest.mark.usefixtures("nothing_is_computed")
 @pytest.mark.parametrize("name", ["masks", "distance", "input"])
 def test_one_image_is_not_enough(name):
-    with pytest.raises(ValueError, match=rf"^{name} must have the shape \[N, H, W\], got \(8, 9\)"):
+    batch = r" or \[B, N, H, W\]" if name == "masks" else ""
+    with pytest.raises(ValueError, match=rf"^{name} must have the shape \[N, H, W\]{batch}, got \(8, 9\)"):
         FUNCTIONS[name](torch.zeros(8, 9))
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("name", ["labels", "distance", "input"])
+def test_four_axes_are_too_many(name):
+    with pytest.raises(ValueError, match=rf"^{name} must have the shape .*H, W\], got \(2, 1, 8, 9\)"):
+        FUNCTIONS[name](torch.zeros(2, 1, 8, 9))
 
 
 @pytest.mark.usefixtures("nothing_is_computed")

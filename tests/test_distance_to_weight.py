@@ -53,6 +53,32 @@ def test_sigmas(border, sigma, backend, device):
         assert weight_error(weights, expected) <= WEIGHT[dtype]
 
 
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize(
+    "near, other",
+    [(-1e30, 1e25), (-1e25, 1e30), (-3e38, 3e38), (-1e20, 1e20), (-1e6, 1e6 + 5), (-300, 312), (1e30, 3e38)]
+    + [(-5e18, np.inf), (-1e-30, 1e-38)],
+    ids=str,
+)
+def test_distances_that_cancel(near, other, border, backend, device):
+    d = np.array([near, other], dtype=np.float32).reshape(2, 1, 1).astype(np.float64)
+    settings = dict(border=border, bws=7, fds=12, bwf=4, fbr=0.2)
+    expected = oracle.weights(d, False, **settings)
+    for dtype in (torch.float32, torch.float64):
+        weights = distance_to_weight(torch.from_numpy(d).to(device, dtype), **settings, backend=backend)
+        assert weight_error(weights, expected) <= WEIGHT[dtype]
+
+
+@pytest.mark.parametrize("bwf", [1e5, 1e12, 1e30])
+def test_large_border_factors(bwf, backend, device):
+    d = np.random.default_rng(26).uniform(0, 60, (2, 30, 40)).astype(np.float32).astype(np.float64)
+    settings = dict(border="second_nearest", bws=7, fds=12, bwf=bwf, fbr=0.2)
+    expected = oracle.weights(d, False, **settings)
+    for dtype in (torch.float32, torch.float64):
+        weights = distance_to_weight(torch.from_numpy(d).to(device, dtype), **settings, backend=backend)
+        assert weight_error(weights, expected) <= WEIGHT[dtype]
+
+
 def test_distances_of_pixels_give_the_weight_map(backend, device):
     labels = np.zeros((30, 40), dtype=np.int64)
     positions = [(3, 4), (10, 30), (25, 12), (11, 31)]

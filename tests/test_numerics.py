@@ -202,6 +202,21 @@ def test_double_inside():
                 assert numbers_for(chosen, 99, 99, kernels, True).double_inside
 
 
+def test_double_inside_for_large_border_factors():
+    """What float32 loses of a border term of 1: by how much its distances and their squares err."""
+    for kernels, most in (("cpu", 1.0), ("gpu", 0.7)):
+        for distance, lmbda, bwf in itertools.product(
+            DISTANCES, LENGTHS, np.geomspace(50, LARGEST_FACTOR, 40)
+        ):
+            settings = WeightSettings(distance, bws=10, fds=40, lmbda=lmbda, bwf=float(bwf))
+            decay = 0 if distance == "euclidean" else lmbda / most / 10
+            x = math.sqrt(2 * math.log(bwf))
+            lost = 2**-22 * (11 * decay * x + x**2)
+            enough = decay <= 1 and lost <= 1e-5
+            assert numbers_for(settings, 99, 99, kernels, False).double_inside == (not enough)
+            assert numbers_for(settings, 99, 99, kernels, True).double_inside
+
+
 EXTREMES = dict(
     bws=(5e-324, 1e-160, 1e-3, 1e160, 1.7e308),
     fds=(5e-324, 1e-160, 1e-3, 1e160, 1.7e308),

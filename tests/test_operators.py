@@ -124,6 +124,25 @@ def test_compile_gradient(dynamic, padding_mode, backend, device):
         torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_compile_transforms_of_the_convolution(padding_mode, backend, device):
+    def convolve(input):
+        return fastlogconv.separable_conv2d(input, 2.0, 5, padding_mode, backend=backend)
+
+    def loss(input):
+        return (convolve(input) ** 3).sum()
+
+    input = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(12)).to(device)
+    for function in (
+        torch.func.grad(loss),
+        torch.func.vmap(lambda row: convolve(row[None])),
+        lambda input: torch.func.jvp(convolve, (input,), (input.flip(1),))[1],
+        lambda input: torch.func.jvp(torch.func.grad(loss), (input,), (input.flip(1),))[1],
+    ):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(input), function(input), rtol=1e-12, atol=1e-12)
+
+
 def test_compile_by_inductor(backend, device):
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True)
     labels = torch.stack([cells(device), cells(device).flip(0)])

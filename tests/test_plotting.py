@@ -1,5 +1,6 @@
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,20 +80,52 @@ def test_show_what_files_hold():
     assert np.array_equal(np.ma.getmaskarray(masked), labels == 2)
 
 
-@pytest.mark.parametrize(
-    "draw", [lambda: show(np.eye(3)), lambda: plot_weight_parameters(two_cells(), [1], [1])]
-)
-def test_a_notebook_draws_it_once(draw, monkeypatch):
-    """What IPython does: it draws and closes a cell's figures behind it, and displays the cell's value."""
-    import matplotlib.pyplot as plt
+NOTEBOOK = """
+import os
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.displaypub import DisplayPublisher
 
-    monkeypatch.setattr(plt, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
-    figure = draw()
-    assert plt.fignum_exists(figure.number)  # the cell draws it, wherever in the cell it was made
-    assert figure._ipython_display_() is None  # the cell's value is displayed by that
-    plt.close("all")
-    with pytest.raises(NotImplementedError):  # in a later cell: IPython displays it as any figure
-        figure._ipython_display_()
+drawn = []
+
+
+class Publisher(DisplayPublisher):
+    def publish(self, data, *_, **__):
+        drawn.append("image/png" in data)
+
+
+class Shell(InteractiveShell):
+    def enable_gui(self, gui=None):
+        pass
+
+
+shell = Shell.instance(display_pub_class=Publisher)
+shell.displayhook.write_format_data = lambda data, _: drawn.append("image/png" in data)
+shell.displayhook.write_output_prompt = lambda: None
+shell.run_cell("%matplotlib inline")
+shell.run_cell("import numpy as np, fastlogconv as f, matplotlib.pyplot as plt")
+for cell, expected in {
+    "f.show(np.eye(3))": 1,
+    "f.plot_weight_parameters(np.eye(3, dtype=int), [1], [1])": 1,
+    "figure = f.show(np.eye(3)); figure.suptitle('later'); None": 1,
+    "figure": 1,
+    "other, _ = plt.subplots(); figure": 2,
+    "from IPython.display import display; display(f.show(np.eye(3)))": 1,
+    "for _ in range(3): f.show(np.eye(3))": 3,
+    "None": 0,
+}.items():
+    drawn.clear()
+    assert shell.run_cell(cell).success
+    assert drawn == [True] * expected, (cell, drawn)
+    shell.run_cell("assert not plt.get_fignums()").raise_error()
+"""
+
+
+def test_a_notebook_draws_it_once():
+    """And closes it, as the figures of other cells."""
+    pytest.importorskip("matplotlib_inline")
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_elsewhere_figures_are_plain():

@@ -16,7 +16,7 @@ from cases import (
 )
 from tolerances import REFERENCE, WEIGHT
 
-from fastlogconv import region_weight_map, weight_map
+from fastlogconv import WeightTransformSingle, region_weight_map, weight_map
 
 FLOAT_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -100,6 +100,39 @@ def test_scale_of_masks(scale, backend, device):
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
+@pytest.mark.parametrize("value", [1e13, 1e30, 3e38])
+@pytest.mark.parametrize("lmbda, sigma", [(0.1, 0.15), (0.35, 10), (3.5, 5)])
+def test_masks_of_large_values(sigma, lmbda, value, backend, device):
+    """A single pixel seen from everywhere: d = steps - lmbda ln(value), far below 0."""
+    steps = np.add.outer(np.arange(40), np.arange(5))
+    d = steps - lmbda * np.log(np.float32(value).astype(np.float64))
+    expected = oracle.weights(
+        np.stack([d, steps]), steps == 0, border="second_nearest", bws=sigma, fds=sigma, bwf=10, fbr=0.1
+    )
+    masks = torch.zeros(2, 40, 5, device=device)
+    masks[0, 0, 0], masks[1, 0, 0] = value, 1
+    weights = region_weight_map(masks, lmbda=lmbda, ks=None, fds=sigma, bws=sigma, backend=backend)
+    if device == "cpu" or lmbda * np.log(value) <= 2 * sigma:  # as documented
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+    weights = region_weight_map(masks.double(), lmbda=lmbda, ks=None, fds=sigma, bws=sigma, backend=backend)
+    assert weight_error(weights, expected) <= WEIGHT[torch.float64]
+
+
+INTEGER_DTYPES = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32]
+
+
+@pytest.mark.parametrize("dtype", [*INTEGER_DTYPES, torch.uint64, torch.int64], ids=str)
+def test_integer_masks_say_where_not_how_much(dtype, backend, device):
+    masks = torch.zeros(3, 20, 25, dtype=torch.int64)
+    largest = -1 if dtype == torch.uint64 else torch.iinfo(dtype).max  # -1 becomes 2^64 - 1
+    masks[0, 2:9, 3:8], masks[1, 5:7, 12:20], masks[2, 11, 6] = 1, 100, largest
+    if dtype.is_signed:
+        masks[1, 15:, 9:] = -1
+    weights = region_weight_map(masks.to(dtype).to(device), backend=backend)
+    where = masks != 0 if dtype == torch.uint64 else masks > 0
+    assert torch.equal(weights, region_weight_map(where.to(device), backend=backend))
+
+
 @pytest.mark.parametrize("border", BORDERS)
 def test_an_empty_region_is_infinitely_far(border, backend, device):
     masks = torch.from_numpy(oracle.regions_of(two_cells())).to(device)
@@ -147,3 +180,26 @@ def test_views(backend, device):
 def test_bitwise_the_same_for_any_number_of_threads(same_for_any_number_of_threads, backend, device):
     masks = torch.from_numpy(soft_masks(6, (120, 150), np.random.default_rng(21))).float().to(device)
     assert same_for_any_number_of_threads(lambda: region_weight_map(masks, backend=backend))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("border", BORDERS)
+def test_batch(dtype, border, backend, device):
+    labels = torch.from_numpy(np.stack([two_cells(), two_cells()[::-1].copy()])).to(device)
+    masks = torch.stack([labels == 1, labels == 2], dim=1).to(dtype)
+    ignore = torch.zeros(2, 1, 30, dtype=torch.bool, device=device)
+    ignore[1, :, 3:9] = True
+    settings = dict(border=border, backend=backend)
+    for given in (None, ignore, ignore[1]):
+        batch = region_weight_map(masks, ignore=given, **settings)
+        per_image = [None, None] if given is None else ignore if given is ignore else [ignore[1]] * 2
+        single = [
+            region_weight_map(image, ignore=here, **settings)
+            for image, here in zip(masks, per_image, strict=True)
+        ]
+        assert torch.equal(batch, torch.stack(single))
+    for shape, expected in (((0, 3, 4, 5), (0, 4, 5)), ((2, 0, 4, 5), (2, 4, 5)), ((2, 3, 0, 5), (2, 0, 5))):
+        weights = region_weight_map(torch.zeros(shape, dtype=dtype, device=device), **settings)
+        assert weights.shape == expected and weights.dtype == batch.dtype
+        assert (weights == weights.new_tensor(0.1)).all()
+    assert WeightTransformSingle(7)(masks).shape == labels.shape

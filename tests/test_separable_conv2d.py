@@ -1,12 +1,19 @@
+import math
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from cases import golden, relative_error, surrounded
 from scipy.ndimage import correlate1d
 from tolerances import CONVOLUTION
+from torch.autograd import forward_ad
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastlogconv import separable_conv2d
+from fastlogconv import ops, separable_conv2d
 from fastlogconv.codes import PADDING_MODES
+from fastlogconv.settings import LARGEST_KS
 
 # The same rules at the edge under SciPy's names.
 SCIPY_MODES = {"constant": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}
@@ -66,11 +73,38 @@ def test_against_scipy(shape, ks, lmbda, padding_mode, backend, device):
 
 
 @pytest.mark.parametrize("padding_mode", ["constant", "replicate"])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 40), (2, 40, 1), (1, 5, 7)], ids=str)
-def test_kernel_larger_than_the_image(shape, padding_mode, backend, device):
+@pytest.mark.parametrize("lmbda", [0.05, 3.0, 1e4])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 40), (2, 40, 1), (1, 5, 7), (1, 6, 150)], ids=str)
+def test_kernel_larger_than_the_image(shape, lmbda, padding_mode, backend, device):
     input = np.random.default_rng(27).normal(size=shape)
-    expected = by_scipy(input, 3.0, 129, padding_mode)
-    result = separable_conv2d(torch.from_numpy(input).to(device), 3.0, 129, padding_mode, backend=backend)
+    for ks in (9, 15, 129, 2001):
+        expected = by_scipy(input, lmbda, ks, padding_mode)
+        for dtype in (torch.float32, torch.float64):
+            given = torch.from_numpy(input).to(device, dtype)
+            result = separable_conv2d(given, lmbda, ks, padding_mode, backend=backend)
+            assert relative_error(result, expected) <= CONVOLUTION[dtype]
+
+
+def sum_of_factors(lmbda, ks):
+    """a^0 + 2 (a^1 + ... + a^r)."""
+    r = ks // 2
+    return 1 + 2 * math.exp(-1 / lmbda) * math.expm1(-r / lmbda) / math.expm1(-1 / lmbda)
+
+
+@pytest.mark.parametrize("lmbda", [0.35, 30.0, 1e6, 1e12])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 10, 10), (1, 1, 9000), (1, 9000, 1)], ids=str)
+def test_largest_kernel(shape, lmbda, backend, device):
+    """It would take minutes and gigabytes if what lies beyond the edge were looked at."""
+    result = separable_conv2d(
+        torch.full(shape, 2.0, device=device), lmbda, LARGEST_KS, "replicate", backend=backend
+    )
+    expected = torch.full(shape, 2 * sum_of_factors(lmbda, LARGEST_KS) ** 2, dtype=torch.float64)
+    assert relative_error(result, expected) <= CONVOLUTION[torch.float32]
+    one = torch.zeros(shape, dtype=torch.float64, device=device)
+    one[0, -1, -1] = 1
+    result = separable_conv2d(one, lmbda, LARGEST_KS, "constant", backend=backend)
+    y, x = (torch.arange(n - 1, -1, -1, dtype=torch.float64) for n in shape[1:])
+    expected = torch.exp(-(y[:, None] + x) / lmbda)[None]
     assert relative_error(result, expected) <= CONVOLUTION[torch.float64]
 
 
@@ -142,21 +176,41 @@ def test_bitwise_the_same_for_any_number_of_threads(padding_mode, with_threads, 
 # ---------------------------------------------------------------------------------------------- gradients
 
 
+def widest(shape, ks, padding_mode):
+    """The largest kernel up to `ks` that `padding_mode` allows."""
+    limit = {"reflect": 2 * min(shape[1:]) - 1, "circular": 2 * min(shape[1:]) + 1}
+    return min(ks, limit.get(padding_mode, ks))
+
+
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize(
-    "shape, ks", [((1, 4, 5), 5), ((1, 3, 3), 5), ((2, 2, 4), 2), ((2, 3, 2), 1)], ids=str
+    "shape, ks",
+    [
+        ((1, 4, 5), 5),
+        ((1, 3, 3), 7),
+        ((2, 2, 4), 2),
+        ((2, 3, 2), 1),
+        ((1, 1, 4), 3),
+        ((1, 3, 1), 9),
+        ((1, 3, 4), 1001),
+    ],
+    ids=str,
 )
 def test_gradients(shape, ks, padding_mode, backend, device):
     input = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).to(device)
-    input.requires_grad_()
+    ks = widest(shape, ks, padding_mode)
 
     def convolve(input):
         return separable_conv2d(input, 1.3, ks, padding_mode, backend=backend)
 
-    if padding_mode == "reflect" and ks // 2 >= min(shape[1:]):
-        ks = 2 * min(shape[1:]) - 1
-    assert torch.autograd.gradcheck(convolve, (input,))
-    assert torch.autograd.gradgradcheck(convolve, (input,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of gradcheck's own vmap, and before torch 2.5 of ours
+        checks = dict(check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+        assert torch.autograd.gradcheck(convolve, (input.requires_grad_(),), **checks)
+        turned = input.detach().transpose(1, 2).requires_grad_()
+        assert torch.autograd.gradcheck(convolve, (turned,), check_forward_ad=True)
+        checks = dict(check_fwd_over_rev=True, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(convolve, (input,), **checks)
 
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
@@ -177,7 +231,8 @@ def test_gradient_dtype(padding_mode, dtype, backend, device):
     gradients = []
     for leaf in (input.to(dtype), input.double()):
         leaf.requires_grad_()
-        separable_conv2d(leaf, 2.0, 7, padding_mode, backend=backend).sum().backward()
+        result = separable_conv2d(leaf, 2.0, 7, padding_mode, backend=backend)
+        result.backward(torch.ones_like(result))
         gradients.append(leaf.grad)
     assert gradients[0].dtype == dtype
     assert relative_error(gradients[0], gradients[1].cpu()) <= 4 * CONVOLUTION[dtype]
@@ -189,3 +244,164 @@ def test_no_gradient_asked_no_graph(backend, device):
     with torch.no_grad():
         assert not separable_conv2d(input.requires_grad_(), 1.0, 3, backend=backend).requires_grad
     assert separable_conv2d(input, 1.0, 3, backend=backend).requires_grad
+    with torch.inference_mode():
+        assert not separable_conv2d(
+            torch.zeros(1, 5, 5, device=device), 1.0, 3, backend=backend
+        ).requires_grad
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
+def test_gradients_show_where_windows_do(padding_mode, backend, device):
+    """An infinite or huge gradient leaves no trace elsewhere, and does not overflow on the way."""
+    leaf = torch.zeros(1, 12, 13, device=device, requires_grad=True)
+    result = separable_conv2d(leaf, 2.0, 5, padding_mode, backend=backend)
+    for value in (torch.inf, torch.nan):
+        outer = torch.zeros_like(result)
+        outer[0, 6, 7] = value
+        (gradient,) = torch.autograd.grad(result, leaf, outer, retain_graph=True)
+        assert (~gradient[0, 4:9, 5:10].isfinite()).all() and (~gradient.isfinite()).sum() == 25
+    half = torch.zeros(1, 12, 13, dtype=torch.float16, device=device, requires_grad=True)
+    result = separable_conv2d(half, 2.0, 5, padding_mode, backend=backend)
+    outer = torch.zeros_like(result)
+    outer[0, 0, 0] = 5000
+    (gradient,) = torch.autograd.grad(result, half, outer)
+    assert gradient.isfinite().all() and gradient[0, 0, 0] >= 5000
+
+
+class Largest(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that an operator returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("shape", [(2, 10, 10), (1, 60, 6), (3, 7, 50)], ids=str)
+def test_gradient_in_memory_of_the_inputs_size(shape, padding_mode, backend, device):
+    for ks in (5, 2001, LARGEST_KS):
+        ks = widest(shape, ks, padding_mode)
+        gradient = torch.ones(shape, dtype=torch.float64, device=device)
+        with Largest() as largest:
+            adjoint = ops._adjoint(gradient, 3.0, ks, padding_mode, backend)
+        assert largest.elements == gradient.numel()
+        # <C x, y> = <x, C* y>
+        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6)).to(device)
+        result = separable_conv2d(x, 3.0, ks, padding_mode, backend=backend)
+        torch.testing.assert_close(
+            (adjoint * x).sum(), result.sum(), rtol=1e-11, atol=1e-11 * result.abs().sum()
+        )
+
+
+# -------------------------------------------------------------------------------- derivatives by torch.func
+
+
+SHAPE = (2, 3, 4)
+
+
+@pytest.fixture
+def no_slow_loop():
+    with warnings.catch_warnings():
+        if hasattr(torch.library, "register_vmap"):
+            warnings.filterwarnings("error", "There is a performance drop")
+        yield
+
+
+@pytest.fixture(params=PADDING_MODES)
+def convolution(request, backend, device, no_slow_loop):
+    """(the convolution of [2, 3, 4], its matrix as a tensor [2, 3, 4, 2, 3, 4], an input)."""
+    ks = widest(SHAPE, 7, request.param)
+
+    def convolve(input):
+        return separable_conv2d(input, 1.3, ks, request.param, backend=backend)
+
+    units = np.eye(24).reshape(24 * 2, 3, 4)
+    columns = torch.from_numpy(by_scipy(units, 1.3, ks, request.param)).reshape(24, 24)
+    matrix = columns.T.reshape(*SHAPE, *SHAPE).to(device)
+    generator = torch.Generator().manual_seed(9)
+    return convolve, matrix, torch.randn(SHAPE, dtype=torch.float64, generator=generator).to(device)
+
+
+def assert_close(result, expected):
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_forward_mode(convolution):
+    convolve, _, x = convolution
+    tangent = x.flip(2)
+    assert_close(jvp(convolve, (x,), (tangent,)), (convolve(x), convolve(tangent)))
+    assert_close(linearize(convolve, x)[1](tangent), convolve(tangent))
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled), forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(convolve(forward_ad.make_dual(x, tangent)))
+            assert_close(dual.tangent, convolve(tangent))
+
+
+def test_jacobians(convolution):
+    convolve, matrix, x = convolution
+    assert_close(jacrev(convolve)(x), matrix)
+    assert_close(jacfwd(convolve)(x), matrix)
+    assert_close(torch.autograd.functional.jacobian(convolve, x, vectorize=True), matrix)
+    forward_mode = dict(vectorize=True, strategy="forward-mode")
+    assert_close(torch.autograd.functional.jacobian(convolve, x, **forward_mode), matrix)
+    assert_close(vjp(convolve, x)[1](x)[0], torch.einsum("nyxijk,nyx", matrix, x))
+
+
+def cubes(convolve):
+    return lambda x: (convolve(x) ** 3).sum()
+
+
+def test_second_derivatives(convolution):
+    convolve, matrix, x = convolution
+    gradient = torch.einsum("nyxijk,nyx", matrix, 3 * convolve(x) ** 2)
+    second = torch.einsum("nyxijk,nyx,nyxpqr->ijkpqr", matrix, 6 * convolve(x), matrix)
+    loss = cubes(convolve)
+    assert_close(grad(loss)(x), gradient)
+    assert_close(hessian(loss)(x), second)
+    assert_close(jacrev(jacfwd(loss))(x), second)
+    assert_close(jacrev(grad(loss))(x), second)
+    assert_close(jacfwd(jacfwd(loss))(x), second)
+    tangent = x.flip(1)
+    product = torch.einsum("ijkpqr,pqr", second, tangent)
+    assert_close(jvp(grad(loss), (x,), (tangent,))[1], product)
+    assert_close(grad(lambda x: jvp(loss, (x,), (tangent,))[1])(x), product)
+    assert_close(jvp(lambda x: jvp(loss, (x,), (tangent,))[1], (x,), (x,))[1], (product * x).sum())
+    # The tangent is a variable, too.
+    assert_close(grad(lambda tangent: jvp(loss, (x,), (tangent,))[1])(tangent), gradient)
+    assert_close(
+        jvp(lambda tangent: jvp(loss, (x,), (tangent,))[1], (tangent,), (x,))[1], (gradient * x).sum()
+    )
+    with forward_ad.dual_level():
+        leaf = tangent.clone().requires_grad_()
+        slope = forward_ad.unpack_dual(loss(forward_ad.make_dual(x, leaf))).tangent
+        assert_close(torch.autograd.grad(slope, leaf)[0], gradient)
+    assert_close(grad(lambda x: (grad(loss)(x) * tangent).sum())(x), product)
+    leaf = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+    assert_close(torch.autograd.grad((first * tangent).sum(), leaf)[0], product)
+
+
+def test_batches(convolution):
+    convolve, _, x = convolution
+    batch = torch.stack([x, 2 * x.flip(0), x.flip(1) - 1])
+    expected = torch.stack([convolve(x) for x in batch])
+    for dim in range(4):
+        assert_close(
+            vmap(convolve, in_dims=dim, out_dims=dim)(batch.movedim(0, dim)), expected.movedim(0, dim)
+        )
+    assert_close(vmap(vmap(convolve))(batch.expand(2, *batch.shape)), expected.expand(2, *batch.shape))
+    assert_close(vmap(convolve, chunk_size=2)(batch), expected)
+    loss = cubes(convolve)
+    gradients = torch.stack([grad(loss)(x) for x in batch])
+    assert_close(vmap(grad(loss))(batch), gradients)
+    assert_close(grad(lambda batch: vmap(loss)(batch).sum())(batch), gradients)
+    assert_close(vmap(hessian(loss))(batch), torch.stack([hessian(loss)(x) for x in batch]))
+    tangents = batch.flip(0)
+    assert_close(vmap(lambda x, t: jvp(convolve, (x,), (t,))[1])(batch, tangents), expected.flip(0))
+    leaf = batch.clone().requires_grad_()
+    vmap(loss)(leaf).sum().backward()
+    assert_close(leaf.grad, gradients)

@@ -261,6 +261,18 @@ def test_regions(emulator, monkeypatch):
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30])
+def test_scale_of_regions(scale, emulator):
+    """Subnormal values are not 0."""
+    labels = torch.from_numpy(scattered((33, 41), 3, 6, np.random.default_rng(32)))
+    masks = torch.stack([(labels == i) * (0.2 * i * scale) for i in range(1, 4)]).float()
+    settings = WeightSettings(bws=40, fds=30)
+    with emulator.serving():
+        weights = fastlogconv.region_weight_map(masks, settings=settings, backend="triton")
+    expected = fastlogconv.region_weight_map(masks.double(), settings=settings, backend="reference")
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_options_of_regions(distance, border, emulator, monkeypatch):
@@ -290,6 +302,16 @@ def test_distances(border, emulator, monkeypatch):
     )
     assert emulator.races == 0
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+def test_distances_that_cancel(emulator):
+    pairs = [(-1e30, 1e25), (-3e38, 3e38), (-1e6, 1e6 + 5), (-300, 312), (-5e18, torch.inf)]
+    distance = torch.tensor(pairs).T[:, None].contiguous()
+    for bwf in (4, 1e30):
+        with emulator.serving():
+            weights = fastlogconv.distance_to_weight(distance, bws=7, bwf=bwf, backend="triton")
+        expected = fastlogconv.distance_to_weight(distance.double(), bws=7, bwf=bwf, backend="reference")
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
 def test_convolution(emulator, monkeypatch):

@@ -12,10 +12,19 @@ import torch
 from cases import BORDERS, DISTANCES, relative_error, scattered, two_cells, weight_error
 from tolerances import CONVOLUTION, WEIGHT
 from torch.library import opcheck
+from worst_cases import Case, Rectangle, error
 
 import fastlogconv
 from fastlogconv import WeightSettings, backends, ops
 from fastlogconv.codes import PADDING_MODES
+
+# Where the border term reaches far, where float32 is not enough, and where terms cancel.
+EDGES = (
+    dict(lmbda=5.0, bws=1.0, fds=1.0, ks=129),
+    dict(lmbda=0.5, bws=1.0, fds=1.0, bwf=1e30),
+    dict(distance="euclidean", bws=2.0, bwf=1e30),
+    dict(fbr=1e6, fds=1000.0),
+)
 
 
 def labels_of_four():
@@ -56,6 +65,15 @@ def test_weights_with_other_settings(changes):
     weights = fastlogconv.weight_map(labels, settings=settings, backend="triton")
     expected = fastlogconv.weight_map(labels.double(), settings=settings, backend="reference")
     assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("settings", EDGES, ids=str)
+def test_two_bars_at_the_edge(settings, dtype):
+    settings = WeightSettings(**settings)
+    bars = [(1.0, [Rectangle(0, 4, 0, 29)]), (1.0, [Rectangle(0, 4, 50, 79)])]
+    for kind in ("labels", "regions"):
+        assert error(Case(kind, 5, 80, bars, settings), dtype, "triton") <= WEIGHT[dtype]
 
 
 @pytest.mark.parametrize("border", BORDERS)

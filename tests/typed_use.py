@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,13 @@ def use_everything() -> None:
     assert_type(fastlogconv.weight_map(labels, settings=settings), Tensor)
     assert_type(fastlogconv.weight_map(labels, distance="euclidean", ignore_index=255, fbr=0.2), Tensor)
     assert_type(fastlogconv.region_weight_map(masks, border="farthest"), Tensor)
+    assert_type(fastlogconv.weight_map(labels, preset="unet", bwf=5, ignore_index=[-1, 255]), Tensor)
+    assert_type(fastlogconv.UNetWeights(ignore_index={255}).distance, Literal["logconv", "euclidean"])
+    try:
+        fastlogconv.weight_map(labels, preset="unet2019")  # type: ignore[arg-type]
+        WeightTransform(border="nearest")  # type: ignore[arg-type]
+    except ValueError:
+        pass
     assert_type(fastlogconv.distance_to_weight(9 * masks, masks[0] > 0), Tensor)
     assert_type(fastlogconv.separable_conv2d(masks, 0.35, 9), Tensor)
 

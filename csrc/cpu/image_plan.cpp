@@ -6,6 +6,7 @@
 
 #include "cpu/id_numbering.h"
 #include "cpu/parallel.h"
+#include "cpu/pieces.h"
 #include "cpu/work.h"
 #include "rules.h"
 
@@ -24,13 +25,13 @@ OwnedRuns::OwnedRuns(int64_t capacity) {
 OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
                      const CallSettings& settings, int64_t threads) {
   find_instances(parts, settings, threads);
-  finish(height, width, settings, static_cast<int64_t>(instances_.size()) == largest_id_);
+  finish(height, width, settings, static_cast<int64_t>(instances_.size()) == largest_id_, threads);
 }
 
 OwnedPlan::OwnedPlan(std::vector<OwnedRuns>& parts, int32_t height, int32_t width,
                      const CallSettings& settings, int64_t threads, bool all_present) {
   find_instances(parts, settings, threads);
-  finish(height, width, settings, all_present);
+  finish(height, width, settings, all_present, threads);
 }
 
 OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<ValueRange>& values,
@@ -56,14 +57,14 @@ OwnedPlan::OwnedPlan(const std::vector<OwnedRuns>& regions, const std::vector<Va
     instance.region = static_cast<int64_t>(region);
     instances_.push_back(instance);
   }
-  measure_all(threads, [&](Instance& instance) { measure(instance, settings, values[instance.region]); });
-  finish(height, width, settings, all_present);
+  measure_all(0, threads, [&](Instance& instance) { measure(instance, settings, values[instance.region]); });
+  finish(height, width, settings, all_present, threads);
 }
 
 void OwnedPlan::find_instances(std::vector<OwnedRuns>& parts, const CallSettings& settings, int64_t threads) {
   number_instances(parts);
   group_runs(parts);
-  measure_all(threads, [&](Instance& instance) { measure(instance, settings, {1, 1}); });
+  measure_all(0, threads, [&](Instance& instance) { measure(instance, settings, {1, 1}); });
 }
 
 void OwnedPlan::number_instances(std::vector<OwnedRuns>& parts) {
@@ -97,15 +98,14 @@ void OwnedPlan::group_runs(const std::vector<OwnedRuns>& parts) {
 }
 
 template <class Measure>
-void OwnedPlan::measure_all(int64_t threads, const Measure& measure) {
+void OwnedPlan::measure_all(int64_t begin, int64_t threads, const Measure& measure) {
   constexpr int64_t instances_per_job = 512;
-  const int64_t count = static_cast<int64_t>(instances_.size());
+  const int64_t count = static_cast<int64_t>(instances_.size()) - begin;
   parallel_for(divide_up(count, instances_per_job), threads, [&](int64_t job) {
     const int64_t end = std::min(count, (job + 1) * instances_per_job);
-    for (int64_t i = job * instances_per_job; i < end; ++i) measure(instances_[i]);
+    for (int64_t i = job * instances_per_job; i < end; ++i) measure(instances_[begin + i]);
     return FLC_OK;
   });
-  for (const Instance& instance : instances_) uses_[instance.arithmetic] = true;
 }
 
 // The bounding box of an instance, and how far, in steps of a, the largest term of any of its sums may
@@ -170,22 +170,75 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
   instance.arithmetic = settings.arithmetic(steps + CHUNK - 1);
 }
 
-void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present) {
-  // By left edge, ties by index: a counting sort.
-  std::vector<int64_t> next(size_t(width) + 1, 0);
-  for (const Instance& instance : instances_) ++next[instance.left + 1];
-  for (int32_t x = 0; x < width; ++x) next[x + 1] += next[x];
-  left_to_right_.resize(instances_.size());
-  for (size_t i = 0; i < instances_.size(); ++i)
-    left_to_right_[next[instances_[i].left]++] = static_cast<int32_t>(i);
+// Cuts instances that are better cut into parts.
+void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings& settings, int64_t threads) {
+  Pieces pieces(height, width, settings.get().halo, settings.distance().uses_tables);
+  size_t kept = 0;
+  int64_t run_count = 0;
+  for (const Instance& instance : instances_) {
+    run_count = std::max(run_count, instance.last_run);
+    const Run* const runs = instance_runs_.data();
+    if (instance.soft_mask || !pieces.cut(instance, runs + instance.first_run, runs + instance.last_run))
+      instances_[kept++] = instance;
+  }
+  if (pieces.parts.empty()) return;
+  instances_.resize(kept);
+  instance_runs_.grow(run_count, run_count + static_cast<int64_t>(pieces.runs.size()));
+  std::copy(pieces.runs.begin(), pieces.runs.end(), instance_runs_.data() + run_count);
+  for (Instance& part : pieces.parts) {
+    part.first_run += run_count;
+    part.last_run += run_count;
+    part.is_part = true;
+  }
+  instances_.insert(instances_.end(), pieces.parts.begin(), pieces.parts.end());
+  measure_all(static_cast<int64_t>(kept), threads, [&](Instance& part) {
+    measure(part, settings, {1, 1});
+    part.dense = part.last_run - part.first_run > 4 * (part.bottom - part.top + int64_t(1));
+    if (part.dense) {
+      part.arithmetic = std::max(part.arithmetic, DOUBLE);
+    } else if (part.arithmetic != SINGLE &&
+               always_near({std::max(part.zone.top, 0), std::min(part.zone.bottom, height - 1),
+                            std::max(part.zone.left, 0), std::min(part.zone.right, width - 1)},
+                           instance_runs_.data() + part.first_run, instance_runs_.data() + part.last_run,
+                           settings.get().radius, settings.single_steps())) {
+      part.arithmetic = SINGLE;
+    }
+  });
+}
 
+void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present,
+                       int64_t threads) {
   plan_.height = height;
   plan_.width = width;
+  plan_.border_area = border_area(settings, all_present);
+  // Parts are not counted: where every instance has a say, only whole ones show who is out of reach.
+  const bool all_needed =
+      with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
+  if (!all_needed || plan_.border_area.top > plan_.border_area.bottom ||
+      plan_.border_area.left > plan_.border_area.right)
+    cut_into_parts(height, width, settings, threads);
+
+  // By left edge, ties by index: a counting sort.
+  const int32_t reach = settings.get().reach;
+  const auto place = [reach](const Instance& instance) {
+    return instance.is_part ? std::max<int64_t>(instance.left, int64_t(instance.zone.left) + reach)
+                            : instance.left;
+  };
+  int64_t last = 0;
+  for (const Instance& instance : instances_) {
+    uses_[instance.arithmetic] = true;
+    last = std::max<int64_t>(last, place(instance));
+  }
+  std::vector<int64_t> next(last + 2, 0);
+  for (const Instance& instance : instances_) ++next[place(instance) + 1];
+  for (int64_t x = 0; x < last; ++x) next[x + 1] += next[x];
+  left_to_right_.resize(instances_.size());
+  for (size_t i = 0; i < instances_.size(); ++i)
+    left_to_right_[next[place(instances_[i])]++] = static_cast<int32_t>(i);
   plan_.instances = instances_.data();
   plan_.left_to_right = left_to_right_.data();
   plan_.instance_count = static_cast<int64_t>(instances_.size());
   plan_.instance_runs = instance_runs_.data();
-  plan_.border_area = border_area(settings, all_present);
 }
 
 // Where the border rule finds the instances that it needs within reach.
@@ -193,7 +246,8 @@ Rectangle OwnedPlan::border_area(const CallSettings& settings, bool all_present)
   constexpr Rectangle nowhere{0, -1, 0, -1};
   return with_border(settings.get().border, nowhere, [&](auto border) {
     using Border = decltype(border);
-    if (plan_.instance_count < Border::FEWEST_INSTANCES || (Border::EVERY_INSTANCE && !all_present))
+    if (static_cast<int64_t>(instances_.size()) < Border::FEWEST_INSTANCES ||
+        (Border::EVERY_INSTANCE && !all_present))
       return nowhere;
     Rectangle area{0, plan_.height - 1, 0, plan_.width - 1};
     if constexpr (Border::EVERY_INSTANCE) {  // where the boxes of all, widened by the reach, overlap

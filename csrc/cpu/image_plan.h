@@ -61,9 +61,10 @@ class OwnedPlan {
   void number_instances(std::vector<OwnedRuns>& parts);
   void group_runs(const std::vector<OwnedRuns>& parts);
   template <class Measure>
-  void measure_all(int64_t threads, const Measure& measure);
+  void measure_all(int64_t begin, int64_t threads, const Measure& measure);
   void measure(Instance& instance, const CallSettings& settings, ValueRange values) const;
-  void finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present);
+  void cut_into_parts(int32_t height, int32_t width, const CallSettings& settings, int64_t threads);
+  void finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present, int64_t threads);
   Rectangle border_area(const CallSettings& settings, bool all_present) const;
 
   ImagePlan plan_{};

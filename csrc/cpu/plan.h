@@ -34,27 +34,33 @@ struct ValueRange {
 // The number type in which an instance's sums S_i are formed.
 enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2 };
 
+// Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
+struct Rectangle {
+  int32_t top, bottom, left, right;
+};
+
 struct Instance {
   int32_t top, bottom, left, right;  // bounding box, inclusive
   int64_t first_run, last_run;       // its runs are instance_runs[first_run, last_run)
   Arithmetic arithmetic;
   const flc_tensor* soft_mask;  // its values where they are not all 0 and 1, else null
   int64_t region;               // index into soft_mask
-};
-
-// Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
-struct Rectangle {
-  int32_t top, bottom, left, right;
+  // The pixels that this is weighed for: all, or where an instance was cut into parts, those of one of them
+  // (see pieces.h), from a multiple of CHUNK to another along the columns.
+  Rectangle zone{0, INT32_MAX - 1, 0, INT32_MAX - 1};
+  bool is_part = false;
+  bool dense = false;  // a part of many runs a row
 };
 
 struct ImagePlan {
   int32_t height, width;
   const Instance* instances;
-  const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance
+  const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance; parts by
+  // reach + the first column that they reach
   int64_t instance_count;
   const Run* instance_runs;  // grouped by instance, rows ascending
   const flc_tensor* ignore;  // where soft masks count as 0, or null
-  Rectangle border_area;     // where the border term is alive: it is 0 elsewhere
+  Rectangle border_area;  // where the border term is alive: it is 0 elsewhere
 };
 
 // Sums of the kernel exp(-|t| / decay_length) over a run of pixels first..last, seen from column x, split
@@ -69,7 +75,7 @@ template <class Scalar>
 struct KernelTables {
   const Scalar *left_decay, *left_from_first, *left_window;
   const Scalar *right_decay, *right_to_last, *right_window;
-  const Scalar* left_length;   // G(min(n, r + 1)), n = 0..r + 1
+  const Scalar* left_length;  // G(min(n, r + 1)), n = 0..r + 1
   const Scalar* right_length;  // G(min(n, r)), n = 0..r + 1
   int32_t lowest, highest;
   Scalar decay;  // a = exp(-1 / decay_length)
@@ -77,6 +83,8 @@ struct KernelTables {
   const Scalar *decay_half, *decay_rest;
   int32_t radius;
   int32_t scale_exponent;
+  // Scaled sums from here on are unscaled before their logarithm is taken: the larger it is, the coarser.
+  double unscaled_from;
 };
 
 // 64-byte aligned memory; null where there is none.
@@ -96,6 +104,7 @@ struct Settings {
   double foreground_exponent, border_exponent;
   double prefix_tolerance;  // a prefix sum less than this fraction below the whole counts as whole
   int32_t radius, reach;
+  int32_t halo;  // what lies farther than this from a pixel, along an axis, does not show there
   const KernelTables<float>* single_tables;
   const KernelTables<double>* double_tables;
   const KernelTables<LogReal>* log_tables;
@@ -107,6 +116,13 @@ enum Precision { FLOAT_THROUGHOUT = 0, DOUBLE_INSIDE = 1, DOUBLE_THROUGHOUT = 2 
 // others; foreground pixels are left without meaning then.
 using WeighRows = int32_t(const ImagePlan* plan, const Settings* settings, bool on_top, Precision precision,
                           int32_t begin, int32_t end, void* out);
+
+// How to convolve along one axis: with tables of one number type, those of the other are null.
+struct ConvolutionAxis {
+  const KernelTables<float>* single_tables;
+  const KernelTables<double>* double_tables;
+  double edge_weight;  // of the first and of the last value, for what shows them beyond the tables' radius
+};
 
 // One function table per instruction set.
 struct Kernels {
@@ -125,9 +141,8 @@ struct Kernels {
   int32_t (*distance_to_weight)(const flc_tensor* distance, const flc_tensor* foreground,
                                 const Settings* settings, Precision precision, int64_t begin, int64_t end,
                                 void* out, double* bad_value);
-  int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image,
-                              const KernelTables<float>* single_tables,
-                              const KernelTables<double>* double_tables, int32_t padding, void* out,
+  int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image, const ConvolutionAxis* along_rows,
+                              const ConvolutionAxis* along_columns, int32_t padding, void* out,
                               int32_t out_dtype);
 };
 

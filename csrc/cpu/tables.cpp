@@ -13,7 +13,8 @@ namespace {
 template <class Real>
 struct Convert {
   static Real sum(double value) { return static_cast<Real>(value); }
-  static Real factor(double log, int32_t scale_exponent) {
+  static Real factor(double log, int32_t scale_exponent, bool fine) {
+    if (fine && log > -700) return static_cast<Real>(std::ldexp(std::exp(log), scale_exponent));
     return static_cast<Real>(std::exp(log + scale_exponent * LN2));
   }
   static Real unlimited() { return std::numeric_limits<Real>::max(); }
@@ -21,7 +22,7 @@ struct Convert {
 template <>
 struct Convert<LogReal> {
   static LogReal sum(double value) { return {std::log(value)}; }
-  static LogReal factor(double log, int32_t) { return {log}; }
+  static LogReal factor(double log, int32_t, bool) { return {log}; }
   static LogReal unlimited() { return {std::numeric_limits<double>::infinity()}; }
 };
 
@@ -35,7 +36,7 @@ constexpr int32_t scale_exponent_of<double> = DOUBLE_SCALE_EXPONENT;
 }  // namespace
 
 template <class Scalar>
-OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
+OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius, bool fine) {
   using To = Convert<Scalar>;
   const int32_t scale = scale_exponent_of<Scalar>;
   const int32_t lowest = -(2 * radius + CHUNK + 1), highest = 2 * radius + CHUNK + 1;
@@ -63,7 +64,7 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
   Scalar* const decay_rest = take(counts);
   const Scalar nothing = To::sum(0);
   std::vector<Scalar> scaled(counts);  // a^n 2^scale
-  for (int32_t n = 0; n < counts; ++n) scaled[n] = To::factor(-n / decay_length, scale);
+  for (int32_t n = 0; n < counts; ++n) scaled[n] = To::factor(-n / decay_length, scale, fine);
   for (int32_t t = lowest; t < highest + CHUNK; ++t) {
     left_decay[t] = t <= 0 ? scaled[0] : t <= radius ? scaled[t] : nothing;
     left_from_first[t] = t < 0 ? nothing : To::sum(geometric[std::min(t, radius) + 1]);
@@ -75,8 +76,8 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
   for (int32_t n = 0; n < counts; ++n) {
     left_length[n] = To::sum(geometric[n]);
     right_length[n] = To::sum(geometric[std::min(n, radius)]);
-    decay_rest[n] = n % 2 ? decay_half[n - 1] : To::factor(-(n / 2) / decay_length, 0);
-    decay_half[n] = n % 2 ? To::factor(-((n + 1) / 2) / decay_length, 0) : decay_rest[n];
+    decay_rest[n] = n % 2 ? decay_half[n - 1] : To::factor(-(n / 2) / decay_length, 0, fine);
+    decay_half[n] = n % 2 ? To::factor(-((n + 1) / 2) / decay_length, 0, fine) : decay_rest[n];
   }
   tables_ = {left_decay,
              left_from_first,
@@ -88,11 +89,12 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius) {
              right_length,
              lowest,
              highest,
-             To::factor(-1 / decay_length, 0),
+             To::factor(-1 / decay_length, 0, fine),
              decay_half,
              decay_rest,
              radius,
-             scale};
+             scale,
+             fine ? 1 : std::numeric_limits<double>::infinity()};
 }
 
 template class OwnedTables<float>;
@@ -109,6 +111,7 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   settings_.border_exponent = params.border_exponent;
   settings_.radius = static_cast<int32_t>(params.radius);
   settings_.reach = static_cast<int32_t>(params.reach);
+  settings_.halo = static_cast<int32_t>(std::max(params.reach, params.cut_radius));
   precision_ = out_dtype == FLC_FLOAT64 ? DOUBLE_THROUGHOUT
                : params.double_inside   ? DOUBLE_INSIDE
                                         : FLOAT_THROUGHOUT;
@@ -121,6 +124,10 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   const double half_window = (params.largest_sum + 1) / 2;  // G(r)
   single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && half_window < 100 &&
                         params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
+  // The logarithm of a sum times 2^900 rounds to 2^-44, which moves a distance by decay_length times that.
+  needs_fine_tables_ = params.decay_length > 8 * sigma;
+  single_steps_ = -1;
+  while (single_steps_ < 2 * settings_.radius + 1 && arithmetic(single_steps_ + 1) == SINGLE) ++single_steps_;
 }
 
 Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double largest) const {
@@ -137,7 +144,7 @@ void CallSettings::build_tables(Arithmetic arithmetic) {
   const auto build = [this](auto& tables, auto& in_settings) {
     if (tables) return;
     using Owned = typename std::remove_reference_t<decltype(tables)>::element_type;
-    tables = std::make_unique<Owned>(settings_.decay_length, settings_.radius);
+    tables = std::make_unique<Owned>(settings_.decay_length, settings_.radius, needs_fine_tables_);
     in_settings = tables->get();
   };
   if (arithmetic == SINGLE) build(single_tables_, settings_.single_tables);

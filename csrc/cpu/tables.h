@@ -16,7 +16,8 @@ constexpr int32_t DOUBLE_SCALE_EXPONENT = 900;
 template <class Scalar>
 class OwnedTables {
  public:
-  OwnedTables(double decay_length, int32_t radius);
+  // fine: without what is lost where an exponential or a logarithm includes the scale.
+  OwnedTables(double decay_length, int32_t radius, bool fine = false);
   const KernelTables<Scalar>* get() const { return &tables_; }
 
  private:
@@ -37,15 +38,19 @@ class CallSettings {
   // The cheapest arithmetic that is right for sums whose largest term may be as small as a^steps, of an
   // instance whose values lie between `smallest` and `largest`.
   Arithmetic arithmetic(int64_t steps, double smallest = 1, double largest = 1) const;
+  // The most steps at which the arithmetic of the usual values is SINGLE; -1 where it never is.
+  int32_t single_steps() const { return single_steps_; }
   void build_tables(Arithmetic arithmetic);
   // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
-  void reach_whole_window() { settings_.reach = settings_.radius; }
+  void reach_whole_window() { settings_.reach = settings_.halo = settings_.radius; }
 
  private:
   Settings settings_{};
   const Distance* distance_;
   Precision precision_;
   bool single_is_accurate_;
+  bool needs_fine_tables_;
+  int32_t single_steps_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;
   std::unique_ptr<OwnedTables<LogReal>> log_tables_;

@@ -1,5 +1,6 @@
 // Instance labels, or region masks, to weights.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -26,6 +27,13 @@ struct Output {
     return {static_cast<char*>(weights) + image * pixels * bytes_of_result(dtype), dtype};
   }
 };
+
+void fill(const Output& out, int64_t pixels, double value) {
+  if (out.dtype == FLC_FLOAT64)
+    std::fill_n(static_cast<double*>(out.weights), pixels, value);
+  else
+    std::fill_n(static_cast<float*>(out.weights), pixels, static_cast<float>(value));
+}
 
 // Adds the tables that a plan's instances need. Not to be called while kernels read the settings.
 void build_tables(CallSettings& settings, const OwnedPlan& plan) {
@@ -64,6 +72,31 @@ void fill_runs(const std::vector<OwnedRuns>& parts, int32_t width, double value,
     fill_runs(parts, width, static_cast<float>(value), static_cast<float*>(out.weights));
 }
 
+int64_t pixels_of(const OwnedRuns& runs) {
+  int64_t pixels = 0;
+  for (const Run& run : runs) pixels += run.last - run.first + 1;
+  return pixels;
+}
+
+// Whether every pixel belongs to an instance. Looks no further than to the first rows where that is not so,
+// and keeps no runs: a checkerboard has as many as pixels.
+int32_t is_foreground(const flc_tensor& labels, const flc_tensor* ignore, int64_t image, bool& whole,
+                      double* bad_value) {
+  const int32_t height = static_cast<int32_t>(labels.size[1]), width = static_cast<int32_t>(labels.size[2]);
+  OwnedRuns runs;
+  int32_t begin = 0;
+  for (int32_t end = 1; begin < height; end = std::min(end + 16, height)) {
+    runs.get()->size = 0;
+    const int32_t status =
+        kernels().scan_rows(&labels, ignore, image, begin, end, false, runs.get(), nullptr, bad_value);
+    if (status != FLC_OK) return status;
+    if (pixels_of(runs) < int64_t(end - begin) * width) return FLC_OK;
+    begin = end;
+  }
+  whole = true;
+  return FLC_OK;
+}
+
 // Writes `value` where an image of `labels` is positive.
 int32_t fill_positive(const flc_tensor& labels, int64_t image, int64_t threads, double value,
                       const Output& out, double* bad_value) {
@@ -86,6 +119,12 @@ int32_t weigh_classes(const Labels& labels, CallSettings& settings, int64_t imag
       with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
   const bool all_present = all_needed && all_ids_present(found);
   if (found.empty()) found.push_back({1, OwnedRuns()});
+  int64_t background = int64_t(height) * width;
+  for (const ClassInstances& of_class : found) background -= pixels_of(of_class.runs);
+  if (background == 0 && !labels.foreground) {
+    fill(out, int64_t(height) * width, 1);
+    return FLC_OK;
+  }
   for (size_t i = 0; i < found.size() && status == FLC_OK; ++i) {
     std::vector<OwnedRuns> parts;
     parts.push_back(std::move(found[i].runs));
@@ -106,6 +145,12 @@ int32_t weigh_labels(const Labels& labels, const flc_weight_params& params, int6
   if (labels.classes) {
     status = weigh_classes(labels, settings, image, threads, instances, out, bad_value);
   } else {
+    if (!labels.foreground) {
+      bool whole = false;
+      status = is_foreground(*labels.instances, labels.ignore, image, whole, bad_value);
+      if (whole) fill(out, int64_t(height) * width, 1);  // nothing asks for a distance
+      if (whole || status != FLC_OK) return status;
+    }
     status = scan_image(*labels.instances, labels.ignore, image, threads, instances, bad_value);
     if (status != FLC_OK) return status;
     const OwnedPlan plan(instances, height, width, settings, threads);
@@ -121,6 +166,15 @@ int32_t weigh_labels(const Labels& labels, const flc_weight_params& params, int6
   return status;
 }
 
+// A mask value v moves distances by decay_length ln v, and floats round the more the larger they are; where two
+// distances of either sign cancel in the border term, that shows.
+flc_weight_params for_values_up_to(double largest, flc_weight_params params) {
+  if (find_distance(params.distance)->uses_tables &&
+      params.decay_length * std::log(largest) > 2 * std::min(params.bws, params.fds))
+    params.double_inside = 1;
+  return params;
+}
+
 int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const flc_weight_params& params,
                       int64_t threads, const Output& out, double* bad_value) {
   const int64_t regions = masks.size[0];
@@ -133,9 +187,10 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const f
                                bad);
   });
   if (status != FLC_OK) return status;
-  CallSettings settings(params, out.dtype);
-  for (const ValueRange& range : values)
-    if (range.largest > 1) settings.reach_whole_window();
+  double largest = 1;
+  for (const ValueRange& range : values) largest = std::max(largest, range.largest);
+  CallSettings settings(for_values_up_to(largest, params), out.dtype);
+  if (largest > 1) settings.reach_whole_window();
   const OwnedPlan plan(runs, values, masks, ignore, settings, threads);
   status = weigh_image(plan, settings, false, threads, out.weights);
   if (!settings.distance().weighs_foreground) fill_runs(runs, width, 1, out);

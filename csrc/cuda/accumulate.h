@@ -17,6 +17,12 @@ struct Accumulated {
     rank(d);
   }
 
+  // A distance in a unit of its own, where the foreground term is 2^-(scale d^2).
+  FLC_DEVICE void add(T d, T scale) {
+    fd += exp2_of(-d * d * scale);
+    rank(d);
+  }
+
   // By the square of a distance: `near` and `other` are squares then too, until the roots are taken.
   FLC_DEVICE void add_square(T square, T scale) {
     fd += exp2_of(-square * scale);

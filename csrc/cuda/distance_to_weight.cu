@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(PIXELS_PER_BLOCK, 4)
   Accumulated<T, Border> sums;
   int64_t index = y * distance.stride[1] + x * distance.stride[2];
   for (int64_t i = 0; i < distance.size[0]; ++i, index += distance.stride[0]) {
-    sums.add(value_at<T>(distance, index) * arguments.numbers.step_scale);
+    // Not scaled before they are added up: they may cancel.
+    sums.add(value_at<T>(distance, index), arguments.numbers.square_scale);
   }
   const bool has_border = distance.size[0] >= Border::FEWEST_INSTANCES;
   const T border = has_border ? border_term(sums, arguments.numbers) : T(0);
@@ -42,10 +43,11 @@ __global__ void __launch_bounds__(PIXELS_PER_BLOCK, 4)
 
 template <class T, class Border>
 static int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground,
-                               const flc_weight_params& params, void* out, cudaStream_t stream) {
+                               const flc_weight_params& params, void* out, int32_t out_dtype,
+                               cudaStream_t stream) {
   const int64_t height = distance.size[1], width = distance.size[2];
   const WeighDistancesArguments<T> arguments = {distance, foreground ? *foreground : flc_tensor{},
-                                                logconv_numbers<T>(params), out, sizeof(T) == 8};
+                                                euclidean_numbers<T>(params), out, out_dtype == FLC_FLOAT64};
   return launch(weigh_distances_kernel<T, Border>, height * divide_up<int64_t>(width, PIXELS_PER_BLOCK),
                 PIXELS_PER_BLOCK, arguments, stream);
 }
@@ -63,9 +65,9 @@ extern "C" int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const
     if (distance->size[1] * distance->size[2] == 0) return FLC_OK;
     if (!sizes_served(*distance)) return FLC_UNSUPPORTED;
     return on_device(device, [&] {
-      const auto weigh =
-          out_dtype == FLC_FLOAT64 ? weigh_distances<double, Border> : weigh_distances<float, Border>;
-      return weigh(*distance, foreground, *params, out, static_cast<cudaStream_t>(stream));
+      const auto weigh = computed_in_double(*params, out_dtype) ? weigh_distances<double, Border>
+                                                                : weigh_distances<float, Border>;
+      return weigh(*distance, foreground, *params, out, out_dtype, static_cast<cudaStream_t>(stream));
     });
   });
 }

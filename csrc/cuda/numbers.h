@@ -44,11 +44,11 @@ inline bool computed_in_double(const flc_weight_params& params, int32_t out_dtyp
   return params.double_inside || out_dtype == FLC_FLOAT64;
 }
 
-// For LogConv distances, and for those that the caller found.
+// For LogConv distances.
 template <class T>
 Numbers<T> logconv_numbers(const flc_weight_params& params);
 
-// For exact distances, which are in pixels.
+// For exact distances and those that the caller found, which are in pixels.
 template <class T>
 Numbers<T> euclidean_numbers(const flc_weight_params& params);
 

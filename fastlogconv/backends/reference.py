@@ -330,17 +330,25 @@ def distance_to_weight(
 
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The lambda kernel (an even `ks` is taken one larger) along W, then along H, of [N, H, W]."""
-    r = ks // 2
-    if padding_mode == "constant":
-        r = min(r, max(input.shape[1:]))  # farther is nothing but zeros
-    kernel = lambda_kernel(2 * r + 1, lmbda).tolist()
     out = input.to(torch.float64)
     if out.numel() > 0:
         for _ in ("W", "H"):
-            n = out.shape[-1]
-            padded = F.pad(out, (r, r), mode=padding_mode)
-            out = torch.zeros_like(out)
-            for k, weight in enumerate(kernel):
-                out.add_(padded.narrow(-1, k, n), alpha=weight)
-            out = out.transpose(1, 2)
+            out = _convolve(out, ks // 2, lmbda, padding_mode).transpose(1, 2)
     return out.to(result_dtype(input), memory_format=torch.contiguous_format, copy=True)
+
+
+def _convolve(input: Tensor, r: int, lmbda: float, padding_mode: str) -> Tensor:
+    """The lambda kernel along the last dim."""
+    n, steps = input.shape[-1], r
+    if padding_mode in ("constant", "replicate"):
+        steps = min(r, n - 1)  # farther is beyond the edge, from everywhere
+    padded = F.pad(input, (steps, steps), mode=padding_mode)
+    out = torch.zeros_like(input)
+    for k, weight in enumerate(lambda_kernel(2 * steps + 1, lmbda).tolist()):
+        out.add_(padded.narrow(-1, k, n), alpha=weight)
+    if padding_mode == "replicate" and steps < r:
+        # a^(steps + 1) + ... + a^r, each with the first value on one side and the last one on the other
+        weight = math.exp(-(steps + 1) / lmbda) * math.expm1(-(r - steps) / lmbda) / math.expm1(-1 / lmbda)
+        if weight > 0:
+            out.add_(input[..., :1] + input[..., -1:], alpha=weight)
+    return out

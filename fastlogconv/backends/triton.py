@@ -295,9 +295,9 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
             "weigh_distances",
             blocks(height * width, block),
             [distance, instances, *distance.stride(), *_optional(foreground, out), out, height, width]
-            + [numbers.step_scale, settings.fbr, settings.bwf, numbers.border_scale],
+            + [numbers.foreground_exponent, numbers.border_exponent, settings.fbr, settings.bwf],
             dict(
-                COMPUTE=_compute(double),
+                COMPUTE=_compute(numbers.double_inside),
                 BORDER=rule.code,
                 FEWEST_INSTANCES=rule.fewest_instances,
                 HAS_FOREGROUND=foreground is not None,

@@ -12,17 +12,14 @@ NEEDS = {".tif": "tifffile", ".tiff": "tifffile", ".png": "PIL", ".npy": None}  
 
 
 def read_labels(path, colour_ids=False):
-    """(instance labels [H, W] or [B, H, W], whether the file has an axis of one channel behind them).
+    """Instance labels [H, W] or [B, H, W], of an .npy that has it with an axis of one channel behind.
 
     In the machine's byte order, floats as float64. `colour_ids`: pictures in colour hold 24-bit ids.
     """
     if path.stat().st_size == 0:
         raise ValueError("the file is empty")
     labels = plain_array(READERS[path.suffix.lower()](path, colour_ids), "labels")
-    one_channel = path.suffix.lower() == ".npy" and labels.ndim in (3, 4) and labels.shape[-1] == 1
-    if one_channel:
-        labels = labels[..., 0]
-    if labels.ndim not in (2, 3):
+    if labels.ndim - has_channel(path, labels) not in (2, 3):
         raise ValueError(f"its shape is {list(labels.shape)}: only [H, W] and [B, H, W] can be weighed")
     if labels.size == 0:
         raise ValueError(f"its shape is {list(labels.shape)}: there is no pixel in it")
@@ -30,7 +27,12 @@ def read_labels(path, colour_ids=False):
         raise ValueError(f"its values are {labels.dtype}, not numbers of instances")
     check_half(labels)
     dtype = np.float64 if labels.dtype.kind == "f" else labels.dtype
-    return np.ascontiguousarray(labels, dtype=dtype), one_channel
+    return np.ascontiguousarray(labels, dtype=dtype)
+
+
+def has_channel(path, labels):
+    """Whether the last axis is that of one channel: no image is one column wide."""
+    return path.suffix.lower() == ".npy" and labels.ndim >= 3 and labels.shape[-1] == 1
 
 
 def read_npy(path, colour_ids):

@@ -9,6 +9,7 @@ import torch
 
 import fastlogconv
 from fastlogconv.cli import reading, writing
+from fastlogconv.cli.reading import read_labels
 
 READERS = reading.READERS
 
@@ -53,7 +54,10 @@ def run(masks, out, options, backend="auto", output_format=None, overwrite=False
 
 def weigh(mask, target, options, backend):
     """The weights of a mask file, float32."""
-    labels, one_channel = reading.read_labels(mask, options["colour_ids"])
+    labels = read_labels(mask, options["colour_ids"])
+    one_channel = reading.has_channel(mask, labels)
+    if one_channel:
+        labels = labels[..., 0]
     weights = fastlogconv.weight_map(
         torch.from_numpy(labels),
         settings=options["settings"],

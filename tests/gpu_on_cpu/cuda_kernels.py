@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,30 +103,32 @@ def serving(library: ctypes.CDLL, threads: int = 2, order: int = 0) -> Iterator[
 # ------------------------------------------------------------------------------------ compiled for a GPU
 
 
-def compiled(source: Path, capability: int, kind: str) -> Path:
-    """What nvcc makes of a source for compute capability `capability` / 10: its "ptx" or "cubin"."""
-    flags = shlex.split(NVCC_FLAGS)
+def compiled(source: Path, capability: int) -> Path:
+    """The PTX that nvcc makes of a source for compute capability `capability` / 10."""
+    flags = [*shlex.split(NVCC_FLAGS), f"-arch=sm_{capability}", "-ptx"]
     return _made(
-        f"{source.stem}-{capability}.{kind}",
+        f"{source.stem}-{capability}.ptx",
         [source],
-        lambda target: ["nvcc", *flags, f"-arch=sm_{capability}", f"-{kind}", str(source), "-o", str(target)],
+        lambda target: ["nvcc", *flags, str(source), "-o", str(target)],
     )
 
 
-TARGETS = (75, 80, 90, 100, 120)
+def assembled(source: Path, capability: int) -> tuple[Path, Path]:
+    """Machine code of that PTX, and what ptxas reports of each kernel: registers, stack, spills."""
+    ptx = compiled(source, capability)
+    cubin = ptx.with_suffix(".cubin")
+
+    def command(report: Path) -> list[str]:
+        build = ["nvcc", f"-arch=sm_{capability}", "-cubin", "-Xptxas=-v", str(ptx), "-o", str(cubin)]
+        return ["sh", "-c", f"{shlex.join(build)} 2> {shlex.quote(str(report))}"]
+
+    return cubin, _made(f"{source.stem}-{capability}.usage", [ptx], command)
 
 
-def resource_usage(capabilities: Iterable[int]) -> list[str]:
-    """What ptxas reports of each kernel on each GPU: registers, stack, spills."""
-    flags = [*shlex.split(NVCC_FLAGS), "--threads=0"]
-    targets = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in capabilities]
-
-    def command(source: Path, target: Path) -> list[str]:
-        build = shlex.join(["nvcc", *flags, *targets, "-Xptxas=-v", "-c", str(source)])
-        return ["sh", "-c", f"{build} -o /dev/null 2> {shlex.quote(str(target))}"]
-
+def resource_usage(capability: int) -> list[str]:
+    """What ptxas reports of each kernel on a GPU."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = pool.map(lambda s: _made(f"{s.stem}.usage", [s], functools.partial(command, s)), _sources())
+        files = list(pool.map(lambda source: assembled(source, capability)[1], _sources()))
     reports = [report for file in files for report in file.read_text().split("Compiling entry function")[1:]]
     assert reports
     return reports
@@ -147,7 +149,7 @@ _modules: dict[tuple[str, bool], Module] = {}  # translated and built once
 def _module_of(kernel: str, profile: bool) -> Module:
     """The kernel alone: translating all of a source would take minutes."""
     if (kernel, profile) not in _modules:
-        texts = [compiled(source, 80, "ptx").read_text() for source in _sources()]
+        texts = [compiled(source, 80).read_text() for source in _sources()]
         entry = re.compile(rf"\.entry {re.escape(kernel)}\(.*?\n\}}\n", re.S)
         text = next(found[0] for text in texts if (found := entry.search(text)))
         _modules[kernel, profile] = Module(text, profile=profile)
@@ -232,7 +234,7 @@ def resources_by_kernel(labels: Tensor, capability: int, **settings) -> dict[str
     """What each kernel takes of a GPU, of those that run with these settings of weight_map."""
     resources = {}
     for source in _sources():
-        cubin = compiled(source, capability, "cubin").read_bytes()
+        cubin = assembled(source, capability)[0].read_bytes()
         for kernel, threads in _launched(labels, settings).items():
             if kernel.encode() in cubin:
                 resources[_readable(kernel)] = measure(cubin, kernel, capability, threads)

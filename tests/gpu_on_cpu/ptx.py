@@ -18,8 +18,9 @@ from .build import built
 from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
 
 RUNTIME = Path(__file__).parent / "runtime"
+# Optimised no further than -Og: building takes longer than running.
 FLAGS = (
-    "-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-mtls-dialect=gnu2", "-w", "-fPIC",
+    "-std=c++20", "-Og", "-march=native", "-ffp-contract=off", "-mtls-dialect=gnu2", "-w", "-fPIC",
     "-pthread", "-fno-gnu-unique",  # else all libraries share the runtime of the first, with its PROFILE
 )  # fmt: skip
 

@@ -31,13 +31,15 @@ class Accumulator {
         first_ratio_(Out(settings.foreground_exponent +
                          (2 * settings.foreground_exponent - log2(double(ratio_of_ratios_))) * 0.4 * PERIOD)),
         foreground_sigma_(sqrt(-0.72134752044448170368 / settings.foreground_exponent)),
+        least_recurred_(Out(-sqrt(-100 / settings.foreground_exponent))),
         radius_(settings.radius),
         reach_(settings.reach) {}
 
-  static void clear(Out* row) {
+  // `beyond` is a distance that no other exceeds.
+  static void clear(Out* row, Out beyond = Out(BEYOND)) {
     for (int i = 0; i < BLOCK; ++i) row[i] = 0;
     if constexpr (has_border<Border>) {
-      const Out beyond = Out(BEYOND), start = Border::start(beyond);
+      const Out start = Border::start(beyond);
       for (int i = BLOCK; i < 2 * BLOCK; ++i) row[i] = beyond;
       for (int i = 2 * BLOCK; i < 3 * BLOCK; ++i) row[i] = start;
     }
@@ -91,7 +93,7 @@ class Accumulator {
     int32_t step = first_step;
     if (step <= last_whole) {
       const V at_box = load<V>(distances + settled * columns);
-      if (sizeof(Out) == 4 && foreground_sigma_ >= 4) {
+      if (sizeof(Out) == 4 && foreground_sigma_ >= 4 && !any_greater(V{} + least_recurred_, at_box)) {
         step = add_whole_by_recurrence(at_box, box_row, row_stride, step, last_whole);
       } else {
         for (; step <= last_whole; ++step) add_pixel_row(box_row + step * row_stride, at_box + Out(step));
@@ -157,6 +159,9 @@ class Accumulator {
   // The exponent of the first ratio at d = 0, and what makes up in the mean for ratio_of_ratios_'s rounding.
   const Out first_ratio_;
   const double foreground_sigma_;
+  // Soft masks give distances far below 0. Where the term is too small for a float there, a recurrence that
+  // starts from the smallest float would grow with the true terms and far above them.
+  const Out least_recurred_;
   const int32_t radius_, reach_;
 };
 

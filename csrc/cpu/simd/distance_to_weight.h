@@ -7,7 +7,8 @@
 namespace flc {
 namespace FLC_ISA {
 
-// Columns x.. of one row of distances as Real, +inf as BEYOND; false where one is NaN or -inf.
+// Columns x.. of one row of distances as Real; false where one is NaN or -inf. They are taken as they are,
+// however large: two of them may cancel in the border term.
 template <class Real>
 inline bool read_distances(const flc_tensor& distance, int64_t index, int32_t columns, Real* to,
                            double* bad_value) {
@@ -25,24 +26,24 @@ inline bool read_distances(const flc_tensor& distance, int64_t index, int32_t co
   for (int32_t i = 0; i < columns; ++i) wrong += !(to[i] > Real(-INFINITY));
   for (int32_t i = 0; wrong && i < columns; ++i)
     if (!(to[i] > Real(-INFINITY))) *bad_value = to[i];
-  for (int32_t i = 0; i < columns; ++i) to[i] = larger(smaller(to[i], Real(BEYOND)), Real(-BEYOND));
-  for (int32_t i = columns; i < BLOCK; ++i) to[i] = Real(BEYOND);
+  for (int32_t i = columns; i < BLOCK; ++i) to[i] = Real(INFINITY);
   return wrong == 0;
 }
 
-template <class Real, class Border>
+template <class Real, class Result, class Border>
 int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground, const Settings& settings,
-                        int64_t begin, int64_t end, Real* out, double* bad_value) {
+                        int64_t begin, int64_t end, Result* out, double* bad_value) {
   constexpr int32_t stride = ROW_STRIDE<Real, Border>;
   const int64_t regions = distance.size[0];
   const int32_t width = int32_t(distance.size[2]), blocks = (width + BLOCK - 1) / BLOCK;
   const Accumulator<Real, Border> accumulator(settings);
-  const Composer<Real, Real, Border> composer(settings);
+  const Composer<Real, Result, Border> composer(settings);
   Real* const row = static_cast<Real*>(aligned_allocate(blocks * int64_t(stride) * sizeof(Real)));
   if (!row) return FLC_OUT_OF_MEMORY;
   int32_t status = FLC_OK;
   for (int64_t y = begin; y < end && status == FLC_OK; ++y) {
-    for (int32_t block = 0; block < blocks; ++block) accumulator.clear(row + int64_t(block) * stride);
+    for (int32_t block = 0; block < blocks; ++block)
+      accumulator.clear(row + int64_t(block) * stride, Real(INFINITY));
     for (int64_t region = 0; region < regions; ++region) {
       const int64_t index = region * distance.stride[0] + y * distance.stride[1];
       for (int32_t block = 0; block < blocks; ++block) {
@@ -69,25 +70,25 @@ int32_t weigh_distances(const flc_tensor& distance, const flc_tensor* foreground
   return status;
 }
 
-template <class Real>
+template <class Real, class Result>
 int32_t weigh_distances_as(const flc_tensor& distance, const flc_tensor* foreground, const Settings& settings,
-                           int64_t begin, int64_t end, Real* out, double* bad_value) {
+                           int64_t begin, int64_t end, void* out, double* bad_value) {
   return with_border(settings.border, int32_t(FLC_UNSUPPORTED), [&](auto border) {
     using Border = decltype(border);
     const bool alive = distance.size[0] >= Border::FEWEST_INSTANCES;
-    const auto weigh = alive ? weigh_distances<Real, Border> : weigh_distances<Real, NoBorder>;
-    return weigh(distance, foreground, settings, begin, end, out, bad_value);
+    const auto weigh =
+        alive ? weigh_distances<Real, Result, Border> : weigh_distances<Real, Result, NoBorder>;
+    return weigh(distance, foreground, settings, begin, end, static_cast<Result*>(out), bad_value);
   });
 }
 
-// Floats hold the distances that come as floats: nothing asks for double inside alone.
 inline int32_t distance_to_weight(const flc_tensor* distance, const flc_tensor* foreground,
                                   const Settings* settings, Precision precision, int64_t begin, int64_t end,
                                   void* out, double* bad_value) {
-  return precision == DOUBLE_THROUGHOUT ? weigh_distances_as(*distance, foreground, *settings, begin, end,
-                                                             static_cast<double*>(out), bad_value)
-                                        : weigh_distances_as(*distance, foreground, *settings, begin, end,
-                                                             static_cast<float*>(out), bad_value);
+  const auto weigh = precision == FLOAT_THROUGHOUT ? weigh_distances_as<float, float>
+                     : precision == DOUBLE_INSIDE  ? weigh_distances_as<double, float>
+                                                   : weigh_distances_as<double, double>;
+  return weigh(*distance, foreground, *settings, begin, end, out, bad_value);
 }
 
 }  // namespace FLC_ISA

@@ -66,6 +66,7 @@ class InstanceDistance {
     instance_ = &instance;
     settings_ = &settings;
     tables_ = &Number<S>::tables(settings);
+    by_pixels_ = soft_masks_served && (instance.soft_mask || instance.dense);
     wanted_ = wanted;
     const int32_t radius = settings.radius;
     height_ = instance.bottom - instance.top + 1;
@@ -109,7 +110,7 @@ class InstanceDistance {
     runs_end_ = plan.instance_runs + instance.last_run;
     if (rows_begin_ > 0) runs_begin_ = first_of_row(runs_begin_, runs_end_, instance.top + rows_begin_);
     if constexpr (soft_masks_served) {
-      if (instance.soft_mask) return prepare_soft_rows(soft_rows);
+      if (by_pixels_) return prepare_soft_rows(soft_rows);
     }
     return true;
   }
@@ -140,10 +141,10 @@ class InstanceDistance {
     for (int32_t chunk = 0; chunk < chunks; ++chunk) {
       const int32_t begin = x + chunk * CHUNK;
       Out* const offset = offset_ + chunk * CHUNK;
-      if (begin + CHUNK <= left && !instance_->soft_mask) {
+      if (begin + CHUNK <= left && !by_pixels_) {
         vectors_left_ += vectors_per_chunk;
         for (int lane = 0; lane < CHUNK; ++lane) offset[lane] = Out(left - begin - lane);
-      } else if (begin > right && !instance_->soft_mask) {
+      } else if (begin > right && !by_pixels_) {
         vectors_right_ += vectors_per_chunk;
         for (int lane = 0; lane < CHUNK; ++lane) offset[lane] = Out(begin + lane - right);
       } else {
@@ -155,7 +156,7 @@ class InstanceDistance {
   // rows_: for each row of the box, the sum of its pixels within the window, seen from the panel's columns.
   void sum_rows(int32_t x) {
     if constexpr (soft_masks_served) {
-      if (instance_->soft_mask) {
+      if (by_pixels_) {
         const Scalar* const from = soft_sums_ + (x - (instance_->left - tables_->radius)) + CHUNK;
         for (int64_t row = 0; row < row_count_; ++row)
           for (int32_t v = 0; v < vectors_; ++v)
@@ -193,7 +194,14 @@ class InstanceDistance {
             sums[v] = multiply_add(at_box, smaller(window, right_length), sums[v]);
           }
         }
-        for (int32_t v = vectors_left_; v < across_end; ++v) {
+        int32_t begin = vectors_left_, end = across_end;
+        if (clamped) {  // elsewhere the window shows nothing of the run
+          const int64_t before = int64_t(first) - tables.radius - x,
+                        after = int64_t(last) + tables.radius - x;
+          begin = larger(begin, int32_t(larger<int64_t>(before, 0) / lanes));
+          end = after < 0 ? begin : smaller<int64_t>(end, after / lanes + 1);
+        }
+        for (int32_t v = begin; v < end; ++v) {
           const int32_t from_first = at(x + v * lanes - first), from_last = at(x + v * lanes - last);
           const int32_t to_first = at(x + v * lanes - first + 1), to_last = at(x + v * lanes - last + 1);
           const S here = smaller(
@@ -294,7 +302,7 @@ class InstanceDistance {
     return begin;
   }
 
-  // Soft masks: the horizontal sums of every row needed, for all columns that a panel may ask for.
+  // Soft masks, and dense parts, whose runs are too many: the horizontal sums of every row needed, for all columns that a panel may ask for.
   bool prepare_soft_rows(Workspace& soft_rows) {
     const int32_t radius = tables_->radius, width = instance_->right - instance_->left + 1;
     const int64_t padded = width + 2 * int64_t(radius);
@@ -323,12 +331,25 @@ class InstanceDistance {
 
   // Row by row into the lanes of a vector for each column.
   void read_soft_rows(int32_t first, int32_t rows, Scalar* scalars) const {
+    if (!instance_->soft_mask) return read_runs(first, rows, scalars);
     const DenormalsCount guard;
     for (int32_t lane = 0; lane < rows; ++lane) {
       for (int32_t x = instance_->left; x <= instance_->right; ++x) {
         scalars[int64_t(x - instance_->left) * lanes + lane] =
             soft_value(instance_->top + rows_begin_ + first + lane, x);
       }
+    }
+  }
+
+  void read_runs(int32_t first, int32_t rows, Scalar* scalars) const {
+    const int64_t columns = instance_->right - instance_->left + 1;
+    for (int64_t i = 0; i < columns * lanes; ++i) scalars[i] = Number<S>::zero;
+    const Scalar one = value_of(1);
+    const int32_t top = instance_->top + rows_begin_ + first;
+    for (const Run* run = first_of_row(runs_begin_, runs_end_, top);
+         run != runs_end_ && run->row < top + rows; ++run) {
+      for (int32_t x = run->first; x <= run->last; ++x)
+        scalars[int64_t(x - instance_->left) * lanes + run->row - top] = one;
     }
   }
 
@@ -340,10 +361,14 @@ class InstanceDistance {
         ignored
             ? 0
             : read_value(mask, instance_->region * mask.stride[0] + y * mask.stride[1] + x * mask.stride[2]);
+    return value_of(value);
+  }
+
+  Scalar value_of(double value) const {
     if constexpr (lanes == 1) {
       return {value > 0 ? ::log(value) : -INFINITY};
     } else {
-      return ldexp(value, tables_->scale_exponent);
+      return Scalar(ldexp(value, tables_->scale_exponent));
     }
   }
 
@@ -352,6 +377,7 @@ class InstanceDistance {
   const Settings* settings_;
   const KernelTables<Scalar>* tables_;
   WantedRows wanted_;
+  bool by_pixels_;  // the rows' sums come from soft_sums_
   int32_t height_;
   bool fits_window_;
   int32_t prefix_rows_;

@@ -42,11 +42,13 @@ class RowBlocks {
     for (int32_t block = 0; block < block_count_; ++block) blocks_[block] = nullptr;
     for (int64_t i = 0; i < plan_.instance_count; ++i) {
       const Instance& instance = plan_.instances[plan_.left_to_right[i]];
-      const int32_t first_row = larger(begin_, instance.top - reach_);
-      const int32_t last_row = smaller(end_, instance.bottom + reach_ + 1);
+      const Rectangle& zone = instance.zone;
+      const int32_t first_row = larger(begin_, larger(zone.top, instance.top - reach_));
+      const int32_t last_row = smaller(end_, smaller(zone.bottom, instance.bottom + reach_) + 1);
       if (first_row >= last_row) continue;
-      const int32_t left = larger(0, instance.left - reach_);
-      const int32_t right = smaller(plan_.width - 1, instance.right + reach_);
+      const int32_t left = larger(larger(0, zone.left), instance.left - reach_);
+      const int32_t right = smaller(smaller(plan_.width - 1, zone.right), instance.right + reach_);
+      if (left > right) continue;
       compose_until(left / BLOCK);  // no later instance begins further left
       for (int32_t block = left / BLOCK; block <= right / BLOCK; ++block)
         if (!blocks_[block] && !(blocks_[block] = cleared_block())) return FLC_OUT_OF_MEMORY;

@@ -22,6 +22,19 @@ inline void fill_padding(S* values, int64_t count, int32_t radius, int32_t vecto
   }
 }
 
+// Adds what shows the value of either edge further out than the padding: to the `count` sums at
+// sums[i * vectors], with the values that they belong to at values[i * stride].
+template <class S>
+inline void add_edges(const S* values, int64_t stride, int64_t count, int32_t vectors, double edge_weight,
+                      S* sums) {
+  if (edge_weight == 0) return;
+  using Scalar = typename Number<S>::Scalar;
+  for (int32_t v = 0; v < vectors; ++v) {
+    const S further = (values[v] + values[(count - 1) * stride + v]) * broadcast<S>(Scalar(edge_weight));
+    for (int64_t i = 0; i < count; ++i) sums[i * vectors + v] = sums[i * vectors + v] + further;
+  }
+}
+
 // The numbers 0, 1, .. as a type, to expand into the arguments of a shuffle.
 template <int... lane>
 struct Lanes {};
@@ -106,28 +119,40 @@ inline void read_row(const flc_tensor& input, int64_t index, int64_t width, Scal
   }
 }
 
+template <class Scalar>
+inline const KernelTables<Scalar>& tables_of(const ConvolutionAxis& axis) {
+  if constexpr (sizeof(Scalar) == sizeof(float))
+    return *axis.single_tables;
+  else
+    return *axis.double_tables;
+}
+
 // Along the rows: `vectors` vectors of rows at a time, turned so that each lane holds a row. Along the
 // columns: as many columns at a time.
 template <class S, class Result>
-inline int32_t convolve(const flc_tensor& input, int64_t image,
-                        const KernelTables<typename Number<S>::Scalar>& tables, int32_t padding,
-                        Result* out) {
+inline int32_t convolve(const flc_tensor& input, int64_t image, const ConvolutionAxis& along_rows,
+                        const ConvolutionAxis& along_columns, int32_t padding, Result* out) {
   using Scalar = typename Number<S>::Scalar;
   constexpr int32_t lanes = Number<S>::lanes, vectors = 4, band = vectors * lanes;
-  const int64_t height = input.size[1], width = input.size[2], radius = tables.radius;
-  const int64_t longest = larger(height, width) + 2 * radius + lanes;
+  const KernelTables<Scalar>&row_tables = tables_of<Scalar>(along_rows),
+        &column_tables = tables_of<Scalar>(along_columns);
+  const int32_t row_radius = row_tables.radius, column_radius = column_tables.radius;
+  const int64_t height = input.size[1], width = input.size[2];
+  const int64_t padded_width = width + 2 * int64_t(row_radius),
+                padded_height = height + 2 * int64_t(column_radius),
+                longest = larger(padded_width, padded_height) + lanes;
   const int64_t stride = (width + band - 1) / band * band + lanes;  // an odd number of vectors
   const int64_t sequence_bytes = longest * vectors * int64_t(sizeof(S));
   char* const memory = static_cast<char*>(
-      aligned_allocate(3 * sequence_bytes + (height + band + 2 * radius) * stride * int64_t(sizeof(Scalar))));
+      aligned_allocate(3 * sequence_bytes + (padded_height + band) * stride * int64_t(sizeof(Scalar))));
   if (!memory) return FLC_OUT_OF_MEMORY;
   S* const values = reinterpret_cast<S*>(memory);
   S* const sums = reinterpret_cast<S*>(memory + sequence_bytes);
   S* const workspace = reinterpret_cast<S*>(memory + 2 * sequence_bytes);
   Scalar* const plane = reinterpret_cast<Scalar*>(memory + 3 * sequence_bytes);
-  Scalar* const rows_begin = plane + radius * stride;
-  Scalar* const first = reinterpret_cast<Scalar*>(values + radius * vectors);
-  const Scalar* const first_sum = reinterpret_cast<const Scalar*>(sums + radius * vectors);
+  Scalar* const rows_begin = plane + column_radius * stride;
+  S *const first = values + row_radius * vectors, *const sum_in_row = sums + row_radius * vectors,
+           *const sum_in_column = sums + column_radius * vectors;
 
   for (int64_t y = 0; y < height; y += band) {
     const int32_t rows = int32_t(smaller<int64_t>(band, height - y));
@@ -136,19 +161,23 @@ inline int32_t convolve(const flc_tensor& input, int64_t image,
       read_row(input, image * input.stride[0] + (y + row) * input.stride[1], width, to);
       for (int64_t x = width; x < stride; ++x) to[x] = 0;
     }
-    rows_to_lanes<S>(rows_begin + y * stride, stride, rows, width, vectors, first);
-    fill_padding(values, width, int32_t(radius), vectors, padding);
-    windowed_sums_of<vectors>(values, vectors, vectors, width + 2 * radius, tables, workspace, sums, false);
-    lanes_to_rows<S>(first_sum, vectors, rows, width, stride, rows_begin + y * stride);
+    rows_to_lanes<S>(rows_begin + y * stride, stride, rows, width, vectors, reinterpret_cast<Scalar*>(first));
+    fill_padding(values, width, row_radius, vectors, padding);
+    windowed_sums_of<vectors>(values, vectors, vectors, padded_width, row_tables, workspace, sums, false);
+    add_edges(first, vectors, width, vectors, along_rows.edge_weight, sum_in_row);
+    lanes_to_rows<S>(reinterpret_cast<const Scalar*>(sum_in_row), vectors, rows, width, stride,
+                     rows_begin + y * stride);
   }
   // The rows of the plane with their padding are the sequences of the second pass as they stand.
-  fill_padding(reinterpret_cast<S*>(plane), height, int32_t(radius), int32_t(stride / lanes), padding);
+  fill_padding(reinterpret_cast<S*>(plane), height, column_radius, int32_t(stride / lanes), padding);
   for (int64_t x = 0; x < width; x += band) {
     const int32_t columns = int32_t(smaller<int64_t>(band, width - x));
-    windowed_sums_of<vectors>(reinterpret_cast<const S*>(plane + x), stride / lanes, vectors,
-                              height + 2 * radius, tables, workspace, sums, false);
+    windowed_sums_of<vectors>(reinterpret_cast<const S*>(plane + x), stride / lanes, vectors, padded_height,
+                              column_tables, workspace, sums, false);
+    add_edges(reinterpret_cast<const S*>(rows_begin + x), stride / lanes, height, vectors,
+              along_columns.edge_weight, sum_in_column);
     for (int64_t y = 0; y < height; ++y) {
-      const Scalar* const from = first_sum + y * band;
+      const Scalar* const from = reinterpret_cast<const Scalar*>(sum_in_column + y * vectors);
       Result* const to = out + y * width + x;
       for (int32_t i = 0; i < band; i += 64 / int32_t(sizeof(Result)))
         __builtin_prefetch(to + 16 * width + i, 1);
@@ -163,16 +192,17 @@ inline int32_t convolve(const flc_tensor& input, int64_t image,
   return FLC_OK;
 }
 
-inline int32_t separable_conv2d(const flc_tensor* input, int64_t image,
-                                const KernelTables<float>* single_tables,
-                                const KernelTables<double>* double_tables, int32_t padding, void* out,
+inline int32_t separable_conv2d(const flc_tensor* input, int64_t image, const ConvolutionAxis* along_rows,
+                                const ConvolutionAxis* along_columns, int32_t padding, void* out,
                                 int32_t out_dtype) {
   const int64_t offset = image * input->size[1] * input->size[2];
   if (out_dtype == FLC_FLOAT64)
-    return convolve<Doubles>(*input, image, *double_tables, padding, static_cast<double*>(out) + offset);
-  float* const to = static_cast<float*>(out) + offset;
-  return single_tables ? convolve<Floats>(*input, image, *single_tables, padding, to)
-                       : convolve<Doubles>(*input, image, *double_tables, padding, to);
+    return convolve<Doubles>(*input, image, *along_rows, *along_columns, padding,
+                             static_cast<double*>(out) + offset);
+  const auto convolve_to_single =
+      along_rows->single_tables ? convolve<Floats, float> : convolve<Doubles, float>;
+  return convolve_to_single(*input, image, *along_rows, *along_columns, padding,
+                            static_cast<float*>(out) + offset);
 }
 
 }  // namespace FLC_ISA

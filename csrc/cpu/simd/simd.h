@@ -289,15 +289,22 @@ template <>
 class DistanceOfSum<Doubles, double> {
  public:
   DistanceOfSum(const KernelTables<double>& tables, double decay_length)
-      : decay_length_(decay_length), log_scale_(tables.scale_exponent * LN2) {}
+      : decay_length_(decay_length),
+        log_scale_(tables.scale_exponent * LN2),
+        unit_(ldexp(1, -tables.scale_exponent)),
+        unscaled_from_(tables.unscaled_from) {}
 
   FLC_INLINE void store(Doubles sum, const double* offset, double* to) const {
     for (int lane = 0; lane < Number<Doubles>::lanes; ++lane)
-      to[lane] = sum[lane] > 0 ? offset[lane] - decay_length_ * (::log(sum[lane]) - log_scale_) : BEYOND;
+      to[lane] = sum[lane] > 0 ? offset[lane] - decay_length_ * log_of(sum[lane]) : BEYOND;
   }
 
  private:
-  const double decay_length_, log_scale_;
+  FLC_INLINE double log_of(double sum) const {
+    return sum >= unscaled_from_ ? ::log(sum * unit_) : ::log(sum) - log_scale_;
+  }
+
+  const double decay_length_, log_scale_, unit_, unscaled_from_;
 };
 
 template <class Out>

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/simd/euclidean_distance.h"
+#include "cpu/simd/nearest_runs.h"
 #include "cpu/simd/row_blocks.h"
 
 namespace flc {
@@ -16,10 +17,10 @@ struct VectorRange {
   int32_t begin, end;
 };
 
-template <class Out, class Border>
+template <class Out, class Result, class Border>
 class EuclideanRowPass {
   using V = Vec<Out>;
-  using Blocks = RowBlocks<Out, Out, Border, true>;
+  using Blocks = RowBlocks<Out, Result, Border, true>;
   static constexpr int lanes = Number<V>::lanes;
   static constexpr int VECTORS = BLOCK / lanes;  // of a block
   static constexpr int ROWS = EuclideanDistance<Out>::ROWS;
@@ -28,7 +29,7 @@ class EuclideanRowPass {
 
  public:
   EuclideanRowPass(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin, int32_t end,
-                   Out* out)
+                   Result* out)
       : plan_(plan),
         settings_(settings),
         accumulator_(settings),
@@ -64,6 +65,8 @@ class EuclideanRowPass {
   }
 
   bool add(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
+    if (instance.is_part && instance.right - instance.left >= WIDE)
+      return add_tiles(instance, first_row, last_row, left, right);
     if (!distance_.prepare(plan_, instance, settings_, squares_, first_row, last_row, rows_)) return false;
     const bool wide = instance.right - instance.left >= WIDE;
     if (wide)
@@ -85,14 +88,40 @@ class EuclideanRowPass {
     return true;
   }
 
+  // Likewise, for parts of scattered pixels.
+  bool add_tiles(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
+    using Tiles = NearestRuns<Out>;
+    if (!runs_.prepare(plan_, instance, settings_, squares_, first_row, last_row, rows_)) return false;
+    for (int32_t y = first_row; y < last_row; y += Tiles::ROWS) {
+      const int32_t count = smaller(Tiles::ROWS, last_row - y);
+      runs_.start_row();
+      for (int32_t x = left / CHUNK * CHUNK; x <= right; x += CHUNK) {
+        V squares[Tiles::ROWS][Tiles::VECTORS];
+        if (!runs_.find(y, x, squares)) continue;
+        Out* row = blocks_.at(y, x);
+        for (int32_t i = 0; i < count; ++i, row += Blocks::stride)
+          for (int n = 0; n < Tiles::VECTORS; ++n)
+            accumulator_.add_squares(row + n * lanes, within_reach(squares[i][n]));
+      }
+    }
+    return true;
+  }
+
+  // What lies beyond the reach depends on how vectors and rows were grouped; no result may.
+  FLC_INLINE V within_reach(V squares) const {
+    return squares > reach_squared_ ? broadcast<V>(Out(BEYOND)) : squares;
+  }
+
   // Adds the instance at rows y..y + count - 1, found in three parts by what columns can be nearest.
   template <bool wide>
   void add_rows(const Instance& instance, int32_t y, int32_t count) {
     VectorRange of_row[ROWS], all{INT32_MAX, 0};
     for (int32_t i = 0; i < count; ++i) {
       of_row[i] = reached(instance, y + i);
-      all = {smaller(all.begin, of_row[i].begin), larger(all.end, of_row[i].end)};
+      if (of_row[i].begin < of_row[i].end)
+        all = {smaller(all.begin, of_row[i].begin), larger(all.end, of_row[i].end)};
     }
+    if (all.begin >= all.end) return;
     distance_.go_to_rows(y, count);
     const ColumnRange first = distance_.first_nearest(), last = distance_.last_nearest();
     const int32_t left_end = larger(all.begin, smaller((first.first + 1) / lanes, all.end));
@@ -118,8 +147,10 @@ class EuclideanRowPass {
                  reach = settings_.reach;
     const int32_t columns =
         Border::EVERY_INSTANCE ? settings_.reach : int32_t(sqrt(reach * reach - rows_away * rows_away));
-    return {larger(0, instance.left - columns) / lanes,
-            smaller(plan_.width - 1, instance.right + columns) / lanes + 1};
+    const int32_t left = larger(larger(0, instance.zone.left), instance.left - columns);
+    const int32_t right = smaller(smaller(plan_.width - 1, instance.zone.right), instance.right + columns);
+    if (left > right) return {0, 0};
+    return {left / lanes, right / lanes + 1};
   }
 
   // row_squares_ of these vectors, when no other than `columns` can be nearest.
@@ -141,9 +172,7 @@ class EuclideanRowPass {
     distance_.template find<N>(vector * lanes, columns, bound, squares);
     for (int i = 0; i < ROWS; ++i) {
       for (int n = 0; n < N; ++n) {
-        // What lies beyond the reach depends on how vectors and rows were grouped; no result may.
-        store<V>(row_squares_ + i * row_length_ + (vector + n) * lanes,
-                 squares[i][n] > reach_squared_ ? broadcast<V>(Out(BEYOND)) : squares[i][n]);
+        store<V>(row_squares_ + i * row_length_ + (vector + n) * lanes, within_reach(squares[i][n]));
       }
     }
     if constexpr (wide)
@@ -169,23 +198,29 @@ class EuclideanRowPass {
   Out* row_squares_ = nullptr;  // of the row's pixels, the squares of their distances to the instance
   int32_t* bounds_ = nullptr;  // of each vector of columns: no distance in the next row exceeds it
   EuclideanDistance<Out> distance_;
+  NearestRuns<Out> runs_;
   Workspace rows_{nullptr, 0};
 };
 
-template <class Out>
+template <class Out, class Result>
 int32_t weigh_euclidean_rows_as(const ImagePlan& plan, const Settings& settings, bool on_top, int32_t begin,
-                                int32_t end, Out* out) {
+                                int32_t end, Result* out) {
   return with_live_border(plan, settings, [&](auto border) {
-    return EuclideanRowPass<Out, decltype(border)>(plan, settings, on_top, begin, end, out).run();
+    return EuclideanRowPass<Out, Result, decltype(border)>(plan, settings, on_top, begin, end, out).run();
   });
 }
 
-// Floats hold exact distances, whatever the settings: nothing asks for double inside alone.
 inline int32_t weigh_euclidean_rows(const ImagePlan* plan, const Settings* settings, bool on_top,
                                     Precision precision, int32_t begin, int32_t end, void* out) {
-  return precision == DOUBLE_THROUGHOUT
-             ? weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<double*>(out))
-             : weigh_euclidean_rows_as(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
+  switch (precision) {
+    case FLOAT_THROUGHOUT:
+      return weigh_euclidean_rows_as<float>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
+    case DOUBLE_INSIDE:
+      return weigh_euclidean_rows_as<double>(*plan, *settings, on_top, begin, end, static_cast<float*>(out));
+    case DOUBLE_THROUGHOUT:
+      return weigh_euclidean_rows_as<double>(*plan, *settings, on_top, begin, end, static_cast<double*>(out));
+  }
+  return FLC_UNSUPPORTED;
 }
 
 }  // namespace FLC_ISA

@@ -27,8 +27,6 @@ class RowPass {
           Result* out)
       : plan_(plan),
         settings_(settings),
-        begin_(begin),
-        end_(end),
         accumulator_(settings),
         blocks_(plan, settings, on_top, begin, end, out) {}
 
@@ -42,7 +40,7 @@ class RowPass {
   int32_t run() {
     return blocks_.weigh(
         [this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
-          mark_foreground(instance);
+          mark_foreground(instance, first_row, last_row, left, right);
           switch (instance.arithmetic) {
             case SINGLE:
               if constexpr (sizeof(Out) == 4) return add<Floats>(instance, first_row, last_row, left, right);
@@ -76,13 +74,15 @@ class RowPass {
     return true;
   }
 
-  // Marks the pixels of an instance in the blocks.
-  void mark_foreground(const Instance& instance) {
+  // Marks the pixels of an instance in the blocks that it reaches.
+  void mark_foreground(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left,
+                       int32_t right) {
     for (int64_t i = instance.first_run; i < instance.last_run; ++i) {
       const Run& run = plan_.instance_runs[i];
-      if (run.row < begin_ || run.row >= end_) continue;
-      for (int32_t x = run.first; x <= run.last;) {
-        const int32_t count = smaller(run.last + 1 - x, BLOCK - x % BLOCK);
+      if (run.row < first_row || run.row >= last_row) continue;
+      const int32_t last = smaller(run.last, right);
+      for (int32_t x = larger(run.first, left); x <= last;) {
+        const int32_t count = smaller(last + 1 - x, BLOCK - x % BLOCK);
         fill(blocks_.at(run.row, x), count, Out(FOREGROUND));
         x += count;
       }
@@ -91,7 +91,6 @@ class RowPass {
 
   const ImagePlan& plan_;
   const Settings& settings_;
-  const int32_t begin_, end_;
   const Accumulator<Out, Border> accumulator_;
   Blocks blocks_;
   Workspace soft_rows_{nullptr, 0}, panel_rows_{nullptr, 0};
