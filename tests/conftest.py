@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastlogconv import backends
+from fastlogconv.backends import native
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 SERVED = [
@@ -85,3 +86,15 @@ def same_for_any_number_of_threads(with_threads):
         return all(torch.equal(result, results[0]) for result in results[1:])
 
     return same
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def instruction_set(request):
+    """Each that this CPU has; the test leaves the choice as it was."""
+    before = native.describe()["instruction set"]
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError:
+        pytest.skip(f"this CPU has no {request.param}")
+    yield request.param
+    native.use_instruction_set(before)

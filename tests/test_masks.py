@@ -152,22 +152,14 @@ def test_far_apart():
 # ------------------------------------------------------------------------------- the native functions alone
 
 
-@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(instruction_set):
-    before = native.describe()["instruction set"]
-    try:
-        native.use_instruction_set(instruction_set)
-    except ValueError:
-        pytest.skip(f"this CPU has no {instruction_set}")
-    try:
-        for seed in range(30):
-            clabels, instlabels = random_labels(seed)
-            expected = mask_oracle.calculate_weights(clabels, instlabels)
-            labels, weights, _ = calculate_weights(clabels, instlabels)
-            np.testing.assert_array_equal(labels, expected[0])
-            assert error(weights, expected[1]) <= EUCLIDEAN[torch.float32]
-    finally:
-        native.use_instruction_set(before)
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set():
+    for seed in range(30):
+        clabels, instlabels = random_labels(seed)
+        expected = mask_oracle.calculate_weights(clabels, instlabels)
+        labels, weights, _ = calculate_weights(clabels, instlabels)
+        np.testing.assert_array_equal(labels, expected[0])
+        assert error(weights, expected[1]) <= EUCLIDEAN[torch.float32]
 
 
 @pytest.mark.parametrize("border", BORDERS)

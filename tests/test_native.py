@@ -10,20 +10,6 @@ from fastlogconv import distance_to_weight, region_weight_map, separable_conv2d,
 from fastlogconv.backends import c_interface, native
 from fastlogconv.codes import PADDING_MODES
 
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request):
-    """Each that this CPU has; the test leaves the choice as it was."""
-    before = native.describe()["instruction set"]
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this CPU has no {request.param}")
-    yield request.param
-    native.use_instruction_set(before)
-
 
 def test_info_names_the_instruction_set(instruction_set):
     assert native.describe()["instruction set"] == instruction_set

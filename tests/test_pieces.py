@@ -7,7 +7,6 @@ from cases import BORDERS, weight_error
 from tolerances import EUCLIDEAN, WEIGHT
 
 from fastlogconv import rules, weight_map
-from fastlogconv.backends import native
 
 SHAPE = (210, 330)
 
@@ -96,20 +95,12 @@ def test_as_the_reference(name, settings, border):
         assert weight_error(weights, expected) <= tolerance[weights.dtype]
 
 
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("distance", rules.DISTANCES)
 @pytest.mark.parametrize("name", LABELS)
-@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(instruction_set, name, distance):
+def test_every_instruction_set(name, distance):
     labels = torch.from_numpy(LABELS[name]())
-    before = native.describe()["instruction set"]
-    try:
-        native.use_instruction_set(instruction_set)
-    except ValueError:
-        pytest.skip(f"this CPU has no {instruction_set}")
-    try:
-        weights = weight_map(labels, distance=distance, backend="native")
-    finally:
-        native.use_instruction_set(before)
+    weights = weight_map(labels, distance=distance, backend="native")
     assert weight_error(weights, right(labels, distance=distance)) <= WEIGHT[torch.float32]
 
 
