@@ -21,11 +21,14 @@ SERVED = [
 # The files that take longest come first, so that the two processes of `make test` end together.
 LONGEST = (
     "test_cuda_compiled.py",
+    "test_worst_cases.py",
     "test_triton_compiled.py",
     "test_operators.py",
     "test_triton_interpreted.py",
     "test_bench.py",
     "test_fuzz.py",
+    "test_large_store.py",
+    "test_pieces.py",
     "test_pipelines.py",
     "test_weight_map.py",
     "test_weight_map_options.py",
