@@ -21,16 +21,19 @@ whatever else is near. So an instance adds nothing beyond `limit` steps, the lar
 and reach(bws, ..) + 2 slack. Exact distances have no slack, but may have a crowd: instances of one pixel that
 fill all beyond a distance add up to crowd times the foreground term there.
 
-*When float32 suffices.* In float32 a distance errs by about 11 2^-23 lmbda (its logarithm, and the sum in
-it), on GPUs by 10/7 of that and, where sums carry a factor 4^e, by 2^-23 lmbda ln 4^e more: the logarithm of
-the factor is taken away again, from numbers of its size. The exponent of a border term errs by 2^-22 of
-itself (rounding). So the term bwf exp(-x^2 / 2), x = (near + other) / bws, errs by the fraction
+*When float32 suffices.* In float32 a distance errs by about 11 2^-23 lmbda (its logarithm, and the sum in it)
+and the exponent of a border term by 2^-22 of itself (rounding), so that the term bwf exp(-x^2 / 2),
+x = (near + other) / bws, errs by the fraction
 
-    2^-22 ((11 + ln 4^e) x lmbda / bws + x^2)
+    2^-22 (11 x lmbda / bws + x^2)
 
-of itself, with 16 for 11 on GPUs and without 4^e on CPUs. That counts where the term is at least 1, so for
-x^2 <= 2 ln bwf, and has to stay below 1e-5; where it would not, float64 is used inside. (The 11 was found by
-climbing.) With exact distances lmbda counts as 0.
+of itself. On GPUs it is
+
+    2^-22 ((16 + ln 4^e) x lmbda / bws + 2 x^2)
+
+with 4^e the factor of scaled sums: its logarithm is taken away again, from numbers of its size. That counts
+where the term is at least 1, so for x^2 <= 2 ln bwf, and has to stay below 1e-5; where it would not, float64
+is used inside. (The numbers were found by climbing.) With exact distances lmbda counts as 0.
 
 tests/test_numerics.py compares each number with float64 at its edges; tests/test_worst_cases.py looks for the
 settings and instances on which results err most.
@@ -60,7 +63,7 @@ NEGLIGIBLE_IN_SCALED_SUMS = 5e-7
 
 # What may be lost in float32, and how: see above.
 PROMISE = 1e-5
-LOST_BY_ROUNDING = 2.0**-22
+ROUNDING = 2.0**-22
 
 # What a float32 scaled by a power of 2 can hold: down to 2^-125 it is normal with a bit to spare, and what
 # all windows add up to has to stay below 2^127.
@@ -74,18 +77,21 @@ class Arithmetic:
     negligible: float  # LogConv: terms below this are left out
     half_bit: float  # of a result of 1: what is negligible by exact distances
     largest_decay: float  # lmbda in sigmas beyond which float32 would lose too much; float64 is used inside
-    lost_by_logarithm: float  # how much two distances err, in lmbda times LOST_BY_ROUNDING
-    scales: bool  # sums carry powers of 2, which logarithms include for a while
     tail: float  # e^-tail shows no more in a sum
+    lost_by_logarithm: float = 0  # by how much two distances err, in lmbda times ROUNDING
+    lost_by_rounding: float = 0  # by how much the exponent of a border term does, in itself times ROUNDING
+    scales: bool = False  # sums carry powers of 2, which logarithms include for a while
 
 
 # By kernels and by whether results are float64. The CPU's form sums in float64 where float32 does not
 # suffice; the GPU's take exponentials and logarithms that err by 2^-22, so a distance by lmbda times that.
 ARITHMETICS = {
-    ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, 1.0, lost_by_logarithm=11, scales=False, tail=20),
-    ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, lost_by_logarithm=0, scales=False, tail=40),
-    ("gpu", False): Arithmetic(2.0**-36, 2.0**-25, 0.7, lost_by_logarithm=16, scales=True, tail=20),
-    ("gpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, lost_by_logarithm=0, scales=False, tail=40),
+    ("cpu", False): Arithmetic(2.0**-60, 2.0**-25, 1.0, 20, lost_by_logarithm=11, lost_by_rounding=1),
+    ("cpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, 40),
+    ("gpu", False): Arithmetic(
+        2.0**-36, 2.0**-25, 0.7, 20, lost_by_logarithm=16, lost_by_rounding=2, scales=True
+    ),
+    ("gpu", True): Arithmetic(2.0**-60, 2.0**-54, 0.0, 40),
 }
 
 
@@ -179,10 +185,11 @@ def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
     return max(foreground + slack, border + 2 * slack)
 
 
-def _keeps_promise(settings: WeightSettings, lost_of_distances: float = 0.0) -> bool:
-    """Whether float32 does, where two distances err by so many pixels times LOST_BY_ROUNDING; see above."""
+def _float_suffices(settings: WeightSettings, arithmetic: Arithmetic, lost_of_distances: float) -> bool:
+    """Whether the border term keeps the promise where two distances err by ROUNDING times so many pixels."""
     x = math.sqrt(2 * math.log(max(settings.bwf, USUAL_BORDER_FACTOR)))
-    return LOST_BY_ROUNDING * (lost_of_distances * x / settings.bws + x**2) <= PROMISE
+    lost = lost_of_distances * x / settings.bws + arithmetic.lost_by_rounding * x**2
+    return ROUNDING * lost <= PROMISE
 
 
 def _logconv_numbers(
@@ -203,7 +210,7 @@ def _logconv_numbers(
     double_inside = (
         double
         or decay_length > arithmetic.largest_decay * min(settings.fds, settings.bws)
-        or not _keeps_promise(settings, lost_in_lmbdas * decay_length)
+        or not _float_suffices(settings, arithmetic, lost_in_lmbdas * decay_length)
     )
     arithmetic = ARITHMETICS[kernels, double_inside]
     limit = min(_limit(settings, slack, arithmetic.negligible), LARGEST_REACH)
@@ -229,7 +236,8 @@ def _logconv_numbers(
 def _euclidean_numbers(
     settings: WeightSettings, height: int, width: int, kernels: str, double: bool
 ) -> Numbers:
-    half_bit = ARITHMETICS[kernels, double].half_bit
+    arithmetic = ARITHMETICS[kernels, double]
+    half_bit = arithmetic.half_bit
     in_crowd = CROWD / crowd_beyond(settings.fds, height, width)
     foreground = gaussian_reach(settings.fds, abs(1 - settings.fbr), min(half_bit, in_crowd))
     border = gaussian_reach(settings.bws, settings.bwf, half_bit) if settings.bwf > 0 else 0.0
@@ -245,6 +253,6 @@ def _euclidean_numbers(
         reach=reach,
         cut_radius=min(reach, max(height, width, 1) - 1),
         scale_exponent=0,
-        double_inside=double or not _keeps_promise(settings),
+        double_inside=double or not _float_suffices(settings, arithmetic, 0.0),
         **_scales(settings),
     )

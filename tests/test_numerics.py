@@ -209,11 +209,13 @@ def test_double_inside_for_large_border_factors():
             DISTANCES, LENGTHS, np.geomspace(50, LARGEST_FACTOR, 40)
         ):
             settings = WeightSettings(distance, bws=10, fds=40, lmbda=lmbda, bwf=float(bwf))
-            decay = 0 if distance == "euclidean" else lmbda / most / 10
+            numbers = numbers_for(settings, 99, 99, kernels, False)
+            in_lmbdas = 11 if kernels == "cpu" else 16 + 2 * math.log(2) * numbers.scale_exponent
+            decay = 0 if distance == "euclidean" else lmbda / 10
             x = math.sqrt(2 * math.log(bwf))
-            lost = 2**-22 * (11 * decay * x + x**2)
-            enough = decay <= 1 and lost <= 1e-5
-            assert numbers_for(settings, 99, 99, kernels, False).double_inside == (not enough)
+            of_exponent = 1 if kernels == "cpu" else 2
+            lost = 2**-22 * (in_lmbdas * decay * x + of_exponent * x**2)
+            assert numbers.double_inside == (decay > most or lost > 1e-5)
             assert numbers_for(settings, 99, 99, kernels, True).double_inside
 
 
