@@ -33,7 +33,9 @@ of itself. On GPUs it is
 
 with 4^e the factor of scaled sums: its logarithm is taken away again, from numbers of its size. That counts
 where the term is at least 1, so for x^2 <= 2 ln bwf, and has to stay below 1e-5; where it would not, float64
-is used inside. (The numbers were found by climbing.) With exact distances lmbda counts as 0.
+is used inside. Of foreground terms up to some tens are added up (as if bwf were 50), each with one distance:
+half of the first term, of lmbda / fds. (The numbers were found by climbing.) With exact distances lmbda
+counts as 0.
 
 tests/test_numerics.py compares each number with float64 at its edges; tests/test_worst_cases.py looks for the
 settings and instances on which results err most.
@@ -186,10 +188,12 @@ def _limit(settings: WeightSettings, slack: float, epsilon: float) -> float:
 
 
 def _float_suffices(settings: WeightSettings, arithmetic: Arithmetic, lost_of_distances: float) -> bool:
-    """Whether the border term keeps the promise where two distances err by ROUNDING times so many pixels."""
+    """Whether both terms keep the promise where two distances err by ROUNDING times so many pixels."""
     x = math.sqrt(2 * math.log(max(settings.bwf, USUAL_BORDER_FACTOR)))
-    lost = lost_of_distances * x / settings.bws + arithmetic.lost_by_rounding * x**2
-    return ROUNDING * lost <= PROMISE
+    of_border = lost_of_distances * x / settings.bws + arithmetic.lost_by_rounding * x**2
+    x = math.sqrt(2 * math.log(USUAL_BORDER_FACTOR))
+    of_foreground = lost_of_distances / 2 * x / settings.fds + arithmetic.lost_by_rounding * x**2
+    return ROUNDING * max(of_border, of_foreground) <= PROMISE
 
 
 def _logconv_numbers(

@@ -11,7 +11,7 @@ from cases import BORDERS, DISTANCES, disk
 
 from fastlogconv import WeightSettings, numerics
 from fastlogconv.numerics import ARITHMETICS, numbers_for
-from fastlogconv.settings import LARGEST_FACTOR, LARGEST_KS
+from fastlogconv.settings import LARGEST_FACTOR, LARGEST_KS, PRESETS
 
 SIGMAS = (0.3, 1.0, 6.0, 10.0, 40.0, 300.0)
 FACTORS = (0.0, 0.1, 1.0, 10.0, 49.0, 51.0, 1e5, LARGEST_FACTOR)
@@ -217,6 +217,17 @@ def test_double_inside_for_large_border_factors():
             lost = 2**-22 * (in_lmbdas * decay * x + of_exponent * x**2)
             assert numbers.double_inside == (decay > most or lost > 1e-5)
             assert numbers_for(settings, 99, 99, kernels, True).double_inside
+
+
+def test_double_inside_where_scales_cost_too_much():
+    """On GPUs, with one sigma far larger than the other: sums far below 1 matter, so they are scaled much."""
+    settings = WeightSettings(lmbda=0.41, bws=66, fds=0.72, bwf=1, ks=None)
+    for chosen in (settings, settings.replace(bws=0.72, fds=66)):
+        assert numbers_for(chosen, 99, 99, "gpu", False).double_inside
+        assert not numbers_for(chosen, 99, 99, "cpu", False).double_inside
+        assert not numbers_for(chosen.replace(bws=0.72, fds=0.72), 99, 99, "gpu", False).double_inside
+    for usual in PRESETS:
+        assert not numbers_for(WeightSettings.preset(usual), 512, 512, "gpu", False).double_inside
 
 
 EXTREMES = dict(
