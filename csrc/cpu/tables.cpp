@@ -120,10 +120,15 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   // A sum that is off by this fraction moves a distance by decay_length times it.
   settings_.prefix_tolerance =
       out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / params.decay_length, 0x1p-22, 0x1p-12);
-  // In float sums, each step of the recursion adds the rounding error of a.
+  // In float sums, each step of the recursion adds the rounding error of a: a distance errs by lost_distance.
+  // Border terms feel it the more the larger their factor: where the term is 1 its exponent is ln(bwf), so that
+  // it errs by lost_distance sqrt(2 ln(bwf)) / bws, beside what the exponent's own rounding takes, which grows
+  // with ln(bwf). Up to bwf = 50 both have room; beyond, the distances get as much less.
   const double half_window = (params.largest_sum + 1) / 2;  // G(r)
-  single_is_accurate_ = precision_ == FLOAT_THROUGHOUT && half_window < 100 &&
-                        params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25 <= 1e-6 * sigma;
+  const double lost_distance = params.decay_length * (std::min(settings_.radius, 64) + 8) * 0x1p-25;
+  const double steeper = std::log(std::max(params.bwf, 50.0)) / std::log(50.0);
+  single_is_accurate_ =
+      precision_ == FLOAT_THROUGHOUT && half_window < 100 && lost_distance * steeper <= 1e-6 * sigma;
   // The logarithm of a sum times 2^900 rounds to 2^-44, which moves a distance by decay_length times that.
   needs_fine_tables_ = params.decay_length > 8 * sigma;
   single_steps_ = -1;
