@@ -7,7 +7,7 @@ Settings check themselves, see settings.py.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -113,6 +113,25 @@ def check_classes(classes, labels: Tensor) -> None:
             f"classes must have the shape and device of labels, {tuple(labels.shape)} on {labels.device}, "
             f"got {tuple(classes.shape)} on {classes.device}"
         )
+
+
+def check_region_classes(classes, regions: int) -> list[int]:
+    """The class of each region as plain int.
+
+    Raises:
+        TypeError, ValueError: they are no whole numbers, or not one for each region.
+    """
+    values = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise TypeError(
+            f"classes must be a list, tuple or tensor of {regions} integers, got {type(classes).__name__}"
+        )
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"classes must be integers, one for each region, got {value!r}")
+    if len(values) != regions:
+        raise ValueError(f"classes must be one for each of {regions} regions, got {len(values)}")
+    return [int(value) for value in values]
 
 
 def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str) -> Tensor:

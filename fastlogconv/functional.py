@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -181,6 +182,7 @@ def weight_map(
 def region_weight_map(
     masks: Tensor,
     *,
+    classes: Sequence[int] | Tensor | None = None,
     ignore: Tensor | None = None,
     settings: WeightSettings | None = None,
     preset: PresetName | None = None,
@@ -219,7 +221,8 @@ def region_weight_map(
         else their dtype.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as for `weight_map`; ValueError also for a negative mask value.
+        TypeError, ValueError, RuntimeError: as for `weight_map`; ValueError also for a negative mask value,
+            and for `classes` of another length than N.
     """
     checks.check_tensor(masks, "masks", (3, 4), "[N, H, W] or [B, N, H, W]")
     if masks.requires_grad:
@@ -230,6 +233,15 @@ def region_weight_map(
         ignore = checks.broadcast_ignore(ignore, masks.shape[:-3] + masks.shape[-2:], masks.device, "masks")
     if not masks.is_floating_point() and masks.dtype is not torch.bool:
         masks = checks.positive(masks)
+    if classes is not None:
+        return _region_weights_by_class(
+            masks, checks.check_region_classes(classes, masks.shape[-3]), ignore, values, backend
+        )
+    return _region_weights(masks, ignore, values, backend)
+
+
+def _region_weights(masks: Tensor, ignore: Tensor | None, values: tuple, backend: str) -> Tensor:
+    """`region_weight_map` of arguments that were checked, without classes."""
     if masks.dim() == 3:
         return ops.region_weight_map(masks, ignore, *values, backend)
     ignored = [None] * len(masks) if ignore is None else ignore
@@ -239,6 +251,30 @@ def region_weight_map(
     ]
     dtype = reference.result_dtype(masks)
     return torch.stack(images) if images else masks.new_empty((0, *masks.shape[2:]), dtype=dtype)
+
+
+def _region_weights_by_class(
+    masks: Tensor, classes: list[int], ignore: Tensor | None, values: tuple, backend: str
+) -> Tensor:
+    """The terms one by one, from weights in which the others are 0: fd of all, then each class's border."""
+    dtype = reference.result_dtype(masks)
+    if masks.is_floating_point():  # the terms are added in float32 or better, as everywhere
+        masks = masks.to(torch.promote_types(dtype, torch.float32))
+    counted = [i for i, of_class in enumerate(classes) if of_class > 0]
+    settings = dict(zip(NAMES, values, strict=True))
+
+    def term(regions: list[int], **changes) -> Tensor:
+        chosen = masks if len(regions) == len(classes) else masks[..., regions, :, :]
+        return _region_weights(chosen, ignore, tuple({**settings, **changes}.values()), backend)
+
+    weights = term(counted, bwf=0.0)  # fbr + (1 - fbr) fd; 1 on the foreground, 0 on what is ignored
+    background = ~(masks[..., counted, :, :] > 0).any(-3)
+    if ignore is not None:
+        background &= ~ignore
+    for of_class in sorted({classes[i] for i in counted}):
+        border = term([i for i in counted if classes[i] == of_class], fbr=1.0) - 1  # 1 + bwf border
+        weights += torch.where(background, border, 0)
+    return weights.to(dtype)
 
 
 def distance_to_weight(

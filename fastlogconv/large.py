@@ -170,6 +170,10 @@ def _as_dask(array, name: str) -> da.Array:
     if isinstance(array, da.Array):
         if any(map(math.isnan, array.shape)):
             raise ValueError(f"{name} has chunks of unknown sizes: call its compute_chunk_sizes() first")
+        if isinstance(array._meta, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} must not be masked, for its mask would be lost: pass da.ma.filled(array, 0)"
+            )
         return array
     if isinstance(array, torch.Tensor):
         raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -189,8 +190,8 @@ class WeightTransformSingle(_Weights):
 
     Shape:
         masks [ROIS, H, W], finite and >= 0, may overlap, may be soft -> weights [H, W], or, without any
-        region, `fbr` in [channels, channels]; [B, ROIS, H, W] -> [B, H, W]. When called, it takes `ignore` as
-        `region_weight_map` does.
+        region, `fbr` in [channels, channels]; [B, ROIS, H, W] -> [B, H, W]. When called, it takes `classes`
+        and `ignore` as `region_weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
@@ -199,9 +200,14 @@ class WeightTransformSingle(_Weights):
     Source: deepflash2 (Griebel et al.), with the distance of Karam, Sugimoto and Hirakawa, 2019.
     """
 
-    def forward(self, masks: Tensor, ignore: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        masks: Tensor,
+        classes: Sequence[int] | Tensor | None = None,
+        ignore: Tensor | None = None,
+    ) -> Tensor:
         weights = functional.region_weight_map(
-            masks, ignore=ignore, settings=self.settings, backend=self.backend
+            masks, classes=classes, ignore=ignore, settings=self.settings, backend=self.backend
         )
         if self.channels is not None and masks.dim() == 3 and masks.shape[0] == 0 and ignore is None:
             return weights.new_full((self.channels, self.channels), self.fbr)

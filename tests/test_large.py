@@ -197,6 +197,10 @@ def test_what_is_refused_at_once():
         large.weight_map(labels, classes=torch.from_numpy(labels))
     with pytest.raises(TypeError, match=r"array must not be a masked array"):
         large.weight_map(np.ma.masked_array(labels))
+    with pytest.raises(TypeError, match=r"array must not be masked, .*: pass da.ma.filled\(array, 0\)"):
+        large.weight_map(da.from_array(np.ma.masked_array(labels)))
+    with pytest.raises(TypeError, match=r"ignore must not be masked"):
+        large.weight_map(labels, ignore=da.ma.masked_equal(da.from_array(labels > 0), 0))
     with pytest.raises(ValueError, match=r"images are one column wide: .* pass array\[..., 0\]"):
         large.weight_map(labels[..., None])
 
