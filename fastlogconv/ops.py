@@ -106,6 +106,8 @@ def _check_half(labels: Tensor, ignore: Tensor | None) -> None:
 
 def _class_labels(classes: Tensor) -> Tensor:
     """`classes` as int32. They are checked on the CPU alone: elsewhere it would have to be waited for."""
+    if classes.dtype is torch.int32:
+        return classes
     if classes.dtype in _WITHIN_INT32:
         return classes.to(torch.int32)
     exact = classes.to(torch.float64 if classes.is_floating_point() else torch.int64)

@@ -25,6 +25,7 @@ ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlogconv_backend", default=None)
 _warned = False
+_NOTHING: dict[str, frozenset[str]] = {}
 
 
 def check_name(name: object, where: str = "backend") -> None:
@@ -57,16 +58,16 @@ def use_backend(name: str) -> Iterator[None]:
 
 def lacks(backend: ModuleType, device: torch.device) -> frozenset[str]:
     """What `backend` does not compute on `device` yet."""
-    return getattr(backend, "LACKS", {}).get(device.type, frozenset())
+    return getattr(backend, "LACKS", _NOTHING).get(device.type, frozenset())
 
 
 def why_not(backend: ModuleType, device: torch.device, features: tuple[str, ...] = ()) -> str | None:
     """Why `backend` cannot serve `device` with all of `features`; None where it can."""
     reason = backend.why_not(device)
     if reason is None and features:
-        lacking = [feature for feature in features if feature in lacks(backend, device)]
+        lacking = lacks(backend, device).intersection(features)
         if lacking:
-            return f"it does not compute {', '.join(lacking)} yet"
+            return f"it does not compute {', '.join(f for f in features if f in lacking)} yet"
     return reason
 
 

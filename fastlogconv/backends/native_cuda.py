@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..settings import WeightSettings
 from . import c_interface as c
-from .devices import why_no_gpu
+from .devices import queue_of, why_no_gpu
 
 
 @functools.cache
@@ -62,45 +62,83 @@ def describe() -> dict[str, str]:
     return {"CUDA library": f"{c.CUDA_LIBRARY.name}, not loaded" if c.CUDA_LIBRARY.exists() else _load()}
 
 
-def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) -> None:
-    """Calls flc_cuda_NAME(input, *arguments, [scratch,] device, stream) for a tensor on a device.
+# --------------------------------------------------------------------------------------------------- calls
 
-    `scratch_for`: what the function NAME_scratch_bytes takes besides; None: there is none.
-    """
-    library, tensor = _load(), c.view(input)
-    scratch: tuple[int, ...] = ()
-    if scratch_for is not None:
-        size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
-        memory = torch.empty(size, dtype=torch.uint8, device=input.device)
-        scratch = (memory.data_ptr(),)
-    with _on_device(input) as (device, stream):
-        status = getattr(library, f"flc_cuda_{name}")(tensor, *arguments, *scratch, device, stream)
-    function = f"flc_cuda_{name}"
+# What a call needs but for addresses depends on these alone, and is kept.
+_Layout = tuple[torch.dtype, torch.Size, tuple[int, ...]]
+
+
+def _layout(tensor: Tensor | None) -> _Layout | None:
+    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride())
+
+
+def _view_without_address(layout: _Layout | None) -> c.TensorView | None:
+    return None if layout is None else c.view_of_layout(*layout)
+
+
+def _view(kept: c.TensorView | None, tensor: Tensor | None) -> c.TensorView | None:
+    """One of its own for each call: threads may call with tensors of one layout at a time."""
+    if kept is None:
+        return None
+    view = c.TensorView.from_buffer_copy(kept)
+    view.data = _address(tensor)  # type: ignore[arg-type]
+    return view
+
+
+def _address(tensor: Tensor) -> int:
+    """Of what the kernels read; tests put something else here."""
+    return tensor.data_ptr()
+
+
+def _check(status: int, function: str, input: Tensor) -> None:
     if status < 0:
-        text = library.flc_cuda_error_text(-status).decode()
+        text = _load().flc_cuda_error_text(-status).decode()
         raise RuntimeError(f"fastlogconv: {function} on {input.dtype} {tuple(input.shape)} failed: {text}")
     c.check_status(status, function, input)
 
 
-@contextlib.contextmanager
-def _on_device(tensor: Tensor):
+def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[tuple[int, int | None]]:
     """(device, stream) for launches that concern a tensor. Tests put something else here."""
-    with torch.cuda.device(tensor.device):
-        yield tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
+    return queue_of(tensor)
 
 
-def _weigh(
-    name: str,
-    like: Tensor,
-    beside: tuple,
-    shape: torch.Size,
-    settings: WeightSettings,
-    scratch_for: tuple | None,
-) -> Tensor:
-    """Calls flc_cuda_NAME for a tensor and what goes `beside` it; `scratch_for` as for `_call`."""
+@functools.lru_cache(1024)
+def _prepared(function: str, settings: WeightSettings, double: bool, height: int, width: int, *layouts):
+    """Views of tensors, without addresses, settings as C reads them, and the bytes of scratch."""
+    views = [_view_without_address(layout) for layout in layouts]
+    params = c.params_for(settings, height, width, "gpu", double)
+    return views, params, _scratch_bytes(function, *views[: _SCRATCH_FOR[function]])
+
+
+# By function: how many of its tensors decide on the size of its scratch; None: it takes none.
+_SCRATCH_FOR = {"flc_cuda_weight_map": 3, "flc_cuda_region_weight_map": 1, "flc_cuda_distance_to_weight": 0}
+
+
+def _scratch_bytes(function: str, *arguments) -> int | None:
+    return getattr(_load(), f"{function}_scratch_bytes")(*arguments) if arguments else None
+
+
+def _scratch(size: int, device: torch.device) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def _weigh(function: str, shape: torch.Size, settings: WeightSettings, *tensors: Tensor | None) -> Tensor:
+    """Calls a function for its tensors, of which the first decides on device and dtype."""
+    like: Tensor = tensors[0]  # type: ignore[assignment]
     out = c.output(like, shape)
-    params = c.params_for(settings, shape[-2], shape[-1], "gpu", out.dtype == torch.float64)
-    _call(name, like, *beside, params, out.data_ptr(), c.DTYPES[out.dtype], scratch_for=scratch_for)
+    double = out.dtype == torch.float64
+    layouts = map(_layout, tensors)
+    kept, params, scratch_bytes = _prepared(function, settings, double, shape[-2], shape[-1], *layouts)
+    views = map(_view, kept, tensors)
+    result = out.data_ptr(), c.DTYPES[out.dtype]
+    with _on_device(like) as queue:
+        if scratch_bytes is None:
+            status = getattr(_load(), function)(*views, params, *result, *queue)
+        else:
+            scratch = _scratch(scratch_bytes, like.device)
+            status = getattr(_load(), function)(*views, params, *result, scratch.data_ptr(), *queue)
+    if status != c.OK:
+        _check(status, function, like)
     return c.as_result(out, like)
 
 
@@ -108,25 +146,36 @@ def weight_map(
     labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
 ) -> Tensor:
     """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
-    beside = (c.view(classes), c.view(ignore))
-    return _weigh("weight_map", labels, beside, labels.shape, settings, scratch_for=beside)
+    return _weigh("flc_cuda_weight_map", labels.shape, settings, labels, classes, ignore)
 
 
 def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
-    return _weigh("region_weight_map", masks, (c.view(ignore),), masks.shape[1:], settings, scratch_for=())
+    return _weigh("flc_cuda_region_weight_map", masks.shape[1:], settings, masks, ignore)
 
 
 def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
-    beside = (c.view(foreground),)
-    return _weigh("distance_to_weight", distance, beside, distance.shape[1:], settings, scratch_for=None)
+    return _weigh("flc_cuda_distance_to_weight", distance.shape[1:], settings, distance, foreground)
+
+
+@functools.lru_cache(1024)
+def _prepared_convolution(layout: _Layout, out_dtype: int) -> tuple[c.TensorView, int]:
+    view = c.view_of_layout(*layout)
+    return view, _load().flc_cuda_separable_conv2d_scratch_bytes(view, out_dtype)
 
 
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
     out = c.output(input, input.shape)
     dtype = c.DTYPES[out.dtype]
-    arguments = (lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode], out.data_ptr(), dtype)
-    _call("separable_conv2d", input, *arguments, scratch_for=(dtype,))
+    kept, scratch_bytes = _prepared_convolution(_layout(input), dtype)  # type: ignore[arg-type]
+    convolution = lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode]
+    with _on_device(input) as queue:
+        scratch = _scratch(scratch_bytes, input.device)
+        status = _load().flc_cuda_separable_conv2d(
+            _view(kept, input), *convolution, out.data_ptr(), dtype, scratch.data_ptr(), *queue
+        )
+    if status != c.OK:
+        _check(status, "flc_cuda_separable_conv2d", input)
     return c.as_result(out, input)
