@@ -27,6 +27,7 @@ import torch
 
 import fastlogconv
 from fastlogconv import backends
+from fastlogconv.backends import triton_launch
 
 WANTED = {"native": 25e-6, "triton": 45e-6}  # seconds of weight_map with everything warm
 NAMES = {"native": "CUDA C++", "triton": "Triton"}
@@ -34,18 +35,18 @@ NAMES = {"native": "CUDA C++", "triton": "Triton"}
 
 @functools.cache
 def calls() -> dict[str, Callable[[str], object]]:
-    """What is called, by name; each takes the backend. Images are small, for large memory is slow to get on a CPU."""
+    """What is called, by name; each takes the backend. Images are small: memory is slow to get on a CPU."""
     labels = torch.zeros(1, 64, 64, dtype=torch.int32)
     labels[0, 3:19, 4:19] = 1
     masks = torch.zeros(2, 64, 64)
-    ignore = labels == 1
+    ignore, classes = labels == 1, labels.clone()
     weight_map, region_weight_map = fastlogconv.weight_map, fastlogconv.region_weight_map
     return {
         "weight_map": lambda backend: weight_map(labels, backend=backend),
         "weight_map, exact": lambda backend: weight_map(labels, distance="euclidean", backend=backend),
         "weight_map, farthest": lambda backend: weight_map(labels, border="farthest", backend=backend),
         "weight_map, classes and ignore": lambda backend: weight_map(
-            labels, classes=labels, ignore=ignore, backend=backend
+            labels, classes=classes, ignore=ignore, backend=backend
         ),
         "region_weight_map": lambda backend: region_weight_map(masks, backend=backend),
         "distance_to_weight": lambda backend: fastlogconv.distance_to_weight(masks, backend=backend),
@@ -124,6 +125,7 @@ def _triton() -> Iterator[None]:
     finally:
         backend.why_not = before
         driver._active = before_driver
+        triton_launch._kept.cache_clear()
 
 
 LAUNCHING_NOTHING = {"native": _native, "triton": _triton}

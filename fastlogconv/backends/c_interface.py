@@ -103,10 +103,10 @@ def view(tensor: Tensor | None) -> TensorView | None:
 
 
 def view_of_layout(
-    dtype: torch.dtype, size: torch.Size, stride: tuple[int, ...], address: int = 0
+    dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...], address: int
 ) -> TensorView:
     """The same of what a tensor consists of."""
-    size = tuple(size)
+    size, stride = tuple(shape), strides
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
     return TensorView(address, DTYPES[dtype], len(size), size, stride)

@@ -72,8 +72,9 @@ def _layout(tensor: Tensor | None) -> _Layout | None:
     return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride())
 
 
-def _view_without_address(layout: _Layout | None) -> c.TensorView | None:
-    return None if layout is None else c.view_of_layout(*layout)
+def _view_of_layout(layout: _Layout | None) -> c.TensorView | None:
+    """A view of nothing, but not at 0: the C interface takes that for a tensor that is missing."""
+    return None if layout is None else c.view_of_layout(*layout, address=64)
 
 
 def _view(kept: c.TensorView | None, tensor: Tensor | None) -> c.TensorView | None:
@@ -104,8 +105,8 @@ def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[tuple[int, i
 
 @functools.lru_cache(1024)
 def _prepared(function: str, settings: WeightSettings, double: bool, height: int, width: int, *layouts):
-    """Views of tensors, without addresses, settings as C reads them, and the bytes of scratch."""
-    views = [_view_without_address(layout) for layout in layouts]
+    """Views of tensors without their addresses, settings as C reads them, and the bytes of scratch."""
+    views = [_view_of_layout(layout) for layout in layouts]
     params = c.params_for(settings, height, width, "gpu", double)
     return views, params, _scratch_bytes(function, *views[: _SCRATCH_FOR[function]])
 
@@ -160,8 +161,8 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
 
 
 @functools.lru_cache(1024)
-def _prepared_convolution(layout: _Layout, out_dtype: int) -> tuple[c.TensorView, int]:
-    view = c.view_of_layout(*layout)
+def _prepared_convolution(layout: _Layout, out_dtype: int) -> tuple[c.TensorView | None, int]:
+    view = _view_of_layout(layout)
     return view, _load().flc_cuda_separable_conv2d_scratch_bytes(view, out_dtype)
 
 
