@@ -30,6 +30,7 @@ from fastlogconv import backends
 from fastlogconv.backends import triton_launch
 
 WANTED = {"native": 25e-6, "triton": 45e-6}  # seconds of weight_map with everything warm
+Launcher = Callable[..., None]
 NAMES = {"native": "CUDA C++", "triton": "Triton"}
 
 
@@ -96,39 +97,52 @@ class _Utilities:
         pass
 
 
-class _Driver:
-    """A GPU of compute capability 9.0 for Triton, on which nothing happens."""
+def _launch_nothing(source, metadata) -> Launcher:
+    return lambda *arguments: None
 
-    def __init__(self) -> None:
+
+class _Driver:
+    """A GPU for Triton, on which launches are those of `launcher(source, metadata)`."""
+
+    def __init__(self, launcher: Callable[..., Launcher], capability: int) -> None:
         from triton.backends.compiler import GPUTarget
 
-        target = GPUTarget("cuda", 90, 32)
+        target = GPUTarget("cuda", capability, 32)
         self.utils = _Utilities()
         self.get_current_target = lambda: target
         self.get_current_device = lambda: 0
         self.get_current_stream = lambda device: 0
-        self.launcher_cls = lambda source, metadata: lambda *arguments: None
+        self.launcher_cls = launcher
 
 
 @contextlib.contextmanager
-def _triton() -> Iterator[None]:
-    """Within it, backend "triton" takes CPU tensors for those of a GPU; launches do nothing."""
+def triton(launcher: Callable[..., Launcher] = _launch_nothing, capability: int = 90) -> Iterator[None]:
+    """Within it, backend "triton" takes CPU tensors for those of a GPU, on which `launcher` launches."""
     from triton.runtime.driver import driver
 
     backend = backends.triton
     before = backend.why_not
     before_driver = driver._active
     backend.why_not = lambda device: None
-    driver.set_active(_Driver())
+    driver.set_active(_Driver(launcher, capability))
+    forget()
     try:
         yield
     finally:
         backend.why_not = before
         driver._active = before_driver
-        triton_launch._kept.cache_clear()
+        forget()
 
 
-LAUNCHING_NOTHING = {"native": _native, "triton": _triton}
+def forget() -> None:
+    """What was compiled for another GPU, or kept of its launches."""
+    triton_launch._kept.cache_clear()
+    for kernel in triton_launch.kernels().values():
+        for compiled in kernel.device_caches.pop(0, ({},))[0].values():
+            compiled.module = None  # there is nothing to unload
+
+
+LAUNCHING_NOTHING = {"native": _native, "triton": triton}
 
 
 def seconds(call: Callable[[], object], calls: int = 2000) -> tuple[float, float]:

@@ -71,13 +71,15 @@ def _region_weight_map(masks, ignore, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
     features = _features(settings, ignore)
-    return backends.select(backend, masks.device, features).region_weight_map(masks, ignore, settings)
+    chosen = backends.select(backend, masks.device, features, "region_weight_map")
+    return chosen.region_weight_map(masks, ignore, settings)
 
 
 def _distance_to_weight(distance, foreground, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
-    return backends.select(backend, distance.device).distance_to_weight(distance, foreground, settings)
+    chosen = backends.select(backend, distance.device, (), "distance_to_weight")
+    return chosen.distance_to_weight(distance, foreground, settings)
 
 
 def _features(settings: WeightSettings, ignore, classes=None) -> tuple[str, ...]:
@@ -144,7 +146,8 @@ distance_to_weight = _define(
 
 
 def _separable_conv2d(input, lmbda, ks, padding_mode, backend):
-    return backends.select(backend, input.device).separable_conv2d(input, lmbda, ks, padding_mode)
+    chosen = backends.select(backend, input.device, (), "separable_conv2d")
+    return chosen.separable_conv2d(input, lmbda, ks, padding_mode)
 
 
 separable_conv2d = _define(

@@ -1,7 +1,5 @@
 """What needs a CUDA device: the cases of the other tests, and what only a GPU can show. `pytest -m gpu`."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -50,10 +48,14 @@ def expected_of(labels, **settings):
     return fastlogconv.weight_map(labels.cpu().double(), **settings, backend="native")
 
 
-def test_auto_takes_triton():
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("the package triton is not installed")
-    assert backends.first(torch.device("cuda")) == "triton"
+@pytest.mark.parametrize("operator", backends.OPERATORS)
+def test_auto_takes_the_faster_one(operator):
+    device = torch.device("cuda")
+    reasons = backends.reasons(device)
+    if reasons["triton"] or reasons["native"]:
+        pytest.skip(reasons["triton"] or reasons["native"])
+    faster = "triton" if operator == "distance_to_weight" else "native"
+    assert backends.first(device, (), operator) == faster
 
 
 @pytest.mark.parametrize("setting", range(len(SHAPE_SETTINGS)))

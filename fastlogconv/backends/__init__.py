@@ -18,8 +18,13 @@ import torch
 
 from . import native, reference, triton
 
-# In the order in which "auto" tries them.
 BACKENDS: dict[str, ModuleType] = {"triton": triton, "native": native, "reference": reference}
+# In which "auto" tries them. On a GPU, the first of two that can run is the one that was measured to be
+# faster: see "GPU: measured" in README. (In weight_map Triton is ahead by a tenth where one small image is
+# alone in a CUDA graph; with many or large ones it takes twice as long.)
+ORDER = ("native", "triton", "reference")
+ORDER_OF_OPERATOR = {"distance_to_weight": ("triton", "native", "reference")}
+OPERATORS = ("weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d")
 NAMES = ("auto", *BACKENDS)
 ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
 
@@ -76,20 +81,23 @@ def reasons(device: torch.device, features: tuple[str, ...] = ()) -> dict[str, s
     return {name: why_not(backend, device, features) for name, backend in BACKENDS.items()}
 
 
-def first(device: torch.device, features: tuple[str, ...] = ()) -> str | None:
+def first(device: torch.device, features: tuple[str, ...] = (), operator: str = "weight_map") -> str | None:
     """The backend that "auto" takes; None: none can serve the device with all of `features`.
 
     Triton's interpreter is never taken: it is for tests, and slow.
     """
-    for name, backend in BACKENDS.items():
+    for name in ORDER_OF_OPERATOR.get(operator, ORDER):
+        backend = BACKENDS[name]
         interpreter = backend is triton and device.type == "cpu"
         if not interpreter and why_not(backend, device, features) is None:
             return name
     return None
 
 
-def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> ModuleType:
-    """The backend that computes on `device` where the caller asked for `name`.
+def select(
+    name: str, device: torch.device, features: tuple[str, ...] = (), operator: str = "weight_map"
+) -> ModuleType:
+    """The backend that computes `operator` on `device` where the caller asked for `name`.
 
     `features` are those among "euclidean", "classes" and "ignore" that it needs to compute.
 
@@ -105,7 +113,7 @@ def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> M
         if reason is not None:
             raise RuntimeError(f"backend {name!r} cannot run on {device.type}: {reason}")
         return BACKENDS[name]
-    chosen = first(device, features)
+    chosen = first(device, features, operator)
     if chosen == "reference":
         _warn_of_reference(device, features)
     if chosen is not None:
