@@ -21,7 +21,7 @@ import importlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -162,13 +162,16 @@ def seconds(call: Callable[[], object], calls: int = 2000) -> tuple[float, float
     return statistics.median(took), min(took)
 
 
-def measure(backend: str, count: int = 2000) -> dict[str, tuple[float, float]]:
-    """Seconds of each call by a backend, median and least."""
+def measure(
+    backend: str, count: int = 2000, names: Sequence[str] | None = None
+) -> dict[str, tuple[float, float]]:
+    """Seconds of each call by a backend (or of those named), median and least."""
+    chosen = {name: call for name, call in calls().items() if names is None or name in names}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with LAUNCHING_NOTHING[backend]():
-            return {name: seconds(lambda call=call: call(backend), count) for name, call in calls().items()}
+            return {name: seconds(lambda call=call: call(backend), count) for name, call in chosen.items()}
     finally:
         torch.set_num_threads(threads)
 

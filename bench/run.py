@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-seconds", type=float, default=20, metavar="S", help="skip calls estimated longer (default: 20)"
     )
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out: a process per line")
-    parser.add_argument("--gpu", action="store_true", help="on the current CUDA device: a table, in two minutes")
+    parser.add_argument(
+        "--gpu", action="store_true", help="on the current CUDA device: a table, in two minutes"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of cases and competitors")
     return parser
 

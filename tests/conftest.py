@@ -23,6 +23,7 @@ LONGEST = (
     "test_cuda_compiled.py",
     "test_worst_cases.py",
     "test_triton_compiled.py",
+    "test_launches.py",
     "test_operators.py",
     "test_triton_interpreted.py",
     "test_bench.py",
