@@ -3,6 +3,7 @@
 from .backends import use_backend
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
+from .labels import binary_to_instances, separate_touching
 from .losses import WeightedCrossEntropyLoss, weighted_cross_entropy
 from .masks import calculate_weights, preprocess_mask
 from .plotting import plot_weight_parameters, show
@@ -19,6 +20,7 @@ __all__ = [
     "WeightTransform",
     "WeightTransformSingle",
     "WeightedCrossEntropyLoss",
+    "binary_to_instances",
     "calculate_weights",
     "create_pdf",
     "distance_to_weight",
@@ -30,6 +32,7 @@ __all__ = [
     "random_centers",
     "region_weight_map",
     "separable_conv2d",
+    "separate_touching",
     "show",
     "use_backend",
     "weight_map",
