@@ -14,7 +14,8 @@ with one = 1 and zero = fbr, or, with balance="frequency", one and zero = N / (K
 class or of the background, of K kinds present and N pixels together. With border_everywhere the border term
 is added on the foreground, too.
 
-With distance="euclidean", d_i(p) is the smallest |p - q|_2 over q in i instead. With classes, an instance is
+With distance="euclidean", d_i(p) is the smallest |p - q|_2 over q in i instead, each axis multiplied by its
+`spacing`; and images may be volumes. With classes, an instance is
 where an id and a class meet, and border, and fall by the nearest instance, are the sums over classes of what
 each class's instances give by themselves. Pixels to ignore belong to no instance, and their weight is 0. The
 foreground is where instances are, unless it is given.
@@ -44,8 +45,8 @@ from ..settings import WeightSettings
 
 _LARGEST = torch.finfo(torch.float64).max
 
-Window = tuple[slice, slice]  # rows and columns of an image
-EVERYWHERE: Window = (slice(None), slice(None))
+Window = tuple[slice, ...]  # rows and columns of an image, or a part of a volume
+EVERYWHERE: Window = (...,)  # type: ignore[assignment]
 
 
 def why_not(device: torch.device) -> str | None:
@@ -103,13 +104,13 @@ def _log_convolve_whole(log_s: Tensor, lmbda: float, dim: int) -> Tensor:
 
 
 def _logconv_distance(
-    region: Tensor, top: int, left: int, shape: torch.Size, settings: WeightSettings
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
 ) -> tuple[Tensor, Window]:
     """d_i of the instance in the bounding box `region` [h, w] (1 and 0, or soft weights), and where it holds.
 
     Returns d_i in the dilated box and that box, as slices of the image of `shape`; elsewhere d_i is +inf.
     """
-    (h, w), (height, width) = region.shape, shape
+    (h, w), (height, width), (top, left) = region.shape, shape, corner
     lmbda, r = settings.lmbda, settings.radius
     log_s = region.to(torch.float64).log()
     if r >= max(height, width) - 1:  # every pixel sees the whole instance
@@ -135,22 +136,31 @@ def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tenso
 
 
 def _euclidean_distance(
-    region: Tensor, top: int, left: int, shape: torch.Size, settings: WeightSettings
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
 ) -> tuple[Tensor, Window]:
-    """d_i in the whole image: in each column the distance to its nearest pixel, then the nearest column."""
-    h, w = region.shape
-    inside = region.new_zeros((shape[0], w), dtype=torch.bool)
-    inside[top : top + h] = region > 0
-    y = torch.arange(shape[0], dtype=torch.float64, device=region.device)[:, None]
-    above = torch.where(inside, y, -math.inf).cummax(dim=0).values
-    below = torch.where(inside, y, math.inf).flip(0).cummin(dim=0).values.flip(0)
-    along = torch.minimum(y - above, below - y) ** 2  # [H, w]
-    x = torch.arange(shape[1], dtype=torch.float64, device=region.device)
-    squares = torch.full(shape, math.inf, dtype=torch.float64, device=region.device)
-    reached = torch.empty_like(squares)
-    for column in range(w):
-        torch.add(along[:, column, None], (x - (left + column)) ** 2, out=reached)
-        torch.minimum(squares, reached, out=squares)
+    """d_i in the whole image or volume: along the first axis, then along one more at a time.
+
+    First in each line the distance to its nearest pixel, then over the lines: the squares of the distances to
+    them are added.
+    """
+    spacing = getattr(settings, "spacing", None) or (1.0,) * len(shape)
+    n, first = region.shape[0], corner[0]
+    inside = region.new_zeros((shape[0], *region.shape[1:]), dtype=torch.bool)
+    inside[first : first + n] = region > 0
+    y = torch.arange(shape[0], dtype=torch.float64, device=region.device).view(-1, *[1] * (len(shape) - 1))
+    before = torch.where(inside, y, -math.inf).cummax(dim=0).values
+    behind = torch.where(inside, y, math.inf).flip(0).cummin(dim=0).values.flip(0)
+    squares = (spacing[0] * torch.minimum(y - before, behind - y)) ** 2
+    for axis in range(1, len(shape)):
+        lines = squares.movedim(axis, -1)  # [..., extent of the instance]
+        x = torch.arange(shape[axis], dtype=torch.float64, device=region.device)
+        out = lines.new_full((*lines.shape[:-1], shape[axis]), math.inf)
+        reached = torch.empty_like(out)
+        for line in range(region.shape[axis]):
+            steps = spacing[axis] * (x - (corner[axis] + line))
+            torch.add(lines[..., line, None], steps**2, out=reached)
+            torch.minimum(out, reached, out=out)
+        squares = out.movedim(-1, axis)
     return squares.sqrt(), EVERYWHERE
 
 
@@ -250,19 +260,20 @@ def _instance_ids(labels: Tensor, classes: Tensor | None, ignore: Tensor | None)
     return ids if classes is None else torch.where(classes > 0, ids, 0)
 
 
-def _instances(ids: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-    """(bounding box [h, w] bool, top, left) of every instance of `ids` [H, W], by ascending id."""
-    rows, columns = ids.nonzero(as_tuple=True)
-    present, index = ids[rows, columns].unique(return_inverse=True)
+def _instances(ids: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """(bounding box, bool, and its first corner) of every instance of `ids` [H, W] or [D, H, W], by id."""
+    positions_of_axes = ids.nonzero(as_tuple=True)
+    present, index = ids[positions_of_axes].unique(return_inverse=True)
 
     def extreme(positions: Tensor, reduce: str) -> list[int]:
         start = torch.zeros(len(present), dtype=torch.int64, device=ids.device)
         return start.scatter_reduce(0, index, positions, reduce, include_self=False).tolist()
 
-    tops, bottoms = extreme(rows, "amin"), extreme(rows, "amax")
-    lefts, rights = extreme(columns, "amin"), extreme(columns, "amax")
-    for i, y0, y1, x0, x1 in zip(present.tolist(), tops, bottoms, lefts, rights, strict=True):
-        yield ids[y0 : y1 + 1, x0 : x1 + 1] == i, y0, x0
+    firsts = zip(*(extreme(positions, "amin") for positions in positions_of_axes), strict=True)
+    lasts = zip(*(extreme(positions, "amax") for positions in positions_of_axes), strict=True)
+    for i, first, last in zip(present.tolist(), firsts, lasts, strict=True):
+        box = tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))
+        yield ids[box] == i, first
 
 
 # ----------------------------------------------------------------------------------------- the operators
@@ -275,7 +286,9 @@ def weight_map(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored.
+    """Weights of instance labels, by class (int32) and without what is to be ignored; all [B, H, W].
+
+    Or [B, D, H, W]: volumes are one axis more, with exact distances.
 
     `foreground` is a bool tensor of that shape, or None. Gaps are in it: `functional` has put them there.
     """
@@ -290,8 +303,8 @@ def weight_map(
         border_term = torch.zeros_like(fall)
         for of_class in _by_class(image, None if classes is None else classes[b]):
             sums = _Accumulated(image.shape, settings, image.device)
-            for region, top, left in _instances(of_class):
-                sums.add(*find_distance(region, top, left, image.shape, settings))
+            for region, corner in _instances(of_class):
+                sums.add(*find_distance(region, corner, image.shape, settings))
             fall += sums.fall()
             if complete:
                 border_term += sums.border()
@@ -329,7 +342,10 @@ def region_weight_map(
     ignore: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft.
+
+    Or [D, H, W] of [N, D, H, W], with exact distances.
+    """
     if ignore is not None:
         masks = masks.masked_fill(ignore, 0)
     wrong = ~(masks.isfinite() & (masks >= 0))
@@ -338,12 +354,12 @@ def region_weight_map(
     shape = masks.shape[1:]
     sums = _Accumulated(shape, settings, masks.device)
     for mask in masks:
-        rows, columns = mask.nonzero(as_tuple=True)
-        if len(rows) == 0:
+        positions = mask.nonzero()
+        if len(positions) == 0:
             continue  # an empty region is infinitely far away
-        top, left = int(rows.min()), int(columns.min())
-        region = mask[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
-        sums.add(*_DISTANCES[settings.distance](region, top, left, shape, settings))
+        first, last = tuple(positions.amin(0).tolist()), positions.amax(0).tolist()
+        region = mask[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
+        sums.add(*_DISTANCES[settings.distance](region, first, shape, settings))
     complete = not BORDERS[settings.border].every_instance or sums.instances == len(masks)
     border_term = sums.border() if complete else torch.zeros_like(sums.fd)
     weights = _compose(sums.fall(), border_term, (masks > 0).any(dim=0), ignore, settings)
