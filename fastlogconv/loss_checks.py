@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .checks import nested_error
-from .settings import check_factor, choice_error
+from .settings import choice_error
 
 NORMALIZATIONS = ("mean", "weight")
 REDUCTIONS = ("mean", "sum", "none")
@@ -157,10 +158,11 @@ def check_choice(name: str, value, allowed: tuple[str, ...]) -> str:
 
 
 def check_label_smoothing(value: float) -> float:
-    value = check_factor("label_smoothing", value)
-    if value > 1:
-        raise ValueError(f"label_smoothing must be from 0 to 1, got {value:g}")
-    return value
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"label_smoothing must be a number, got {value!r} of type {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, got {value}")
+    return float(value)
 
 
 def as_class_weight(value) -> Tensor | None:
