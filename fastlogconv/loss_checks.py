@@ -58,13 +58,13 @@ def pixels(logits: Tensor, target: Tensor, weights: Tensor, ignore_index: int) -
 
 def _check_tensors(logits, target, weights) -> bool:
     """Whether the target is soft."""
-    for name, tensor, shape in (
+    for name, tensor, wanted in (
         ("logits", logits, "[B, C, ...]"),
         ("target", target, "[B, ...]"),
         ("weights", weights, "[B, ...]"),
     ):
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor {shape}, got {type(tensor).__name__}")
+            raise TypeError(f"{name} must be a torch.Tensor {wanted}, got {type(tensor).__name__}")
         if tensor.is_nested:
             raise nested_error(name)
         if name != "target" and not tensor.is_floating_point():
@@ -77,7 +77,7 @@ def _check_tensors(logits, target, weights) -> bool:
             f"{weights.device}"
         )
     b, _, *spatial = logits.shape
-    fitting = (b, *spatial), (b, 1, *spatial)
+    shape, channel = (b, *spatial), (b, 1, *spatial)
     soft = target.is_floating_point() and target.shape == logits.shape
     if not soft and target.dtype not in _INDICES:
         raise TypeError(
@@ -85,12 +85,12 @@ def _check_tensors(logits, target, weights) -> bool:
             f"of the logits, got {target.dtype} {tuple(target.shape)}: pass target.long()"
         )
     for name, tensor in (("weights", weights),) if soft else (("target", target), ("weights", weights)):
-        if tensor.shape not in fitting:
+        if tensor.shape != shape and tensor.shape != channel:  # `in` fails where sizes are symbols
             hint = ""
             if name == "target" and tensor.shape == logits.shape:
                 hint = ": masks of classes are a soft target, pass target.float()"
             raise ValueError(
-                f"{name} must have the shape {fitting[0]} or {fitting[1]} that go with logits "
+                f"{name} must have the shape {shape} or {channel} that go with logits "
                 f"{tuple(logits.shape)}, got {tuple(tensor.shape)}{hint}"
             )
     return soft
