@@ -4,6 +4,7 @@ from .backends import use_backend
 from .dice import WeightedDiceCELoss, WeightedDiceLoss, weighted_dice_loss
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
+from .labels import binary_to_instances, separate_touching
 from .losses import WeightedCrossEntropyLoss, weighted_cross_entropy
 from .masks import calculate_weights, preprocess_mask
 from .plotting import plot_weight_parameters, show
@@ -23,6 +24,7 @@ __all__ = [
     "WeightedCrossEntropyLoss",
     "WeightedDiceCELoss",
     "WeightedDiceLoss",
+    "binary_to_instances",
     "calculate_weights",
     "create_pdf",
     "distance_to_weight",
@@ -35,6 +37,7 @@ __all__ = [
     "region_weight_map",
     "resize_nearest",
     "separable_conv2d",
+    "separate_touching",
     "show",
     "use_backend",
     "weight_map",

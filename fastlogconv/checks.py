@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import backends
 from .codes import DTYPES, PADDING_MODES
-from .settings import check_kernel_size, check_length, choice_error
+from .settings import DEFAULTS, NAMES, OF_LABELS, check_kernel_size, check_length, choice_error
 
 DEVICES = ("cpu", "cuda")
 _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
@@ -105,7 +105,7 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
 
 
 def check_classes(classes, labels: Tensor) -> None:
-    check_tensor(classes, "classes", (2, 3), "[H, W] or [B, H, W]")
+    check_tensor(classes, "classes", (2, 3, 4), "[H, W] or [B, H, W]")
     if classes.requires_grad:
         raise grad_error("classes")
     if classes.shape != labels.shape or classes.device != labels.device:
@@ -172,20 +172,30 @@ def _can_hold(dtype: torch.dtype, value: int) -> bool:
     return limits.min <= value <= limits.max and abs(odd_part) <= 2 / limits.eps
 
 
-def check_foreground(foreground, distance: Tensor) -> None:
+def check_of_regions(values: tuple) -> None:
+    """Whether settings are those of region masks."""
+    given = dict(zip(NAMES, values, strict=True))
+    for name in OF_LABELS:
+        if given[name] != DEFAULTS[name]:
+            raise ValueError(
+                f"region masks have {name}={DEFAULTS[name]!r} alone, got {given[name]!r}: where no regions "
+                "overlap, make labels of them for weight_map"
+            )
+
+
+def check_foreground(foreground, shape: torch.Size, device: torch.device, like: str) -> None:
     if not isinstance(foreground, Tensor) or foreground.dtype is not torch.bool:
         kind = foreground.dtype if isinstance(foreground, Tensor) else type(foreground).__name__
-        raise TypeError(f"foreground must be a bool tensor [H, W] or None, got {kind}")
+        raise TypeError(f"foreground must be a bool tensor or None, got {kind}: pass mask > 0")
     if foreground.is_nested:
         raise nested_error("foreground")
-    if foreground.shape != distance.shape[1:]:
+    if foreground.shape != shape:
         raise ValueError(
-            f"foreground must have the shape {tuple(distance.shape[1:])} of the distances, "
-            f"got {tuple(foreground.shape)}"
+            f"foreground must have the shape {tuple(shape)} of {like}, got {tuple(foreground.shape)}"
         )
-    if foreground.layout is not torch.strided or foreground.device != distance.device:
+    if foreground.layout is not torch.strided or foreground.device != device:
         raise ValueError(
-            f"foreground must be dense and on the device of distance, {distance.device}, "
+            f"foreground must be dense and on the device of {like}, {device}, "
             f"got layout {foreground.layout} on {foreground.device}"
         )
 

@@ -40,7 +40,7 @@ def test_defaults_are_those_of_weight_map(labels):
 
 
 def test_settings_in_one_object(labels):
-    settings = fastlogconv.WeightSettings.preset("unet", bws=4, fds=5)
+    settings = fastlogconv.WeightSettings.preset("deepflash2_offline", bws=4, fds=5)
     result = large.weight_map(da.from_array(labels, (80, 100)), **settings.as_dict()).compute()
     assert error(result, whole(labels, settings=settings)) <= NEAR
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import codes
 from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, DISTANCES
-from ..settings import SETTINGS, WeightSettings
+from ..settings import OF_LABELS, SETTINGS, WeightSettings
 from .reference import result_dtype
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
@@ -52,7 +52,7 @@ _C_TYPES: dict[Any, Any] = {
     "bool": ctypes.c_int64,
 }
 _DERIVED = ("lmbda", "ks")  # Numbers have them as decay_length and radius
-_PASSED = [name for name in SETTINGS if name not in _DERIVED]
+_PASSED = [name for name in SETTINGS if name not in _DERIVED + OF_LABELS]  # of those see backends/terms.py
 
 
 class WeightParams(ctypes.Structure):

@@ -18,6 +18,11 @@ from ..settings import WeightSettings
 from . import c_interface as c
 from . import native_cuda
 
+LACKS = {
+    "cpu": frozenset({"nearest falloff", "foreground"}),
+    "cuda": frozenset({"nearest falloff", "foreground", "foreground by exact distances"}),
+}
+
 
 @functools.cache
 def _load() -> Any:
@@ -129,10 +134,14 @@ def _weigh(
 
 @_also_on_cuda
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
-    beside = (classes, None, ignore)
+    """Weights [B, H, W] of labels [B, H, W]: as in the reference, with `falloff="sum"` and no balance."""
+    beside = (classes, foreground, ignore)
     return _weigh("flc_cpu_weight_map", labels, beside, labels.shape, settings, label_error)
 
 

@@ -105,9 +105,13 @@ def _weigh(
 
 
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights [B, H, W] of labels [B, H, W]: as in the reference, with `falloff="sum"` and no balance."""
     beside = (c.view(classes), c.view(ignore))
     return _weigh("weight_map", labels, beside, labels.shape, settings, scratch_for=beside)
 

@@ -6,18 +6,24 @@ and q, instance i, window radius r = ks // 2 and a = exp(-1 / lmbda):
     S_i(p) = sum over q in i, |q - p|_inf <= r, of a^(|q - p|_1)
     d_i(p) = -lmbda ln S_i(p)                       (+inf where the window holds no pixel of i)
     near, second, far = the smallest, second smallest and largest d_i(p)
-    fd     = sum over i of exp(-d_i(p)^2 / (2 fds^2))
+    fall   = sum over i of exp(-d_i(p)^2 / (2 fds^2))   (falloff="sum"; "nearest": of near alone; "none": 0)
     border = exp(-(near + X)^2 / (2 bws^2))         (X = far or second)
-    w      = 1 on the foreground, elsewhere fbr + (1 - fbr) fd + bwf border
+    w      = one on the foreground, elsewhere zero + (1 - fbr) fall + bwf border
+
+with one = 1 and zero = fbr, or, with balance="frequency", one and zero = N / (K n) for the n pixels of a
+class or of the background, of K kinds present and N pixels together. With border_everywhere the border term
+is added on the foreground, too.
 
 With distance="euclidean", d_i(p) is the smallest |p - q|_2 over q in i instead. With classes, an instance is
-where an id and a class meet, and border is the sum over classes of what each class's instances give by
-themselves. Pixels to ignore belong to no instance, and their weight is 0.
+where an id and a class meet, and border, and fall by the nearest instance, are the sums over classes of what
+each class's instances give by themselves. Pixels to ignore belong to no instance, and their weight is 0. The
+foreground is where instances are, unless it is given.
 
 The distance is that of Karam, Sugimoto and Hirakawa, "Fast convolutional distance transform" (IEEE Signal
 Processing Letters 26(6), 2019); the weight is the one of deepflash2 (Griebel et al.), after Falk et al.
-(2019) and Ronneberger et al. (2015). S spans a^(2 r), far beyond float64's range, so it is kept as its
-logarithm. Memory is O(H W): instances are visited one after another, each in its bounding box dilated by r.
+(2019) and Ronneberger et al. (2015), who published the other terms. S spans a^(2 r), far beyond float64's
+range, so it is kept as its logarithm. Memory is O(H W): instances are visited one after another, each in its
+bounding box dilated by r.
 
 docs/algorithm.md leads from these formulas to the kernels, with a figure for each stage.
 """
@@ -190,6 +196,12 @@ class _Accumulated:
         self.reached_by[window] += 1
         self.fd[window] += torch.exp(-0.5 * (d / self.settings.fds) ** 2)
 
+    def fall(self) -> Tensor:
+        """What nearness to the foreground adds."""
+        if self.settings.falloff == "nearest":
+            return torch.exp(-0.5 * (self.near / self.settings.fds) ** 2)
+        return self.fd if self.settings.falloff == "sum" else torch.zeros_like(self.fd)
+
     def border(self) -> Tensor:
         """The border term."""
         requires = BORDERS[self.settings.border]
@@ -205,10 +217,18 @@ class _Accumulated:
 
 
 def _compose(
-    fd: Tensor, border: Tensor, foreground: Tensor, ignore: Tensor | None, settings: WeightSettings
+    fall: Tensor,
+    border: Tensor,
+    foreground: Tensor,
+    ignore: Tensor | None,
+    settings: WeightSettings,
+    balance: Tensor | None = None,
 ) -> Tensor:
-    background = settings.fbr + (1 - settings.fbr) * fd + settings.bwf * border
-    weights = torch.where(foreground, 1.0, background)
+    one, zero = (1.0, settings.fbr) if balance is None else (balance, balance)
+    background = zero + (1 - settings.fbr) * fall + settings.bwf * border
+    if settings.border_everywhere:
+        one = one + settings.bwf * border
+    weights = torch.where(foreground, one, background)
     return (weights if ignore is None else weights.masked_fill(ignore, 0)).contiguous()
 
 
@@ -252,9 +272,13 @@ def weight_map(
     labels: Tensor,
     classes: Tensor | None,
     ignore: Tensor | None,
+    foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored.
+
+    `foreground` is a bool tensor of that shape, or None. Gaps are in it: `functional` has put them there.
+    """
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     ids = _instance_ids(labels, classes, ignore)
     find_distance, every_instance = _DISTANCES[settings.distance], BORDERS[settings.border].every_instance
@@ -262,17 +286,33 @@ def weight_map(
         present = image[image > 0].unique()
         # Where every instance has a say they are 1..max: an absent one is infinitely far away.
         complete = not every_instance or (len(present) > 0 and len(present) == present[-1])
-        fd = torch.zeros(image.shape, dtype=torch.float64, device=image.device)
-        border_term = torch.zeros_like(fd)
+        fall = torch.zeros(image.shape, dtype=torch.float64, device=image.device)
+        border_term = torch.zeros_like(fall)
         for of_class in _by_class(image, None if classes is None else classes[b]):
             sums = _Accumulated(image.shape, settings, image.device)
             for region, top, left in _instances(of_class):
                 sums.add(*find_distance(region, top, left, image.shape, settings))
-            fd += sums.fd
+            fall += sums.fall()
             if complete:
                 border_term += sums.border()
-        out[b] = _compose(fd, border_term, image > 0, None if ignore is None else ignore[b], settings)
+        ignored = None if ignore is None else ignore[b]
+        inside = image > 0 if foreground is None else foreground[b]
+        balance = None
+        if settings.balance == "frequency":
+            balance = _frequency_balance(inside, None if classes is None else classes[b], ignored)
+        out[b] = _compose(fall, border_term, inside, ignored, settings, balance)
     return out
+
+
+def _frequency_balance(foreground: Tensor, classes: Tensor | None, ignore: Tensor | None) -> Tensor:
+    """N / (K n) of each pixel's kind, which is the background or a class: Ronneberger et al.'s w_c."""
+    kinds = torch.where(foreground, 1 if classes is None else classes.clamp(min=0).to(torch.int64) + 1, 0)
+    counted = torch.ones_like(foreground) if ignore is None else ~ignore
+    balance = torch.zeros(kinds.shape, dtype=torch.float64, device=kinds.device)
+    present, counts = kinds[counted].unique(return_counts=True)
+    for kind, count in zip(present, counts, strict=True):
+        balance[kinds == kind] = counts.sum().to(torch.float64) / (len(present) * count)
+    return balance
 
 
 def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
@@ -306,7 +346,7 @@ def region_weight_map(
         sums.add(*_DISTANCES[settings.distance](region, top, left, shape, settings))
     complete = not BORDERS[settings.border].every_instance or sums.instances == len(masks)
     border_term = sums.border() if complete else torch.zeros_like(sums.fd)
-    weights = _compose(sums.fd, border_term, (masks > 0).any(dim=0), ignore, settings)
+    weights = _compose(sums.fall(), border_term, (masks > 0).any(dim=0), ignore, settings)
     return weights.to(result_dtype(masks))
 
 
@@ -324,7 +364,7 @@ def distance_to_weight(
         sums.add(d.to(torch.float64), EVERYWHERE)
     if foreground is None:
         foreground = torch.zeros_like(sums.near, dtype=torch.bool)
-    weights = _compose(sums.fd, sums.border(), foreground, None, settings)
+    weights = _compose(sums.fall(), sums.border(), foreground, None, settings)
     return weights.to(result_dtype(distance))
 
 

@@ -36,6 +36,10 @@ _SHORT_KEYS = (
     torch.float16, torch.bfloat16,
 )  # fmt: skip
 
+LACKS = dict.fromkeys(
+    ("cpu", "cuda"), frozenset({"nearest falloff", "foreground", "foreground by exact distances"})
+)
+
 
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -180,16 +184,20 @@ def _result(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights [B, H, W] of labels [B, H, W]: as in the reference, with `falloff="sum"` and no balance."""
     images, height, width = labels.shape
     out = _result(labels, labels.shape)
     if out.numel() == 0:
         return out
     plan = plan_labels(settings, height, width, labels.dtype == torch.float64)
     if not plan.feasible:
-        return reference.weight_map(labels, classes, ignore, settings)
+        return reference.weight_map(labels, classes, ignore, foreground, settings)
     import triton.language as tl
 
     key = tl.int32 if labels.dtype in _SHORT_KEYS else tl.int64
