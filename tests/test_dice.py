@@ -303,9 +303,10 @@ def test_compile(channels, soft, device):
         WeightedDiceLoss(activation="sigmoid", batch=True),
         WeightedDiceCELoss(label_smoothing=0.1),
     ):
+        torch.compiler.reset()  # there is a limit to how often one function is compiled
         compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
         for columns in (5, 3):
-            smaller = [tensor[..., :columns] for tensor in inputs]
+            smaller = [tensor[..., :columns].contiguous() for tensor in inputs]
             torch.testing.assert_close(compiled(*smaller), module(*smaller))
 
 
