@@ -7,6 +7,7 @@ Settings check themselves, see settings.py.
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -102,6 +103,32 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
     if tensor.device.type not in DEVICES:
         raise _device_error(name, tensor.device)
+
+
+OF_MASKS = (torch.bool, torch.uint8)  # what binary masks come in
+_warned_of_masks = False
+
+
+def warn_of_masks(labels: Tensor) -> None:
+    """Says once per process that labels look like a binary mask: bool, or uint8 of 0 and 255 alone.
+
+    On the CPU alone, and not in compiled code: nothing waits for a GPU.
+    """
+    global _warned_of_masks
+    if _warned_of_masks or torch.compiler.is_compiling() or labels.device.type != "cpu":
+        return
+    if labels.dtype is torch.uint8:
+        inside = labels != 0
+        if not inside.any() or (inside & (labels != 255)).any():
+            return
+    _warned_of_masks = True
+    kind = "bool" if labels.dtype is torch.bool else "0 and 255 alone"
+    warnings.warn(
+        f"labels are {kind}, so one instance: without instance ids there is no border between cells. If this "
+        "is a binary mask, pass fastlogconv.binary_to_instances(mask), or ids from your own annotation",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def check_classes(classes, labels: Tensor) -> None:

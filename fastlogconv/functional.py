@@ -134,6 +134,8 @@ def weight_map(
     checks.check_tensor(labels, "labels", (2, 3), "[H, W] or [B, H, W]")
     if labels.requires_grad:
         raise checks.grad_error("labels")
+    if labels.dtype in checks.OF_MASKS and ignore_index is None:
+        checks.warn_of_masks(labels)
     values = settings_values(
         settings, preset, distance, border, falloff, balance, border_everywhere, gaps,
         bws, fds, bwf, fbr, lmbda, ks,

@@ -64,6 +64,18 @@ class WeightParams(ctypes.Structure):
     ]
 
 
+class NearestParams(ctypes.Structure):
+    """flc_nearest_params."""
+
+    _fields_ = (
+        ("spacing", ctypes.c_double * 3),
+        *((name, ctypes.c_double) for name in (
+            "one", "zero", "fall", "bwf", "foreground_exponent", "border_exponent", "limit", "pair_limit",
+        )),
+        ("border_everywhere", ctypes.c_int64),
+    )  # fmt: skip
+
+
 @functools.lru_cache(1024)
 def params_for(settings: WeightSettings, height: int, width: int, kernels: str, double: bool) -> WeightParams:
     """The parameters of a call, for the arguments of `numbers_for`."""
@@ -102,6 +114,16 @@ def view(tensor: Tensor | None) -> TensorView | None:
     size, stride = tuple(tensor.shape), tensor.stride()
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
+    return TensorView(tensor.data_ptr(), DTYPES[tensor.dtype], len(size), size, stride)
+
+
+def view_of_volumes(tensor: Tensor | None) -> TensorView | None:
+    """A tensor [B, D, H, W] as the native code reads it; images [B, H, W] are volumes of depth 1."""
+    if tensor is None:
+        return None
+    size, stride = tuple(tensor.shape), tensor.stride()
+    if len(size) == 3:
+        size, stride = (size[0], 1, *size[1:]), (stride[0], 0, *stride[1:])
     return TensorView(tensor.data_ptr(), DTYPES[tensor.dtype], len(size), size, stride)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,11 @@ def _load() -> Any:
     library.flc_cpu_region_weight_map.argtypes = (tensor, tensor, params, *result, threads, number)
     library.flc_cpu_distance_to_weight.argtypes = (tensor, tensor, params, *result, threads, number)
     library.flc_cpu_class_labels.argtypes = (tensor, tensor, pointer, threads, number)
+    library.flc_cpu_nearest_instances.argtypes = (
+        tensor, tensor, ctypes.c_double * 3, int32, *result, pointer, threads, number,
+    )  # fmt: skip
+    nearest_params = ctypes.POINTER(c.NearestParams)
+    library.flc_cpu_nearest_weight_map.argtypes = (*(tensor,) * 4, nearest_params, *result, threads, number)
     library.flc_cpu_separable_conv2d.argtypes = (tensor, ctypes.c_double, int64, int32, *result, threads)
     library.flc_cpu_instruction_set.restype = ctypes.c_char_p
     library.flc_cpu_use_instruction_set.argtypes = (ctypes.c_char_p,)
@@ -170,6 +175,45 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     )
     c.check_status(status, "flc_cpu_separable_conv2d", input)
     return c.as_result(out, input)
+
+
+# ----------------------------------------------------------------------------------- the nearest instances
+
+LACKS = {"cuda": frozenset({"nearest instances"})}
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the nearest instances, and the ids of the nearest."""
+    out = c.output(labels, torch.Size((k, *labels.shape)))
+    ids = torch.empty(labels.shape, dtype=torch.int64)
+    lengths = (ctypes.c_double * 3)(*(1.0,) * (3 - len(spacing)), *spacing)
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_nearest_instances(
+        c.view_of_volumes(labels), c.view_of_volumes(ignore), lengths, k, out.data_ptr(), c.DTYPES[out.dtype],
+        ids.data_ptr(), _threads(), bad_value,
+    )  # fmt: skip
+    c.check_status(status, "flc_cpu_nearest_instances", labels, label_error, bad_value.value)
+    return out, ids
+
+
+def nearest_weight_map(
+    labels: Tensor,
+    classes: Tensor | None,
+    foreground: Tensor | None,
+    ignore: Tensor | None,
+    params: c.NearestParams,
+) -> Tensor:
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h."""
+    out = c.output(labels, labels.shape)
+    views = map(c.view_of_volumes, (labels, classes, foreground, ignore))
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_nearest_weight_map(
+        *views, params, out.data_ptr(), c.DTYPES[out.dtype], _threads(), bad_value
+    )
+    c.check_status(status, "flc_cpu_nearest_weight_map", labels, label_error, bad_value.value)
+    return c.as_result(out, labels)
 
 
 # ------------------------------------------------------------------------------------------ NumPy arrays
