@@ -19,7 +19,6 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from . import backends
-from .backends import terms
 from .backends.reference import result_dtype
 from .checks import DEVICES
 from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, class_error, half_error
@@ -67,8 +66,6 @@ def _weight_map(labels, classes, ignore, foreground, *values_and_backend):
     features = _features(settings, ignore, classes, foreground)
     classes = None if classes is None else _class_labels(classes)
     chosen = backends.select(backend, labels.device, features)
-    if settings.composed and chosen is not backends.reference:
-        return terms.weight_map(chosen, labels, classes, ignore, foreground, settings)
     return chosen.weight_map(labels, classes, ignore, foreground, settings)
 
 
@@ -95,10 +92,12 @@ def _features(settings: WeightSettings, ignore, classes=None, foreground=None) -
         features.append("classes")
     if ignore is not None:
         features.append("ignore")
+    by_logconv = " by LogConv distances" if settings.distance == "logconv" else ""
     if settings.falloff == "nearest":
-        features.append("nearest falloff")
+        farthest = " beside border='farthest'" if settings.border == "farthest" and not by_logconv else ""
+        features.append(f"nearest falloff{by_logconv}{farthest}")
     if foreground is not None or settings.border_everywhere:
-        features.append("foreground by exact distances" if features[:1] == ["euclidean"] else "foreground")
+        features.append(f"foreground{by_logconv}")
     return tuple(features)
 
 

@@ -13,6 +13,7 @@ from tolerances import WEIGHT
 from fastlogconv import WeightSettings, backends, ops, separate_touching, weight_map
 from fastlogconv.backends import terms
 from fastlogconv.rules import BALANCES, BORDERS, DISTANCES, FALLOFFS
+from fastlogconv.settings import NAMES
 
 PUBLISHED = json.loads((DATA / "published_params.json").read_text())
 
@@ -27,13 +28,11 @@ def settings_of(name):
 
 
 def lacking(backend, device, **call):
-    """Whether the backend does not compute that yet, and says so."""
-    names = backends.lacks(backends.BACKENDS[backend], torch.device(device))
-    settings = WeightSettings(**{k: v for k, v in call.items() if k in WeightSettings.__dataclass_fields__})
-    beside = [call.get("ignore"), call.get("classes"), call.get("foreground")]
-    if settings.gaps:
-        beside[2] = True
-    return bool(names.intersection(ops._features(settings, *beside)))
+    """Whether the backend does not compute that yet."""
+    settings = WeightSettings(**{name: call[name] for name in NAMES if name in call})
+    foreground = True if settings.gaps else call.get("foreground")
+    features = ops._features(settings, call.get("ignore"), call.get("classes"), foreground)
+    return bool(backends.lacks(backends.BACKENDS[backend], torch.device(device)).intersection(features))
 
 
 def weights_or_refusal(labels, backend, **call):

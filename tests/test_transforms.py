@@ -14,6 +14,7 @@ from fastlogconv import (
     WeightTransform,
     WeightTransformSingle,
     backends,
+    ops,
     region_weight_map,
     separable_conv2d,
     weight_map,
@@ -94,8 +95,9 @@ def test_presets(preset, backend, device):
     for settings in (dict(), dict(bws=4), dict(bwf=3), dict(border="farthest"), dict(distance="euclidean")):
         expected = {**PRESETS[preset], **settings, "backend": backend}
         chosen = dict(preset=preset, **settings, backend=backend)
-        if expected.get("falloff") == "nearest" and backends.lacks(backends.BACKENDS[backend], labels.device):
-            with pytest.raises(RuntimeError, match=r"it does not compute .*nearest falloff.* yet"):
+        features = ops._features(WeightTransform(**chosen).settings, None)
+        if backends.why_not(backends.BACKENDS[backend], labels.device, features):
+            with pytest.raises(RuntimeError, match=r"it does not compute .* yet"):
                 weight_map(labels, **expected)
             continue
         assert torch.equal(WeightTransform(**chosen)(labels), weight_map(labels, **expected))

@@ -2,8 +2,7 @@
 
 A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
 `reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`; what it
-does not compute yet it names in `LACKS`, by device type a set of "euclidean", "classes", "ignore", "nearest
-falloff", "foreground" and "foreground by exact distances".
+does not compute yet it names in `LACKS`, by device type a set of what `ops._features` names.
 """
 
 from __future__ import annotations

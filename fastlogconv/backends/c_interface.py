@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import codes
-from ..numerics import Numbers, numbers_for
+from ..numerics import Numbers, gaussian_exponent, nearest_numbers, numbers_for
 from ..rules import BORDERS, DISTANCES
 from ..settings import OF_LABELS, SETTINGS, WeightSettings
 from .reference import result_dtype
@@ -73,6 +73,17 @@ class NearestParams(ctypes.Structure):
             "one", "zero", "fall", "bwf", "foreground_exponent", "border_exponent", "limit", "pair_limit",
         )),
         ("border_everywhere", ctypes.c_int64),
+    )  # fmt: skip
+
+
+@functools.lru_cache(1024)
+def nearest_params_for(settings: WeightSettings, double: bool, one: float, zero: float) -> NearestParams:
+    """The parameters of a call, for results that are computed in float64 if `double`."""
+    numbers = nearest_numbers(settings, double)
+    return NearestParams(
+        (1.0, 1.0, 1.0), one, zero, 0.0 if settings.falloff == "none" else 1 - settings.fbr, settings.bwf,
+        gaussian_exponent(settings.fds), gaussian_exponent(settings.bws),
+        numbers.limit, numbers.pair_limit, settings.border_everywhere,
     )  # fmt: skip
 
 

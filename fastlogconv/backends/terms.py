@@ -7,7 +7,7 @@ foreground, too. Adding 1 and taking it away again moves a weight by its last bi
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,14 +20,14 @@ _LARGEST_BINS = 2**16  # of a histogram of classes: more are sorted
 
 
 def weight_map(
-    kernels: ModuleType,
+    kernels: Callable[..., Tensor],
     labels: Tensor,
     classes: Tensor | None,
     ignore: Tensor | None,
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, ...] of `settings.composed`, by the `weight_map` of a backend. See reference.weight_map."""
+    """Weights [B, ...] of `settings.composed`, by what a backend computes itself. See the reference."""
     dtype = result_dtype(labels)
     exact = labels.to(torch.promote_types(dtype, torch.float32)) if labels.is_floating_point() else labels
     inside = foreground_of(labels, classes, ignore, foreground)
@@ -35,7 +35,7 @@ def weight_map(
     if settings.falloff == "none":
         plain = plain.replace(falloff="sum")
     where = torch.zeros_like(inside) if settings.border_everywhere else foreground
-    border = kernels.weight_map(exact, classes, ignore, where, plain.replace(fbr=1.0, falloff="sum")) - 1
+    border = kernels(exact, classes, ignore, where, plain.replace(fbr=1.0, falloff="sum")) - 1
     if settings.falloff == "none":
         if settings.balance == "frequency":
             weights = frequency_balance(inside, classes, ignore).to(border.dtype)
@@ -43,7 +43,7 @@ def weight_map(
             weights = torch.full_like(border, settings.fbr).masked_fill_(inside, 1)
         weights += border if settings.border_everywhere else border.masked_fill_(inside, 0)
     else:
-        weights = kernels.weight_map(exact, classes, ignore, foreground, plain)
+        weights = kernels(exact, classes, ignore, foreground, plain)
         weights = torch.where(inside, 1 + border, weights)
     if ignore is not None:
         weights.masked_fill_(ignore, 0)

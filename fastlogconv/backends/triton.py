@@ -25,7 +25,7 @@ from ..codes import CELL, PADDING_MODES, WAYS
 from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, Border
 from ..settings import WeightSettings
-from . import reference
+from . import reference, terms
 from .devices import why_no_gpu
 from .reference import result_dtype
 from .triton_classes import number_classes
@@ -36,9 +36,10 @@ _SHORT_KEYS = (
     torch.float16, torch.bfloat16,
 )  # fmt: skip
 
-LACKS = dict.fromkeys(
-    ("cpu", "cuda"), frozenset({"nearest falloff", "foreground", "foreground by exact distances"})
-)
+LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({
+    "nearest falloff", "nearest falloff by LogConv distances", "nearest falloff beside border='farthest'",
+    "foreground", "foreground by LogConv distances", "nearest instances",
+}))  # fmt: skip
 
 
 def _interpreted() -> bool:
@@ -190,7 +191,19 @@ def weight_map(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of labels [B, H, W]: as in the reference, with `falloff="sum"` and no balance."""
+    """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.composed:
+        return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
+    return _by_instances(labels, classes, ignore, foreground, settings)
+
+
+def _by_instances(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
     images, height, width = labels.shape
     out = _result(labels, labels.shape)
     if out.numel() == 0:
