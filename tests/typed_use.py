@@ -46,6 +46,15 @@ def use_everything() -> None:
     logits = torch.zeros(2, 3, 12, 14, requires_grad=True)
     value: Tensor = loss(logits, labels.long(), weights)
     value.backward()
+    assert_type(fastlogconv.weighted_cross_entropy(logits, labels, weights, reduction="none"), Tensor)
+    assert_type(fastlogconv.weighted_dice_loss(logits, labels, weights, class_weight=torch.ones(3)), Tensor)
+    both = fastlogconv.WeightedDiceCELoss("weight", class_weight=[1, 2, 0.5], lambda_ce=2)
+    for scaled, scaled_weights in zip(
+        fastlogconv.resize_nearest(labels, [logits, logits]),
+        fastlogconv.resize_nearest(weights, [logits.shape[2:], (12, 14)]),
+        strict=True,
+    ):
+        both(logits, scaled, scaled_weights)
 
     ridged, exact, density = fastlogconv.calculate_weights(instlabels=labels[0].numpy())
     assert_type(exact, np.ndarray[tuple[Any, ...], np.dtype[Any]])
