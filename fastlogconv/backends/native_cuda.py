@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..settings import WeightSettings
 from . import c_interface as c
+from . import terms
 from .devices import queue_of, why_no_gpu
 
 
@@ -144,9 +145,25 @@ def _weigh(function: str, shape: torch.Size, settings: WeightSettings, *tensors:
 
 
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.composed:
+        return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
+    return _by_instances(labels, classes, ignore, foreground, settings)
+
+
+def _by_instances(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
     return _weigh("flc_cuda_weight_map", labels.shape, settings, labels, classes, ignore)
 
 
@@ -161,7 +178,10 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
 
 
 @functools.lru_cache(1024)
-def _prepared_convolution(layout: _Layout, out_dtype: int) -> tuple[c.TensorView | None, int]:
+def _prepared_convolution(
+    layout: _Layout, decay_length: float, radius: int, padding: int, out_dtype: int
+) -> tuple[c.TensorView | None, int]:
+    """As `_prepared`."""
     view = _view_of_layout(layout)
     return view, _load().flc_cuda_separable_conv2d_scratch_bytes(view, out_dtype)
 
@@ -170,8 +190,9 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     """The separable lambda-kernel convolution of [N, H, W]."""
     out = c.output(input, input.shape)
     dtype = c.DTYPES[out.dtype]
-    kept, scratch_bytes = _prepared_convolution(_layout(input), dtype)  # type: ignore[arg-type]
     convolution = lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode]
+    layout: _Layout = _layout(input)  # type: ignore[assignment]
+    kept, scratch_bytes = _prepared_convolution(layout, *convolution, dtype)
     with _on_device(input) as queue:
         scratch = _scratch(scratch_bytes, input.device)
         status = _load().flc_cuda_separable_conv2d(
