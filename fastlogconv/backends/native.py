@@ -25,10 +25,14 @@ _LACKING = (
     "nearest falloff by LogConv distances",
     "nearest falloff beside border='farthest'",
     "foreground by LogConv distances",
+    "volumes by every instance",
+    "spacing by every instance",
 )
 LACKS = {
     "cpu": frozenset(_LACKING),
-    "cuda": frozenset((*_LACKING, "nearest falloff", "foreground", "nearest instances")),
+    "cuda": frozenset(
+        (*_LACKING, "nearest falloff", "foreground", "nearest instances", "volumes", "spacing")
+    ),
 }
 
 

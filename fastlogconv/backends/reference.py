@@ -143,7 +143,7 @@ def _euclidean_distance(
     First in each line the distance to its nearest pixel, then over the lines: the squares of the distances to
     them are added.
     """
-    spacing = getattr(settings, "spacing", None) or (1.0,) * len(shape)
+    spacing = settings.spacing or (1.0,) * len(shape)
     n, first = region.shape[0], corner[0]
     inside = region.new_zeros((shape[0], *region.shape[1:]), dtype=torch.bool)
     inside[first : first + n] = region > 0
