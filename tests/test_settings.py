@@ -307,7 +307,7 @@ def test_options_of_the_command_line():
         else:
             options += [option, *map(str, CHANGES[name])] if name == "spacing" else [option, value]
     parsed = build_parser().parse_args(["weights", "labels.tif", "--out", "out", *options])
-    assert {name: getattr(parsed, name) for name in NAMES} == CHANGES
+    assert {name: getattr(parsed, name) for name in NAMES} == {**CHANGES, "spacing": [2.0, 0.5]}
 
 
 def test_keywords_of_the_integrations():
