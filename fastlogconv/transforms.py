@@ -132,8 +132,8 @@ class WeightTransform(_Weights):
 
     Shape:
         labels [B, H, W] or [H, W] (volumes: [B, D, H, W] or [D, H, W]), of any integer or floating-point type
-        or bool -> weights of the same shape, float32 for integer and bool labels, else the labels' dtype. When
-        called, it takes `classes`, `ignore` and `foreground` as `weight_map` does.
+        or bool -> weights of the same shape, float32 for integer and bool labels, else the labels' dtype.
+        When called, it takes `classes`, `ignore` and `foreground` as `weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
