@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,12 +104,26 @@ def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[tuple[int, i
     return queue_of(tensor)
 
 
+class _Prepared(NamedTuple):
+    """What a call needs but for addresses."""
+
+    out_dtype: torch.dtype
+    out_code: int
+    params: c.WeightParams
+    scratch_bytes: int | None
+    views: list[c.TensorView | None]
+
+
 @functools.lru_cache(1024)
-def _prepared(function: str, settings: WeightSettings, double: bool, height: int, width: int, *layouts):
-    """Views of tensors without their addresses, settings as C reads them, and the bytes of scratch."""
+def _prepared(
+    function: str, settings: WeightSettings, height: int, width: int, *layouts: _Layout | None
+) -> _Prepared:
     views = [_view_of_layout(layout) for layout in layouts]
+    double = layouts[0] is not None and layouts[0][0] == torch.float64
+    dtype = torch.float64 if double else torch.float32
     params = c.params_for(settings, height, width, "gpu", double)
-    return views, params, _scratch_bytes(function, *views[: _SCRATCH_FOR[function]])
+    scratch_bytes = _scratch_bytes(function, *views[: _SCRATCH_FOR[function]])
+    return _Prepared(dtype, c.DTYPES[dtype], params, scratch_bytes, views)
 
 
 # By function: how many of its tensors decide on the size of its scratch; None: it takes none.
@@ -127,18 +141,19 @@ def _scratch(size: int, device: torch.device) -> Tensor:
 def _weigh(function: str, shape: torch.Size, settings: WeightSettings, *tensors: Tensor | None) -> Tensor:
     """Calls a function for its tensors, of which the first decides on device and dtype."""
     like: Tensor = tensors[0]  # type: ignore[assignment]
-    out = c.output(like, shape)
-    double = out.dtype == torch.float64
-    layouts = map(_layout, tensors)
-    kept, params, scratch_bytes = _prepared(function, settings, double, shape[-2], shape[-1], *layouts)
+    device = like.device
+    dtype, code, params, scratch_bytes, kept = _prepared(
+        function, settings, shape[-2], shape[-1], *map(_layout, tensors)
+    )
+    out = torch.empty(shape, dtype=dtype, device=device)
     views = map(_view, kept, tensors)
-    result = out.data_ptr(), c.DTYPES[out.dtype]
     with _on_device(like) as queue:
         if scratch_bytes is None:
-            status = getattr(_load(), function)(*views, params, *result, *queue)
+            status = getattr(_load(), function)(*views, params, out.data_ptr(), code, *queue)
         else:
-            scratch = _scratch(scratch_bytes, like.device)
-            status = getattr(_load(), function)(*views, params, *result, scratch.data_ptr(), *queue)
+            memory = _scratch(scratch_bytes, device)
+            result = out.data_ptr(), code, memory.data_ptr()
+            status = getattr(_load(), function)(*views, params, *result, *queue)
     if status != c.OK:
         _check(status, function, like)
     return c.as_result(out, like)
