@@ -122,7 +122,8 @@ def triton(launcher: Callable[..., Launcher] = _launch_nothing, capability: int 
 
     backend = backends.triton
     before = backend.why_not
-    before_driver = driver._active
+    held_in = "_active" if hasattr(driver, "_active") else "active"  # before Triton 3.5
+    before_driver = getattr(driver, held_in)
     backend.why_not = lambda device: None
     driver.set_active(_Driver(launcher, capability))
     forget()
@@ -130,7 +131,7 @@ def triton(launcher: Callable[..., Launcher] = _launch_nothing, capability: int 
         yield
     finally:
         backend.why_not = before
-        driver._active = before_driver
+        setattr(driver, held_in, before_driver)
         forget()
 
 
