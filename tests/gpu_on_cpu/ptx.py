@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .build import built
-from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
+from .ptx_types import WIDTHS, Unsupported, c_name, register_type
+from .translate import Translator
 
 RUNTIME = Path(__file__).parent / "runtime"
 # Optimised no further than -Og: building takes longer than running.
