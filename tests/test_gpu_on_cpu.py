@@ -162,8 +162,54 @@ here.run(here.KERNEL.replace(*here.FAULTS[{fault!r}]), np.arange(64, dtype=np.fl
 def test_unknown_instructions_are_refused():
     from gpu_on_cpu.ptx_types import Unsupported
 
-    with pytest.raises(Unsupported, match=r"wgmma"):
-        run(KERNEL.replace("bar.sync 0;", "wgmma.fence.sync.aligned;"), np.zeros(64, np.float32))
+    for unknown in ("wgmma.fence.sync.aligned;", "add.other.s32 %r5, %r5, %r5;"):
+        with pytest.raises(Unsupported, match=unknown.split()[0].rstrip(";")):
+            run(KERNEL.replace("bar.sync 0;", unknown), np.zeros(64, np.float32))
+
+
+@pytest.mark.parametrize("first, second, largest", [(-7, -3, 0), (-7, 3, 3), (5, 3, 5)])
+def test_integers_that_are_cut_off_below_zero(first, second, largest):
+    from gpu_on_cpu.ptx import Module
+
+    text = HEAD + f"max.relu.s32 %r4, {first}, {second}; st.global.u32 [%rd2], %r4; ret; }}"
+    numbers, result = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    Module(text).launch("compute", (1,), (1,), [numbers, result])
+    assert result[0] == largest
+
+
+def test_matrices_go_to_shared_memory_and_come_back():
+    """By stmatrix and, transposed, by ldmatrix."""
+    from gpu_on_cpu.ptx import Module
+
+    text = """
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry transpose(.param .u64 x, .param .u64 y)
+{
+    .reg .b32 %r<5>;
+    .reg .b64 %rd<5>;
+    .shared .align 16 .b8 values[128];
+    ld.param.u64 %rd1, [x];
+    ld.param.u64 %rd2, [y];
+    mov.u32 %r1, %tid.x;
+    mul.wide.s32 %rd3, %r1, 4;
+    add.s64 %rd1, %rd1, %rd3;
+    add.s64 %rd2, %rd2, %rd3;
+    ld.global.u32 %r2, [%rd1];
+    and.b32 %r3, %r1, 7;
+    shl.b32 %r3, %r3, 4;
+    mov.u32 %r4, values;
+    add.s32 %r3, %r3, %r4;
+    stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r3], {%r2};
+    ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%r2}, [%r3];
+    st.global.u32 [%rd2], %r2;
+    ret;
+}
+"""
+    matrix, result = np.arange(64, dtype=np.uint16).reshape(8, 8), np.zeros((8, 8), np.uint16)
+    assert Module(text).launch("transpose", (1,), (32,), [matrix, result]) == 0
+    np.testing.assert_array_equal(result, matrix.T)
 
 
 # ------------------------------------------------------------------------------------- subnormal numbers
@@ -200,7 +246,7 @@ FROM_PREDICATE = " selp.b32 %r4, 1, 0, %p1;"
 TINY, NEGATIVE_TINY, SMALLEST_NORMAL, ONE = 714, 0x80000000 + 714, 0x00800000, 0x3F800000  # TINY is 1e-42
 TINY_HALF, NEGATIVE_TINY_HALF, ONE_HALF = 0x0001, 0x8001, 0x3C00
 TINY_BFLOAT = 0x0005
-ZERO, NEGATIVE_ZERO, INFINITY, NEGATIVE_INFINITY = 0, 0x80000000, 0x7F800000, 0xFF800000
+ZERO, NEGATIVE_ZERO, NEGATIVE_INFINITY = 0, 0x80000000, 0xFF800000
 # Instruction, its two numbers, the result without `.ftz` and with it (None: the bits differ by some).
 FLUSHED = {
     "comparison": ("setp.gt.FTZ.f32 %p1, %f1, %f2;" + FROM_PREDICATE, TINY, ZERO, 1, 0),

@@ -1,7 +1,7 @@
 """Instructions that compute: comparisons, conversions, arithmetic. See translate.py for the others.
 
 Where an instruction says `.ftz`, subnormal numbers count as 0, with their sign, as inputs and as results:
-those of float32, in instructions for float16 its own, and none of bfloat16 and of float64.
+those of float32, in instructions for float16 its own, in few for float64 its own, and none of bfloat16.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ COMPARISONS = {
 HALF_OPERATIONS = {
     "add": "x + y", "sub": "x - y", "mul": "x * y", "fma": "x * y + z", "min": "minimum(x, y)",
     "max": "maximum(x, y)", "neg": "-x", "abs": "std::fabs(x)",
+}  # fmt: skip
+
+# What may stand between the name and the type of an instruction of `_arithmetic`.
+MODIFIERS = {
+    "rn", "approx", "full", "ftz", "sat", "NaN", "relu", "lo", "hi", "wide", "wrap", "clamp", "l", "r",
+    "shiftamt", "nan", "infinite", "finite", *WIDTHS,
 }  # fmt: skip
 
 
@@ -168,14 +174,18 @@ class Arithmetic:
         name, dtype = parts[0], parts[-1]
         kind, u = c_type(dtype), unsigned(dtype)
         floating = dtype in FLOATS
-        flush = "ftz" in parts and dtype == "f32"
+        flush = "ftz" in parts
+        if not MODIFIERS.issuperset(parts[1:]):
+            raise KeyError(name)
         if name in ("mul", "mad") and not floating:
             return self._multiply(parts, a)
 
         def read(i, dtype=dtype):
-            return self.read(a[i], dtype, flush=flush and dtype == "f32")
+            return self.read(a[i], dtype, flush=flush)
 
         def result(value, dtype=dtype):
+            if "relu" in parts:
+                value = f"std::max<{kind}>({value}, 0)"
             if floating and "sat" in parts:
                 value = f"std::clamp<{dtype}>({value}, 0, 1)"
             return self.write(a[0], f"flushed({value})" if flush else value, dtype)

@@ -66,7 +66,7 @@ def instruction_class(opcode: str) -> str:
         return {"ld": "load_", "st": "store_"}.get(name, "atomic_") + space
     if name in ("ex2", "lg2", "sin", "cos", "rcp", "rsqrt", "sqrt", "tanh"):
         return "special_function"
-    if name in ("shfl", "vote", "redux", "mma", "ldmatrix", "cvt", "mov"):
+    if name in ("shfl", "vote", "redux", "mma", "ldmatrix", "stmatrix", "cvt", "mov"):
         return name
     for names, kind in (
         (("bar", "barrier"), "barrier"),

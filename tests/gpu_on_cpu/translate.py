@@ -296,6 +296,13 @@ class Translator(Arithmetic):
         given = f"{count}, {transposed}, (u32){self._address(a[1])}, {self.line}"
         return f"u32 d[4]; load_matrices(d, {given}); {stores}"
 
+    def _stmatrix(self, parts, a):
+        count = int(parts[parts.index("m8n8") + 1][1])
+        transposed = "true" if "trans" in parts else "false"
+        values = ", ".join(self.read(r, "u32") for r in _elements(a[1]))
+        given = f"{count}, {transposed}, (u32){self._address(a[0])}, {self.line}"
+        return f"const u32 values[] = {{{values}}}; store_matrices(values, {given});"
+
     def _mma(self, parts, a):
         shape, types = parts[3], parts[6:]
         if shape == "m16n8k16" and types in (["f32", "f16", "f16", "f32"], ["f32", "bf16", "bf16", "f32"]):

@@ -14,7 +14,7 @@ inline bf16 flushed(bf16 x) {
   return x;
 }
 inline double flushed(double x) {
-  return x;
+  return std::fabs(x) < 0x1p-1022 ? std::copysign(0., x) : x;
 }
 
 template <class T>
