@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from extras import missing_extra
 
 import fastlogconv
 from fastlogconv import backends
@@ -16,14 +17,6 @@ from fastlogconv.backends import native
 # What is not installed, only built in its folder, finds the Triton kernels in theirs.
 if importlib.util.find_spec("fastlogconv.kernels") is None:
     fastlogconv.__path__.append(str(Path(__file__).parents[1]))
-
-# What belongs to one of the package's extras: tests that need what is missing are skipped.
-EXTRAS = (
-    "IPython", "PIL", "albumentations", "batchgeneratorsv2", "dask", "distributed", "fastai", "fasttransform",
-    "h5py", "hypothesis", "imagecodecs", "lightning", "matplotlib", "monai", "scipy", "setuptools", "skimage",
-    "tifffile", "torchvision", "tqdm", "zarr",
-)  # fmt: skip
-
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -59,17 +52,6 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
-
-
-def missing_extra(error):
-    """Why a test that needs what was not found is skipped; None where it may not be."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXTRAS:
-            return f"needs {error.name.split('.')[0]}, which is not installed"
-        error = error.__cause__
-    return None
 
 
 @pytest.hookimpl(wrapper=True)
