@@ -8,10 +8,16 @@ from pathlib import Path
 import torch
 
 import fastlogconv
-from fastlogconv.rules import BORDERS, DISTANCES
-from fastlogconv.settings import BY_PRESET, DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS, WeightSettings
-
-RULES = {"distance": DISTANCES, "border": BORDERS}
+from fastlogconv.settings import (
+    BY_PRESET,
+    DEFAULT_PRESET,
+    DEFAULTS,
+    NAMES,
+    PRESETS,
+    RULES,
+    SETTINGS,
+    WeightSettings,
+)  # fmt: skip
 
 WEIGHTS = """\
 Write one weight image (float32) for each label image: DIR/NAME.tif, or DIR/NAME.npy for an .npy. 0 is
@@ -71,11 +77,14 @@ def build_parser():
     for name, setting in SETTINGS.items():
         rules = "; ".join(f"{rule.name}: {rule.meaning}" for rule in RULES.get(name, {}).values())
         meaning = setting.metadata["meaning"] + (f": {rules}" if rules else "")
+        flag = setting.metadata["kind"] == "flag"
         weights.add_argument(
-            f"--{name}",
-            type=TYPES.get(setting.type, str),
+            f"--{name.replace('_', '-')}",
             default=None if name in BY_PRESET else DEFAULTS[name],
             help=f"{meaning} (default: {'that of the preset' if name in BY_PRESET else '%(default)s'})",
+            **dict(action=argparse.BooleanOptionalAction)
+            if flag
+            else dict(type=TYPES.get(setting.type, str)),
         )
     weights.add_argument(
         "--ignore-index",

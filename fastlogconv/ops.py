@@ -51,20 +51,22 @@ def _new(like: Tensor, shape) -> Tensor:
 
 # The settings travel through PyTorch as the plain values that they consist of.
 _SCHEMA_TYPES: dict[Any, str] = {
-    "DistanceName": "str", "BorderName": "str", "float": "float", "int | None": "int?",
+    "DistanceName": "str", "BorderName": "str", "FalloffName": "str", "BalanceName": "str",
+    "float": "float", "int | None": "int?", "bool": "bool",
 }  # fmt: skip
 _SCHEMA = ", ".join(f"{_SCHEMA_TYPES[field.type]} {name}" for name, field in SETTINGS.items())
 _settings = functools.lru_cache(1024, typed=True)(WeightSettings)
 
 
-def _weight_map(labels, classes, ignore, *values_and_backend):
+def _weight_map(labels, classes, ignore, foreground, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
     if labels.dtype in _HALF:
         _check_half(labels, ignore)
-    features = _features(settings, ignore, classes)
+    features = _features(settings, ignore, classes, foreground)
     classes = None if classes is None else _class_labels(classes)
-    return backends.select(backend, labels.device, features).weight_map(labels, classes, ignore, settings)
+    chosen = backends.select(backend, labels.device, features)
+    return chosen.weight_map(labels, classes, ignore, foreground, settings)
 
 
 def _region_weight_map(masks, ignore, *values_and_backend):
@@ -80,15 +82,22 @@ def _distance_to_weight(distance, foreground, *values_and_backend):
     return backends.select(backend, distance.device).distance_to_weight(distance, foreground, settings)
 
 
-def _features(settings: WeightSettings, ignore, classes=None) -> tuple[str, ...]:
+def _features(settings: WeightSettings, ignore, classes=None, foreground=None) -> tuple[str, ...]:
     """What is asked for beyond what every backend computes."""
-    if settings.distance == "logconv" and ignore is None and classes is None:
+    plain = settings.distance == "logconv" and settings.falloff == "sum" and not settings.border_everywhere
+    if plain and ignore is None and classes is None and foreground is None:
         return ()
     features: list[str] = [] if settings.distance == "logconv" else [settings.distance]
     if classes is not None:
         features.append("classes")
     if ignore is not None:
         features.append("ignore")
+    by_logconv = " by LogConv distances" if settings.distance == "logconv" else ""
+    if settings.falloff == "nearest":
+        farthest = " beside border='farthest'" if settings.border == "farthest" and not by_logconv else ""
+        features.append(f"nearest falloff{by_logconv}{farthest}")
+    if foreground is not None or settings.border_everywhere:
+        features.append(f"foreground{by_logconv}")
     return tuple(features)
 
 
@@ -122,7 +131,8 @@ def _class_labels(classes: Tensor) -> Tensor:
 
 
 weight_map = _define(
-    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, {_SCHEMA}, str backend) -> Tensor",
+    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, Tensor? foreground, {_SCHEMA}, str backend) "
+    "-> Tensor",
     _weight_map,
     lambda labels, *settings: _new(labels, labels.shape),
 )

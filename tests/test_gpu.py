@@ -209,6 +209,23 @@ def test_graph_capture(border, gpu):
         assert torch.equal(weights, expected)
 
 
+def _losses(labels):
+    """Every loss with every setting that adds an operation, and its gradient."""
+    target, outputs = (labels > 0).long()[None], torch.zeros(1, 2, *labels.shape, device=labels.device)
+    class_weight = torch.ones(2, device=labels.device)
+    for module in (
+        fastlogconv.WeightedCrossEntropyLoss("weight", label_smoothing=0.1, ignore_index=1),
+        fastlogconv.WeightedDiceLoss(activation="sigmoid", squared_pred=True, batch=True),
+        fastlogconv.WeightedDiceCELoss(include_background=False),
+    ):
+        module.class_weight = class_weight
+        outputs.requires_grad_()
+        scales = [outputs, outputs[:, :, ::2, ::2]]
+        targets, weights = (fastlogconv.resize_nearest(each, scales) for each in (target, target.float()))
+        sum(module(*each) for each in zip(scales, targets, weights, strict=True)).backward()
+    return outputs.grad
+
+
 def test_no_synchronisation(gpu):
     labels = image_of(gpu.fewer((203, 211), (61, 67)), 20).to(gpu.device)
     input, masks = (
@@ -221,6 +238,7 @@ def test_no_synchronisation(gpu):
         lambda: fastlogconv.separable_conv2d(input, 0.35, backend=gpu.backend),
         lambda: fastlogconv.region_weight_map(masks, ignore=labels == 5, backend=gpu.backend),
         lambda: fastlogconv.distance_to_weight(input, labels > 0, backend=gpu.backend),
+        lambda: _losses(labels),
     ]
     expected = [call() for call in calls]  # compiles what is not yet
     with gpu.nothing_waits():

@@ -1,7 +1,9 @@
 """Weights in the pipelines of other libraries: one module each, which imports the library that it is for.
 
 Every `WeightMap` takes the settings of `WeightTransform` by keyword, with the defaults of `weight_map`: the
-published U-Net border. It belongs behind whatever moves pixels, such as flips, crops and rotations.
+U-Net's border. It belongs behind whatever moves pixels, such as flips, crops and rotations. With `gaps=True`,
+so with the preset "unet2019", it hands out beside the weights the labels with these gaps: the target of the
+training.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import as_tensor
+from ..labels import separate_touching
 from ..settings import DEFAULT_PRESET
 from ..transforms import WeightTransform
 
@@ -35,6 +38,18 @@ def weights_like(transform, labels, **beside):
         return transform(labels, **beside)
     tensors = {name: as_tensor(array, name) for name, array in beside.items()}
     return transform(as_tensor(labels, "labels"), **tensors).numpy()
+
+
+@overload
+def separated_like(labels: Tensor, classes: Tensor | None = None) -> Tensor: ...
+@overload
+def separated_like(labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray: ...
+def separated_like(labels, classes=None):
+    """`separate_touching` of labels [H, W] or [B, H, W], a tensor for a tensor, else a NumPy array."""
+    if isinstance(labels, Tensor):
+        return separate_touching(labels, classes)
+    classes = None if classes is None else as_tensor(classes, "classes")
+    return separate_touching(as_tensor(labels, "labels"), classes).numpy()
 
 
 def as_ignore(mask: Tensor | np.ndarray) -> Tensor | np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..arrays import check_no_trailing_channel
-from . import as_ignore, missing, weight_transform, weights_like
+from . import as_ignore, missing, separated_like, weight_transform, weights_like
 
 try:
     from monai.config import KeysCollection
@@ -48,6 +48,20 @@ class WeightMap(Transform):
         classes: Tensor | np.ndarray | None = None,
         ignore: Tensor | np.ndarray | None = None,
     ) -> Tensor | np.ndarray:
+        plain, beside = self._plain(labels, classes, ignore)
+        weights = weights_like(self.weights, plain, **beside)
+        return convert_to_dst_type(weights, dst=labels, dtype=weights.dtype)[0]
+
+    def separated(
+        self, labels: Tensor | np.ndarray, classes: Tensor | np.ndarray | None = None
+    ) -> Tensor | np.ndarray:
+        """The labels with gaps where instances touch, as `fastlogconv.separate_touching` makes them."""
+        plain, beside = self._plain(labels, classes)
+        return convert_to_dst_type(separated_like(plain, **beside), dst=labels, dtype=labels.dtype)[0]
+
+    @staticmethod
+    def _plain(labels, classes=None, ignore=None) -> tuple[Tensor | np.ndarray, dict]:
+        """The labels without metadata, and what is beside them as they are."""
         if labels.ndim != 3:
             raise ValueError(f"labels must have the shape [C, H, W], got {tuple(labels.shape)}")
         check_no_trailing_channel(labels.shape, "labels", "[C, H, W]")
@@ -58,8 +72,7 @@ class WeightMap(Transform):
         if ignore is not None:
             ignore = as_ignore(_plain(ignore))
             beside["ignore"] = convert_to_dst_type(ignore, dst=plain, dtype=ignore.dtype)[0]
-        weights = weights_like(self.weights, plain, **beside)
-        return convert_to_dst_type(weights, dst=labels, dtype=weights.dtype)[0]
+        return plain, beside
 
 
 def _plain(array: Tensor | np.ndarray) -> Tensor | np.ndarray:
@@ -75,11 +88,12 @@ class WeightMapd(MapTransform):
         allow_missing_keys: True passes over a key that is not there.
         classes_key: where the class labels are, one for each of `keys` or one for all; None: one class.
         ignore_key: where the masks of pixels to ignore are, likewise; None: none is ignored.
+        separated_key: where, with `gaps=True`, the labels with gaps go, one for each of `keys`.
         settings: as for `WeightMap`.
 
     Raises:
-        TypeError, ValueError: as `WeightMap`; ValueError also if there is not one `weight_key` for each of
-            `keys`, or one twice.
+        TypeError, ValueError: as `WeightMap`; ValueError also if there is not one `weight_key` (with
+            `gaps=True`: and one `separated_key`) for each of `keys`, or one twice.
         KeyError: a key is not there.
     """
 
@@ -93,22 +107,33 @@ class WeightMapd(MapTransform):
         *,
         classes_key: KeysCollection | None = None,
         ignore_key: KeysCollection | None = None,
+        separated_key: KeysCollection = "separated",
         **settings,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.weight_keys = ensure_tuple_rep(weight_key, len(self.keys))
-        if len(set(self.weight_keys)) < len(self.keys):
-            raise ValueError(f"weight_key must hold a name for each of {self.keys}, got {weight_key!r}")
+        self.weights = WeightMap(**settings)
+        self.weight_keys = self._one_each("weight_key", weight_key)
+        self.separated_keys: tuple = (None,) * len(self.keys)
+        if self.weights.weights.gaps:
+            self.separated_keys = self._one_each("separated_key", separated_key)
         self.classes_keys = ensure_tuple_rep(classes_key, len(self.keys))
         self.ignore_keys = ensure_tuple_rep(ignore_key, len(self.keys))
-        self.weights = WeightMap(**settings)
+
+    def _one_each(self, name: str, given: KeysCollection) -> tuple:
+        keys = ensure_tuple_rep(given, len(self.keys))
+        if len(set(keys)) < len(self.keys):
+            raise ValueError(f"{name} must hold a name for each of {self.keys}, got {given!r}")
+        return keys
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         result = dict(data)
         beside = self.classes_keys, self.ignore_keys
-        for key, weight_key, *others in self.key_iterator(result, self.weight_keys, *beside):
+        keys = self.weight_keys, self.separated_keys, *beside
+        for key, weight_key, separated_key, *others in self.key_iterator(result, *keys):
             classes, ignore = (None if other is None else data[other] for other in others)
             result[weight_key] = self.weights(data[key], classes, ignore)
+            if separated_key is not None:
+                result[separated_key] = self.weights.separated(data[key], classes)
         return result
 
 

@@ -8,7 +8,7 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandRotate90d, SpatialPadd
 from readme import run_readme_of
 
-from fastlogconv import weight_map
+from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.monai import WeightMap, WeightMapD, WeightMapd, WeightMapDict
 
 SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
@@ -149,6 +149,33 @@ def test_either_uint64_of_numpy(dtype, labels, weights):
 def test_channel_last_is_told(labels):
     with pytest.raises(ValueError, match=r"\[C, H, W\], got \(24, 30, 1\), whose images are one column wide"):
         WeightMap()(labels[..., None])
+
+
+TOUCHING = torch.tensor([[0, 1, 1, 2, 2], [0, 1, 1, 2, 2], [3, 3, 0, 0, 0]], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, MetaTensor, np.ndarray])
+def test_gaps(kind):
+    labels, classes = TOUCHING[None], (TOUCHING[None] > 1).int() + 1
+    as_kind = {torch.Tensor: lambda x: x, MetaTensor: MetaTensor, np.ndarray: lambda x: x.numpy()}[kind]
+    data = {"label": as_kind(labels), "classes": as_kind(classes)}
+    for beside, expected in (
+        (None, separate_touching(labels)),
+        ("classes", separate_touching(labels, classes)),
+    ):
+        result = WeightMapd("label", preset="unet2019", classes_key=beside)(data)
+        assert type(result["separated"]) is kind and type(result["weight"]) is kind
+        assert torch.equal(torch.as_tensor(result["separated"]).int(), expected)
+        given = {} if beside is None else {"classes": classes}
+        weights = weight_map(labels, preset="unet2019", **given)
+        assert torch.equal(torch.as_tensor(result["weight"]), weights)
+        assert result["label"] is data["label"]
+    named = WeightMapd(["label", "classes"], ["w", "v"], separated_key=["a", "b"], gaps=True)(data)
+    assert torch.equal(torch.as_tensor(named["a"]).int(), separate_touching(labels))
+    assert torch.equal(torch.as_tensor(named["b"]).int(), separate_touching(classes))
+    with pytest.raises(ValueError, match="separated_key must hold a name for each"):
+        WeightMapd(["label", "classes"], ["w", "v"], gaps=True)
+    assert "separated" not in WeightMapd("label")(data)
 
 
 def test_readme():
