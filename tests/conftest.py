@@ -37,6 +37,8 @@ LONGEST = (
     "test_cuda_compiled.py",
     "test_worst_cases.py",
     "test_triton_compiled.py",
+    "test_gpu.py",
+    "test_subnormal.py",
     "test_operators.py",
     "test_triton_interpreted.py",
     "test_bench.py",
