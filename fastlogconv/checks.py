@@ -105,6 +105,31 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise _device_error(name, tensor.device)
 
 
+SPATIAL_SHAPES = {
+    2: ((2, 3), "[H, W] or [B, H, W] (spatial_dims=2)"),
+    3: ((3, 4), "[D, H, W] or [B, D, H, W] (spatial_dims=3)"),
+}
+
+
+def check_spatial_dims(spatial_dims: int) -> None:
+    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, int) or spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 (images) or 3 (volumes), got {spatial_dims!r}")
+
+
+def check_spatial_labels(labels, spatial_dims: int) -> None:
+    """Labels of images or, with three spatial dims, of volumes; one or a batch."""
+    check_spatial_dims(spatial_dims)
+    check_tensor(labels, "labels", *SPATIAL_SHAPES[spatial_dims])
+    if labels.requires_grad:
+        raise grad_error("labels")
+
+
+def check_region_masks(masks, spatial_dims: int) -> None:
+    check_spatial_dims(spatial_dims)
+    axes = "H, W" if spatial_dims == 2 else "D, H, W"
+    check_tensor(masks, "masks", (spatial_dims + 1, spatial_dims + 2), f"[N, {axes}] or [B, N, {axes}]")
+
+
 OF_MASKS = (torch.bool, torch.uint8)  # what binary masks come in
 _warned_of_masks = False
 

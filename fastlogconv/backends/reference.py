@@ -49,6 +49,10 @@ Window = tuple[slice, ...]  # rows and columns of an image, or a part of a volum
 EVERYWHERE: Window = (...,)  # type: ignore[assignment]
 
 
+# Of a region, in its bounding box that begins at a corner of the image of a shape: d_i where it holds.
+FindDistance = Callable[[Tensor, tuple[int, ...], torch.Size, WeightSettings], tuple[Tensor, Window]]
+
+
 def why_not(device: torch.device) -> str | None:
     """Why this backend cannot serve `device`; None where it can."""
     if device.type in ("cpu", "cuda"):
@@ -143,7 +147,7 @@ def _euclidean_distance(
     First in each line the distance to its nearest pixel, then over the lines: the squares of the distances to
     them are added.
     """
-    spacing = getattr(settings, "spacing", None) or (1.0,) * len(shape)
+    spacing = settings.spacing or (1.0,) * len(shape)
     n, first = region.shape[0], corner[0]
     inside = region.new_zeros((shape[0], *region.shape[1:]), dtype=torch.bool)
     inside[first : first + n] = region > 0
@@ -285,16 +289,19 @@ def weight_map(
     ignore: Tensor | None,
     foreground: Tensor | None,
     settings: WeightSettings,
+    find_distance: FindDistance | None = None,
 ) -> Tensor:
     """Weights of instance labels, by class (int32) and without what is to be ignored; all [B, H, W].
 
     Or [B, D, H, W]: volumes are one axis more, with exact distances.
 
     `foreground` is a bool tensor of that shape, or None. Gaps are in it: `functional` has put them there.
+    `find_distance` takes the place of the distance's own function.
     """
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     ids = _instance_ids(labels, classes, ignore)
-    find_distance, every_instance = _DISTANCES[settings.distance], BORDERS[settings.border].every_instance
+    find_distance = find_distance or _DISTANCES[settings.distance]
+    every_instance = BORDERS[settings.border].every_instance
     for b, image in enumerate(ids):
         present = image[image > 0].unique()
         # Where every instance has a say they are 1..max: an absent one is infinitely far away.
