@@ -129,7 +129,7 @@ def noted():
 
         def launch(*arguments):
             values = [v.data_ptr() if isinstance(v, torch.Tensor) else v for v in arguments[9:]]
-            launches.append((threading.get_ident(), dict(zip(names, values, strict=True))))
+            launches.append((threading.current_thread(), dict(zip(names, values, strict=True))))
 
         return launch
 
@@ -206,7 +206,7 @@ def test_threads_do_not_mix_their_arguments(noted):
     def work():
         labels = torch.zeros(1, 64, 64, dtype=torch.int32)
         results = [fastlogconv.weight_map(labels, backend="triton") for _ in range(per_thread)]
-        calls[threading.get_ident()] = labels, results
+        calls[threading.current_thread()] = labels, results
 
     work()
     threads = [threading.Thread(target=work) for _ in range(4)]
