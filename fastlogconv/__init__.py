@@ -1,6 +1,7 @@
 """Distance-based pixel weights for instance segmentation, on PyTorch tensors: labels in, weights out."""
 
 from .backends import use_backend
+from .distances import nearest_instances, signed_distance_map
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
 from .losses import WeightedCrossEntropyLoss, weighted_cross_entropy
@@ -24,6 +25,7 @@ __all__ = [
     "distance_to_weight",
     "info",
     "lambda_kernel",
+    "nearest_instances",
     "plot_weight_parameters",
     "preprocess_mask",
     "random_center",
@@ -31,6 +33,7 @@ __all__ = [
     "region_weight_map",
     "separable_conv2d",
     "show",
+    "signed_distance_map",
     "use_backend",
     "weight_map",
     "weighted_cross_entropy",

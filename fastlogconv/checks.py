@@ -29,10 +29,10 @@ def check_backend(name: str) -> None:
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def positive(integers: Tensor) -> Tensor:
-    """Where a tensor of integers is > 0: bool."""
-    signed = _SIGNED.get(integers.dtype)  # PyTorch compares hardly any of the larger unsigned types
-    return integers > 0 if signed is None else integers.view(signed) != 0
+def positive(values: Tensor) -> Tensor:
+    """Where a tensor is > 0: bool."""
+    signed = _SIGNED.get(values.dtype)  # PyTorch compares hardly any of the larger unsigned types
+    return values > 0 if signed is None else values.view(signed) != 0
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several
@@ -102,6 +102,46 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
     if tensor.device.type not in DEVICES:
         raise _device_error(name, tensor.device)
+
+
+SPATIAL_SHAPES = {
+    2: ((2, 3), "[H, W] or [B, H, W] (spatial_dims=2)"),
+    3: ((3, 4), "[D, H, W] or [B, D, H, W] (spatial_dims=3)"),
+}
+SPACING_RANGE = (1e-30, 1e30)
+
+
+def check_spatial_labels(labels, spatial_dims: int) -> None:
+    """Labels of images or, with three spatial dims, of volumes; one or a batch."""
+    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, int) or spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 (images) or 3 (volumes), got {spatial_dims!r}")
+    check_tensor(labels, "labels", *SPATIAL_SHAPES[spatial_dims])
+    if labels.requires_grad:
+        raise grad_error("labels")
+
+
+def check_spacing(spacing, spatial_dims: int) -> list[float]:
+    """The length of a pixel along each spatial axis; all 1 for None.
+
+    Raises:
+        TypeError, ValueError: they are no numbers > 0, or not one for each axis.
+    """
+    if spacing is None:
+        return [1.0] * spatial_dims
+    values = spacing.tolist() if isinstance(spacing, np.ndarray) else spacing
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise TypeError(
+            f"spacing must be a sequence of {spatial_dims} numbers or None, got {type(spacing).__name__}"
+        )
+    if len(values) != spatial_dims:
+        raise ValueError(f"spacing must be {spatial_dims} numbers, one for each axis, got {len(values)}")
+    least, most = SPACING_RANGE
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"spacing must hold numbers, got {value!r} of type {type(value).__name__}")
+        if not least <= float(value) <= most:  # NaN compares false
+            raise ValueError(f"spacing must be from {least:g} to {most:g} along each axis, got {value!r}")
+    return [float(value) for value in values]
 
 
 def check_classes(classes, labels: Tensor) -> None:

@@ -31,6 +31,8 @@ from .reference import result_dtype
 from .triton_classes import number_classes
 from .triton_plans import REGISTERS, Plan, blocks, plan_convolution, plan_labels, plan_regions
 
+LACKS = {device: frozenset({"nearest instances"}) for device in ("cpu", "cuda")}
+
 _SHORT_KEYS = (
     torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32,
     torch.float16, torch.bfloat16,
