@@ -174,7 +174,7 @@ void separable_conv2d(Random& random) {
 
 // A volume: some axes of one voxel.
 Size random_volume(Random& random) {
-  Size size{{random.between(0, 3), random.between(0, 12), random.between(0, 12), random.between(0, 40)}};
+  Size size{{random.between(0, 3), random.between(0, 12), random.between(0, 12), random.between(0, 40)}, 4};
   for (int axis = 1; axis < 4; ++axis)
     if (random.once_in(5)) size.n[axis] = 1;
   return size;

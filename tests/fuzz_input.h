@@ -44,11 +44,11 @@ struct Input {
   std::unique_ptr<unsigned char, decltype(&std::free)> memory{nullptr, std::free};
 };
 
-// Of images [B, H, W] or, where the last axis has a size, of volumes [B, D, H, W].
+// Of images [B, H, W] or of volumes [B, D, H, W].
 struct Size {
-  int64_t n[4] = {0, 0, 0, -1};
-  int axes() const { return n[3] < 0 ? 3 : 4; }
-  int64_t pixels() const { return n[0] * n[1] * n[2] * (n[3] < 0 ? 1 : n[3]); }
+  int64_t n[4];
+  int axes = 3;
+  int64_t pixels() const { return n[0] * n[1] * n[2] * (axes == 3 ? 1 : n[3]); }
 };
 
 Size random_size(Random& random) {
@@ -122,7 +122,7 @@ Input random_input(Random& random, const Size& size, int32_t dtype, Values value
   Input input;
   flc_tensor& tensor = input.tensor;
   tensor.dtype = dtype;
-  const int axes = size.axes(), other_axes = 7 - axes;
+  const int axes = size.axes, other_axes = 7 - axes;
   tensor.axes = random.once_in(60) ? random.one_of<int32_t>({-1, 0, 1, 2, other_axes, 5, INT32_MAX}) : axes;
   int order[] = {axes - 1, axes - 2, axes - 3, axes - 4};
   if (random.once_in(3)) std::shuffle(order, order + axes, random.bits);
