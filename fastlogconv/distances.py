@@ -58,7 +58,7 @@ def nearest_instances(
         raise TypeError(f"k must be the integer 1 or 2, got {k!r} of type {type(k).__name__}")
     if k not in (1, 2):
         raise ValueError(f"k must be 1 or 2, got {k}")
-    lengths = checks.check_spacing(spacing, spatial_dims)
+    lengths = checks.check_axes_of_spacing(spacing, spatial_dims)
     checks.check_backend(backend)
     if ignore is not None:
         ignore = checks.broadcast_ignore(ignore, labels.shape, labels.device, "labels")

@@ -48,7 +48,8 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
     `fastlogconv.weight_map` promises, 1e-5 max(1, w) in float32 and 1e-10 max(1, w) in float64, so that they
     differ by at most 2e-5 max(1, w) and 2e-10 max(1, w); README.md says what was measured. Refused are
     settings with which a weight depends on the whole image: `border="farthest"`, where every instance of the
-    image has a say, and LogConv with `ks=None`, whose window is unbounded.
+    image has a say, `balance="frequency"`, which counts all pixels, and LogConv with `ks=None`, whose window
+    is unbounded.
 
     Args:
         array: instance ids [H, W] or [B, H, W], the same in all tiles: a Dask array, or what has `shape`,
@@ -203,19 +204,26 @@ def _reach(settings: WeightSettings, dtype: np.dtype, height: int, width: int) -
             f"border={settings.border!r} depends on every instance of the image, so that tiles cannot be "
             "computed by themselves: choose border='second_nearest'"
         )
+    if settings.balance == "frequency":
+        raise ValueError(
+            "balance='frequency' counts the pixels of the whole image, so that tiles cannot be computed by "
+            "themselves: compute with balance='none' and fbr=0, and add the balance to the whole"
+        )
+    least = 1 if settings.gaps else 0  # a gap is a matter of neighbours
     if DISTANCES[settings.distance].windowed:
         if settings.ks is None:
             raise ValueError(
                 "ks=None makes each weight depend on the whole image: choose a ks, or distance='euclidean'"
             )
-        return settings.radius
+        return max(settings.radius, least)
     # All instances beyond, and the border terms of all classes, leave no trace together.
     smallest = np.finfo(np.promote_types(dtype, np.float32)).eps / 128
 
     def reach(sigma: float, factor: float) -> float:
         return gaussian_reach(sigma, factor, smallest / crowd_beyond(sigma, height, width))
 
-    return math.ceil(max(reach(settings.fds, abs(1 - settings.fbr)), reach(settings.bws, settings.bwf)))
+    of_falloff = 0.0 if settings.falloff == "none" else reach(settings.fds, abs(1 - settings.fbr))
+    return max(math.ceil(max(of_falloff, reach(settings.bws, settings.bwf))), least)
 
 
 def _tile(transform: WeightTransform, names: tuple[str, ...], labels: np.ndarray, *beside) -> np.ndarray:

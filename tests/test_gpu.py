@@ -176,14 +176,32 @@ def test_graph_capture(border, backend):
         assert torch.equal(weights, expected)
 
 
+def _losses(labels):
+    """Every loss with every setting that adds an operation, and its gradient."""
+    target, outputs = (labels > 0).long()[None], torch.zeros(1, 2, *labels.shape, device="cuda")
+    class_weight = torch.ones(2, device="cuda")
+    for module in (
+        fastlogconv.WeightedCrossEntropyLoss("weight", label_smoothing=0.1, ignore_index=1),
+        fastlogconv.WeightedDiceLoss(activation="sigmoid", squared_pred=True, batch=True),
+        fastlogconv.WeightedDiceCELoss(include_background=False),
+    ):
+        module.class_weight = class_weight
+        outputs.requires_grad_()
+        scales = [outputs, outputs[:, :, ::2, ::2]]
+        targets, weights = (fastlogconv.resize_nearest(each, scales) for each in (target, target.float()))
+        sum(module(*each) for each in zip(scales, targets, weights, strict=True)).backward()
+
+
 def test_no_synchronisation(backend):
     labels = image_of((203, 211), 20).cuda()
     fastlogconv.weight_map(labels, backend=backend)
+    _losses(labels)
     torch.cuda.set_sync_debug_mode("error")
     try:
         fastlogconv.weight_map(labels, backend=backend)
         fastlogconv.separable_conv2d(labels.float(), 0.35, backend=backend)
         fastlogconv.region_weight_map((labels[None] == 1).float(), backend=backend)
+        _losses(labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

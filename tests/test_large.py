@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from cases import two_cells
+from cases import scattered, two_cells, weight_error
 from tiles import EUCLIDEAN, LABELS, LOGCONV, NEAR, SHAPE, Rows, error, whole
 
 import fastlogconv
@@ -40,7 +40,7 @@ def test_defaults_are_those_of_weight_map(labels):
 
 
 def test_settings_in_one_object(labels):
-    settings = fastlogconv.WeightSettings.preset("unet", bws=4, fds=5)
+    settings = fastlogconv.WeightSettings.preset("deepflash2_offline", bws=4, fds=5)
     result = large.weight_map(da.from_array(labels, (80, 100)), **settings.as_dict()).compute()
     assert error(result, whole(labels, settings=settings)) <= NEAR
 
@@ -187,6 +187,37 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "fastlogconv.large")
     with pytest.raises(ImportError, match=r'needs Dask: pip install "fastlogconv\[large\]"'):
         importlib.import_module("fastlogconv.large")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        dict(preset="unet2019", bws=3, fds=4),
+        dict(preset="unet2019", border_everywhere=True, bws=3, fds=1),
+        dict(falloff="none", distance="euclidean", bws=4),
+        dict(falloff="nearest", gaps=True, ks=5),
+        dict(gaps=True, ks=1),
+    ],
+    ids=str,
+)
+def test_published_terms(terms, beside):
+    rng = np.random.default_rng(12)
+    labels = scattered((70, 90), 60, 8, rng)
+    given = dict(
+        classes=rng.integers(0, 3, (7, 9)).repeat(10, 0).repeat(10, 1), ignore=rng.random((70, 90)) < 0.05
+    )
+    given = given if beside else {}
+    expected = fastlogconv.weight_map(
+        torch.from_numpy(labels), **{k: torch.from_numpy(v) for k, v in given.items()}, **terms
+    )
+    tiles = large.weight_map(da.from_array(labels, (20, 30)), **given, **terms).compute()
+    assert weight_error(torch.from_numpy(tiles), expected) <= 2e-5
+
+
+def test_balance_counts_the_whole():
+    with pytest.raises(ValueError, match="balance='frequency' counts the pixels of the whole image"):
+        large.weight_map(two_cells(), preset="unet2015")
 
 
 def test_what_is_refused_at_once():

@@ -464,7 +464,7 @@ def test_several_labels_to_ignore(dtype, backend, device):
         ignore = torch.from_numpy(np.isin(labels.cpu().double().numpy(), [253, 255])).to(device)
         assert torch.equal(weights, weight_map(labels, ignore=ignore, backend=backend))
         assert (weights[6:, 3:5] == 1).all()
-    transform = WeightTransform(ignore_index=[253, 255], preset="unet_logconv", backend=backend)
+    transform = WeightTransform(ignore_index=[253, 255], preset="deepflash2_logconv", backend=backend)
     assert torch.equal(transform(labels), weights)
     assert "ignore_index=(253, 255)" in repr(transform)
     nothing = weight_map(labels, ignore_index=[], backend=backend)
