@@ -165,6 +165,30 @@ distance_to_weight = _define(
 )
 
 
+# ---------------------------------------------------------------------------------- the nearest instances
+
+
+def _nearest_instances(labels, ignore, k, spacing, backend):
+    if labels.dtype in _HALF:
+        _check_half(labels, ignore)
+    chosen = backends.select(backend, labels.device, ("nearest instances",))
+    return chosen.nearest_instances(labels, ignore, k, spacing)
+
+
+def _new_nearest(labels, ignore, k, spacing, backend):
+    dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
+    distances = torch.empty((k, *labels.shape), dtype=dtype, device=labels.device)
+    return distances, torch.empty(labels.shape, dtype=torch.int64, device=labels.device)
+
+
+nearest_instances = _define(
+    "nearest_instances(Tensor labels, Tensor? ignore, int k, float[] spacing, str backend)"
+    " -> (Tensor distances, Tensor ids)",
+    _nearest_instances,
+    _new_nearest,
+)
+
+
 # -------------------------------------------------------------------------------------- the convolution
 
 
