@@ -40,7 +40,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in (
         ("weight_map", (tensor,) * 3),
         ("region_weight_map", (tensor,)),
-        ("separable_conv2d", (tensor, int32)),
+        ("separable_conv2d", (tensor, ctypes.c_double, int64, int32, int32)),
     ):
         scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
         scratch_bytes.argtypes, scratch_bytes.restype = arguments, int64
@@ -127,6 +127,6 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     """The separable lambda-kernel convolution of [N, H, W]."""
     out = c.output(input, input.shape)
     dtype = c.DTYPES[out.dtype]
-    arguments = (lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode], out.data_ptr(), dtype)
-    _call("separable_conv2d", input, *arguments, scratch_for=(dtype,))
+    kernel = (lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode])
+    _call("separable_conv2d", input, *kernel, out.data_ptr(), dtype, scratch_for=(*kernel, dtype))
     return c.as_result(out, input)
