@@ -83,7 +83,7 @@ def test_kernel_larger_than_the_image(shape, lmbda, padding_mode, backend, devic
             assert relative_error(result, expected) <= CONVOLUTION[dtype]
 
 
-# Steps on each side. The GPU's kernels go by strips of 8, 16 and 32 results, tiles with up to 119 steps around
+# Steps on each side. The GPU kernels go by strips of 8, 16 and 32 results, tiles with up to 119 steps around
 # them in float32 and 56 in float64, and sums of strips beyond.
 RADII = (0, 5, 7, 14, 15, 16, 30, 31, 32, 56, 57, 119, 120, 153, 190)
 
