@@ -58,8 +58,9 @@ def chunks_shown(radius, ALONG: tl.constexpr, CHUNK: tl.constexpr):
 
 @triton.jit
 def add_shown(
-    total, line_ptr, stride, size, radius, first, last, decay_, DIRECTION: tl.constexpr, COMPUTE: tl.constexpr,
-    PADDING: tl.constexpr, ROWS: tl.constexpr, LINES: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr,
+    total, line_ptr, stride, size, radius, first, last, decay_, DIRECTION: tl.constexpr,
+    COMPUTE: tl.constexpr, PADDING: tl.constexpr, ROWS: tl.constexpr,
+    LINES: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Adds to a tile [LINES, ALONG] what all of its windows show before (-1) or after (+1) it."""
     shown = chunks_shown(radius, ALONG, CHUNK)
