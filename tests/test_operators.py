@@ -32,10 +32,10 @@ def cells(device="cpu"):
 def test_opcheck_weight_map(dtype, border, backend, device):
     labels = torch.stack([cells(device), cells(device).flip(1)]).to(dtype)
     logconv, exact = values("logconv", border), values("euclidean", border)
-    opcheck(ops.weight_map, (labels, None, None, *logconv, backend))
-    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, *exact, "auto"))
+    opcheck(ops.weight_map, (labels, None, None, None, *logconv, backend))
+    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, None, *exact, "auto"))
     classes, ignore = labels.int() + 1, torch.zeros_like(labels[:1, :1], dtype=torch.bool)
-    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), *logconv, backend))
+    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), None, *logconv, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.float32, torch.float64], ids=str)
