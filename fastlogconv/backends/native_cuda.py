@@ -41,7 +41,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in (
         ("weight_map", (tensor,) * 3),
         ("region_weight_map", (tensor,)),
-        ("separable_conv2d", (tensor, int32)),
+        ("separable_conv2d", (tensor, ctypes.c_double, int64, int32, int32)),
     ):
         scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
         scratch_bytes.argtypes, scratch_bytes.restype = arguments, int64
@@ -198,7 +198,9 @@ def _prepared_convolution(
 ) -> tuple[c.TensorView | None, int]:
     """As `_prepared`."""
     view = _view_of_layout(layout)
-    return view, _load().flc_cuda_separable_conv2d_scratch_bytes(view, out_dtype)
+    return view, _load().flc_cuda_separable_conv2d_scratch_bytes(
+        view, decay_length, radius, padding, out_dtype
+    )
 
 
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
