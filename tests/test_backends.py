@@ -283,7 +283,8 @@ def test_public_names():
         "WeightedCrossEntropyLoss WeightedDiceCELoss WeightedDiceLoss binary_to_instances calculate_weights "
         "create_pdf distance_to_weight info lambda_kernel nearest_instances plot_weight_parameters "
         "preprocess_mask random_center random_centers region_weight_map resize_nearest separable_conv2d "
-        "separate_touching show signed_distance_map use_backend weight_map weighted_cross_entropy weighted_dice_loss"
+        "separate_touching show signed_distance_map use_backend weight_map weighted_cross_entropy "
+        "weighted_dice_loss"
     )
     for name in fastlogconv.__all__:
         assert getattr(fastlogconv, name).__doc__
