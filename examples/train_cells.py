@@ -1,9 +1,9 @@
-"""What weights do for touching cells: one small U-Net, trained without weights and with two kinds of them.
+"""What weights do for touching cells: one small U-Net, trained without weights and with those of each preset.
 
-Makes its own images of textured cells that touch, trains on them on the CPU in a few minutes, and counts on
+Makes its own images of textured cells that touch, trains on them on the CPU in some minutes, and counts on
 others how many cells come out as objects of their own. Needs matplotlib and scipy: pip install ".[demo]".
 
-    python examples/train_cells.py            # three seeds for each way, a few minutes
+    python examples/train_cells.py            # three seeds for each way, a quarter of an hour or more
     python examples/train_cells.py --quick    # seconds: to see that it runs
 """
 
@@ -33,18 +33,19 @@ except ModuleNotFoundError as missing:
         '"fastlogconv[demo]", has all that it needs'
     ) from None
 
-WEIGHTS = {
-    "no weights": lambda cells: torch.ones(cells.shape),
-    "deepflash2": fastlogconv.WeightTransform(preset="deepflash2"),
-    "U-Net": fastlogconv.WeightTransform(preset="deepflash2_logconv"),
+PRESETS = ("deepflash2", "deepflash2_logconv", "deepflash2_offline", "unet2015", "unet2019")
+WEIGHTS = {"no weights": None, "no weights, gaps": None} | {
+    name: fastlogconv.WeightTransform(preset=name) for name in PRESETS
 }
+# Trained with a gap between all cells that touch; the others with deepflash2's ridges, which some pairs lack.
+WITH_GAPS = ("no weights, gaps", "unet2019")
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, few steps, small images")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=250, help="of training, for each seed and each way")
+    parser.add_argument("--steps", type=int, default=200, help="of training, for each seed and each way")
     parser.add_argument("--out", type=Path, default=Path("train_cells.png"), help="the figure")
     args = parser.parse_args(argv)
     try:  # before minutes of training
@@ -148,11 +149,8 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -> UNet:
-    """A U-Net that separates cells from background, with one kind of weights.
-
-    Touching cells get a background ridge between them, the target that a network can learn to cut along.
-    """
-    cells = torch.stack([_with_ridges(label) for label in labels])
+    """A U-Net that separates cells from background, in one of the ways of `WEIGHTS`."""
+    cells = labels if name in WITH_GAPS else torch.stack([with_ridges(label) for label in labels])
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = UNet()
@@ -162,8 +160,8 @@ def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -
         chosen = torch.randint(len(images), (4,), generator=generator)
         turns = int(torch.randint(4, (), generator=generator))
         image, cell = (batch[chosen].rot90(turns, (1, 2)) for batch in (images, cells))
-        weight = WEIGHTS[name](cell)  # of the augmented labels
-        loss = fastlogconv.weighted_cross_entropy(model(image), (cell > 0).long(), weight)
+        target, weight = target_and_weight(name, cell)  # of the augmented labels
+        loss = fastlogconv.weighted_cross_entropy(model(image), target, weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -171,7 +169,15 @@ def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -
     return model.eval()
 
 
-def _with_ridges(labels: Tensor) -> Tensor:
+def target_and_weight(name: str, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network learns, int64 0 or 1, and the weight of each pixel. cells: instance labels [B, H, W]."""
+    target = fastlogconv.separate_touching(cells) if name in WITH_GAPS else cells
+    weights = WEIGHTS[name]
+    return (target > 0).long(), torch.ones(cells.shape) if weights is None else weights(cells)
+
+
+def with_ridges(labels: Tensor) -> Tensor:
+    """deepflash2's labels [H, W]: a ridge of background between touching cells, where a closing fills it."""
     foreground = fastlogconv.preprocess_mask(instlabels=labels.numpy())
     return labels * torch.from_numpy(foreground)
 
@@ -232,7 +238,7 @@ def draw(images: Tensor, labels: Tensor, shown: dict[str, np.ndarray], path: Pat
     panels = [
         ("image", images[0], dict(cmap="gray")),
         ("cells", labels[0], dict(cmap=colors, vmin=0, vmax=255, interpolation="nearest")),
-        ("U-Net weights", WEIGHTS["U-Net"](_with_ridges(labels[0])), dict(cmap="viridis")),
+        ("U-Net weights", WEIGHTS["unet2019"](labels[0]), dict(cmap="viridis")),
     ]
     panels += [(f"found: {name}", found, panels[1][2]) for name, found in shown.items()]
     for ax, (title, panel, look) in zip(axes.flat, panels, strict=True):
