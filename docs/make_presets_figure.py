@@ -2,6 +2,8 @@
 
     python docs/make_presets_figure.py           # writes docs/presets.png
     python docs/make_presets_figure.py --out DIR --dpi 75
+
+Needs what the demo needs: pip install ".[demo]".
 """
 
 import sys

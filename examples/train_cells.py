@@ -34,11 +34,14 @@ except ModuleNotFoundError as missing:
     ) from None
 
 PRESETS = ("deepflash2", "deepflash2_logconv", "deepflash2_offline", "unet2015", "unet2019")
-WEIGHTS = {"no weights": None, "no weights, gaps": None} | {
-    name: fastlogconv.WeightTransform(preset=name) for name in PRESETS
+WEIGHTS = {
+    "no weights": None,
+    "no weights, gaps": None,
+    **{name: fastlogconv.WeightTransform(preset=name) for name in PRESETS},
+    "unet2019, bwf=10": fastlogconv.WeightTransform(preset="unet2019", bwf=10),
 }
 # Trained with a gap between all cells that touch; the others with deepflash2's ridges, which some pairs lack.
-WITH_GAPS = ("no weights, gaps", "unet2019")
+WITH_GAPS = ("no weights, gaps", "unet2019", "unet2019, bwf=10")
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
@@ -73,7 +76,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
         report(name, scores[name])
     rng = np.random.default_rng(0)
     make_cells(rng, tiles, size)
-    draw(*make_cells(rng, tiles // 2, size), shown, args.out)
+    draw(*make_cells(rng, tiles // 2, size), shown, scores, args.out)
     print(f"Figure: {args.out}")
     return scores
 
@@ -226,27 +229,46 @@ def report(name: str, scores: list[dict[str, float]]) -> None:
         values = [each[measure] for each in scores]
         spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
         columns.append(f"{measure} {np.mean(values):.3f}{spread}")
-    print(f"{name:<26} {'   '.join(columns)}", flush=True)
+    print(f"{name:<35} {'   '.join(columns)}", flush=True)
 
 
-def draw(images: Tensor, labels: Tensor, shown: dict[str, np.ndarray], path: Path) -> None:
-    """The first test image, its cells, their U-Net weights, and what each network makes of it."""
+def draw(
+    images: Tensor,
+    labels: Tensor,
+    shown: dict[str, np.ndarray],
+    scores: dict[str, list[dict[str, float]]],
+    path: Path,
+) -> None:
+    """The first test image, its cells, the scores of each way, and what its network finds."""
     shuffled = np.random.default_rng(1).permutation(np.linspace(0.1, 0.95, 255))
     colors = np.vstack([[0, 0, 0, 1], matplotlib.colormaps["nipy_spectral"](shuffled)])
-    colors = matplotlib.colors.ListedColormap(colors)
-    figure, axes = plt.subplots(2, 3, figsize=(9, 6.3), layout="constrained")
-    panels = [
-        ("image", images[0], dict(cmap="gray")),
-        ("cells", labels[0], dict(cmap=colors, vmin=0, vmax=255, interpolation="nearest")),
-        ("U-Net weights", WEIGHTS["unet2019"](labels[0]), dict(cmap="viridis")),
-    ]
-    panels += [(f"found: {name}", found, panels[1][2]) for name, found in shown.items()]
-    for ax, (title, panel, look) in zip(axes.flat, panels, strict=True):
+    ids = dict(cmap=matplotlib.colors.ListedColormap(colors), vmin=0, vmax=255, interpolation="nearest")
+    figure = plt.figure(figsize=(11, 9.2), layout="constrained")
+    top, below = figure.subfigures(2, 1, height_ratios=[1, 2])
+    axes, axes_below = top.subplots(1, 4), below.subplots(2, 4)
+    panels = [("image", images[0], dict(cmap="gray")), ("cells", labels[0], ids)]
+    panels += [(f"found: {name}", found, ids) for name, found in shown.items()]
+    for ax, (title, panel, look) in zip([*axes[:2], *axes_below.flat], panels, strict=True):
         ax.imshow(panel, **look)
-        ax.set_title(title)
+        ax.set_title(title, size=11)
         ax.set_axis_off()
-    figure.savefig(path, dpi=110)
+    for ax, measure in zip(axes[2:], ("F1", "merged pairs"), strict=True):
+        draw_scores(ax, scores, measure)
+    axes[3].set_yticklabels([])  # those of the chart beside it
+    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True}, metadata={"Software": None})
     plt.close(figure)
+
+
+def draw_scores(ax, scores: dict[str, list[dict[str, float]]], measure: str) -> None:
+    """A dot for each seed and a bar for the mean, a row for each way."""
+    for row, of_way in enumerate(scores.values()):
+        values = [each[measure] for each in of_way]
+        ax.barh(row, np.mean(values), color="tab:blue", alpha=0.35)
+        ax.plot(values, [row] * len(values), ".", color="tab:blue")
+    ax.set_yticks(range(len(scores)), labels=scores)
+    ax.set_ylim(len(scores) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.set_title(measure, size=11)
 
 
 if __name__ == "__main__":
