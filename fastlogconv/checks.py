@@ -16,7 +16,15 @@ from torch import Tensor
 
 from . import backends
 from .codes import DTYPES, PADDING_MODES
-from .settings import DEFAULTS, NAMES, OF_LABELS, check_kernel_size, check_length, choice_error
+from .settings import (
+    DEFAULTS,
+    NAMES,
+    OF_LABELS,
+    check_kernel_size,
+    check_length,
+    check_spacing,
+    choice_error,
+)
 
 DEVICES = ("cpu", "cuda")
 _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
@@ -30,10 +38,10 @@ def check_backend(name: str) -> None:
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def positive(integers: Tensor) -> Tensor:
-    """Where a tensor of integers is > 0: bool."""
-    signed = _SIGNED.get(integers.dtype)  # PyTorch compares hardly any of the larger unsigned types
-    return integers > 0 if signed is None else integers.view(signed) != 0
+def positive(values: Tensor) -> Tensor:
+    """Where a tensor is > 0: bool."""
+    signed = _SIGNED.get(values.dtype)  # PyTorch compares hardly any of the larger unsigned types
+    return values > 0 if signed is None else values.view(signed) != 0
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several
@@ -156,6 +164,20 @@ def warn_of_masks(labels: Tensor) -> None:
     )
 
 
+def check_axes_of_spacing(spacing, spatial_dims: int) -> list[float]:
+    """The length of a pixel along each spatial axis; all 1 for None.
+
+    Raises:
+        TypeError, ValueError: they are no numbers in their range, or not one for each axis.
+    """
+    checked = check_spacing("spacing", spacing)
+    if checked is None:
+        return [1.0] * spatial_dims
+    if len(checked) != spatial_dims:
+        raise ValueError(f"spacing must be {spatial_dims} numbers, one for each axis, got {len(checked)}")
+    return list(checked)
+
+
 def check_classes(classes, labels: Tensor) -> None:
     check_tensor(classes, "classes", (2, 3, 4), "[H, W] or [B, H, W]")
     if classes.requires_grad:
@@ -198,6 +220,8 @@ def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str)
             f"ignore must be dense and on the device of {like}, {device}, "
             f"got layout {ignore.layout} on {ignore.device}"
         )
+    if ignore.shape == shape:
+        return ignore
     trailing = shape[len(shape) - ignore.dim() :] if ignore.dim() <= len(shape) else None
     if trailing is None or any(n != 1 and n != m for n, m in zip(ignore.shape, trailing, strict=True)):
         raise ValueError(

@@ -32,7 +32,7 @@ docs/algorithm.md leads from these formulas to the kernels, with a figure for ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -342,6 +342,42 @@ def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
     else:
         for class_label in classes[ids > 0].unique():
             yield torch.where(classes == class_label, ids, 0)
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the k nearest instances, and the ids of the nearest.
+
+    Lengths are in units of the smallest spacing: equal distances have equal squares where these are whole
+    numbers. Of instances that are equally near, the one with the smallest id is the nearest.
+    """
+    dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
+    squares = torch.full((2, *labels.shape), math.inf, dtype=torch.float64, device=labels.device)
+    nearest = torch.zeros(labels.shape, dtype=torch.int64, device=labels.device)
+    unit = min(spacing)
+    for b, image in enumerate(_instance_ids(labels, None, ignore)):
+        near, second = squares[0, b], squares[1, b]
+        for instance in image[image > 0].unique():  # ascending
+            reached = _squares_to(image == instance, [length / unit for length in spacing])
+            torch.minimum(second, torch.maximum(near, reached), out=second)
+            nearest[b][reached < near] = instance
+            torch.minimum(near, reached, out=near)
+    return (squares[:k].sqrt() * unit).to(dtype), nearest
+
+
+def _squares_to(inside: Tensor, spacing: Sequence[float]) -> Tensor:
+    """The square of the distance to the nearest pixel `inside`, axis by axis."""
+    squares = torch.where(inside, 0.0, math.inf).to(torch.float64)
+    for axis, length in enumerate(spacing):
+        n = inside.shape[axis]
+        shape = [n if i == axis else 1 for i in range(inside.dim())]
+        positions = torch.arange(n, dtype=torch.float64, device=inside.device).reshape(shape)
+        reached = torch.full_like(squares, math.inf)
+        for q in range(n):
+            torch.minimum(reached, squares.narrow(axis, q, 1) + (length * (positions - q)) ** 2, out=reached)
+        squares = reached
+    return squares
 
 
 def region_weight_map(
