@@ -3,7 +3,7 @@
 Makes its own images of textured cells that touch, trains on them on the CPU in some minutes, and counts on
 others how many cells come out as objects of their own. Needs matplotlib and scipy: pip install ".[demo]".
 
-    python examples/train_cells.py            # three seeds for each way, a quarter of an hour or more
+    python examples/train_cells.py            # three seeds for each way, some ten minutes
     python examples/train_cells.py --quick    # seconds: to see that it runs
 """
 
