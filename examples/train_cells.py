@@ -1,9 +1,9 @@
-"""What weights do for touching cells: one small U-Net, trained without weights and with two kinds of them.
+"""What weights do for touching cells: one small U-Net, trained without weights and with those of each preset.
 
-Makes its own images of textured cells that touch, trains on them on the CPU in a few minutes, and counts on
+Makes its own images of textured cells that touch, trains on them on the CPU in some minutes, and counts on
 others how many cells come out as objects of their own. Needs matplotlib and scipy: pip install ".[demo]".
 
-    python examples/train_cells.py            # three seeds for each way, a few minutes
+    python examples/train_cells.py            # three seeds for each way, some ten minutes
     python examples/train_cells.py --quick    # seconds: to see that it runs
 """
 
@@ -33,18 +33,22 @@ except ModuleNotFoundError as missing:
         '"fastlogconv[demo]", has all that it needs'
     ) from None
 
+PRESETS = ("deepflash2", "deepflash2_logconv", "deepflash2_offline", "unet2015", "unet2019")
 WEIGHTS = {
-    "no weights": lambda cells: torch.ones(cells.shape),
-    "deepflash2": fastlogconv.WeightTransform(preset="deepflash2"),
-    "U-Net": fastlogconv.WeightTransform(preset="deepflash2_logconv"),
+    "no weights": None,
+    "no weights, gaps": None,
+    **{name: fastlogconv.WeightTransform(preset=name) for name in PRESETS},
+    "unet2019, bwf=10": fastlogconv.WeightTransform(preset="unet2019", bwf=10),
 }
+# Trained with a gap between all cells that touch; the others with deepflash2's ridges, which some pairs lack.
+WITH_GAPS = ("no weights, gaps", "unet2019", "unet2019, bwf=10")
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, few steps, small images")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=250, help="of training, for each seed and each way")
+    parser.add_argument("--steps", type=int, default=200, help="of training, for each seed and each way")
     parser.add_argument("--out", type=Path, default=Path("train_cells.png"), help="the figure")
     args = parser.parse_args(argv)
     try:  # before minutes of training
@@ -72,7 +76,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
         report(name, scores[name])
     rng = np.random.default_rng(0)
     make_cells(rng, tiles, size)
-    draw(*make_cells(rng, tiles // 2, size), shown, args.out)
+    draw(*make_cells(rng, tiles // 2, size), shown, scores, args.out)
     print(f"Figure: {args.out}")
     return scores
 
@@ -148,11 +152,8 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -> UNet:
-    """A U-Net that separates cells from background, with one kind of weights.
-
-    Touching cells get a background ridge between them, the target that a network can learn to cut along.
-    """
-    cells = torch.stack([_with_ridges(label) for label in labels])
+    """A U-Net that separates cells from background, in one of the ways of `WEIGHTS`."""
+    cells = labels if name in WITH_GAPS else torch.stack([with_ridges(label) for label in labels])
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = UNet()
@@ -162,8 +163,8 @@ def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -
         chosen = torch.randint(len(images), (4,), generator=generator)
         turns = int(torch.randint(4, (), generator=generator))
         image, cell = (batch[chosen].rot90(turns, (1, 2)) for batch in (images, cells))
-        weight = WEIGHTS[name](cell)  # of the augmented labels
-        loss = fastlogconv.weighted_cross_entropy(model(image), (cell > 0).long(), weight)
+        target, weight = target_and_weight(name, cell)  # of the augmented labels
+        loss = fastlogconv.weighted_cross_entropy(model(image), target, weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -171,7 +172,15 @@ def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -
     return model.eval()
 
 
-def _with_ridges(labels: Tensor) -> Tensor:
+def target_and_weight(name: str, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network learns, int64 0 or 1, and the weight of each pixel. cells: instance labels [B, H, W]."""
+    target = fastlogconv.separate_touching(cells) if name in WITH_GAPS else cells
+    weights = WEIGHTS[name]
+    return (target > 0).long(), torch.ones(cells.shape) if weights is None else weights(cells)
+
+
+def with_ridges(labels: Tensor) -> Tensor:
+    """deepflash2's labels [H, W]: a ridge of background between touching cells, where a closing fills it."""
     foreground = fastlogconv.preprocess_mask(instlabels=labels.numpy())
     return labels * torch.from_numpy(foreground)
 
@@ -220,27 +229,46 @@ def report(name: str, scores: list[dict[str, float]]) -> None:
         values = [each[measure] for each in scores]
         spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
         columns.append(f"{measure} {np.mean(values):.3f}{spread}")
-    print(f"{name:<26} {'   '.join(columns)}", flush=True)
+    print(f"{name:<35} {'   '.join(columns)}", flush=True)
 
 
-def draw(images: Tensor, labels: Tensor, shown: dict[str, np.ndarray], path: Path) -> None:
-    """The first test image, its cells, their U-Net weights, and what each network makes of it."""
+def draw(
+    images: Tensor,
+    labels: Tensor,
+    shown: dict[str, np.ndarray],
+    scores: dict[str, list[dict[str, float]]],
+    path: Path,
+) -> None:
+    """The first test image, its cells, the scores of each way, and what its network finds."""
     shuffled = np.random.default_rng(1).permutation(np.linspace(0.1, 0.95, 255))
     colors = np.vstack([[0, 0, 0, 1], matplotlib.colormaps["nipy_spectral"](shuffled)])
-    colors = matplotlib.colors.ListedColormap(colors)
-    figure, axes = plt.subplots(2, 3, figsize=(9, 6.3), layout="constrained")
-    panels = [
-        ("image", images[0], dict(cmap="gray")),
-        ("cells", labels[0], dict(cmap=colors, vmin=0, vmax=255, interpolation="nearest")),
-        ("U-Net weights", WEIGHTS["U-Net"](_with_ridges(labels[0])), dict(cmap="viridis")),
-    ]
-    panels += [(f"found: {name}", found, panels[1][2]) for name, found in shown.items()]
-    for ax, (title, panel, look) in zip(axes.flat, panels, strict=True):
+    ids = dict(cmap=matplotlib.colors.ListedColormap(colors), vmin=0, vmax=255, interpolation="nearest")
+    figure = plt.figure(figsize=(11, 9.2), layout="constrained")
+    top, below = figure.subfigures(2, 1, height_ratios=[1, 2])
+    axes, axes_below = top.subplots(1, 4), below.subplots(2, 4)
+    panels = [("image", images[0], dict(cmap="gray")), ("cells", labels[0], ids)]
+    panels += [(f"found: {name}", found, ids) for name, found in shown.items()]
+    for ax, (title, panel, look) in zip([*axes[:2], *axes_below.flat], panels, strict=True):
         ax.imshow(panel, **look)
-        ax.set_title(title)
+        ax.set_title(title, size=11)
         ax.set_axis_off()
-    figure.savefig(path, dpi=110)
+    for ax, measure in zip(axes[2:], ("F1", "merged pairs"), strict=True):
+        draw_scores(ax, scores, measure)
+    axes[3].set_yticklabels([])  # those of the chart beside it
+    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True}, metadata={"Software": None})
     plt.close(figure)
+
+
+def draw_scores(ax, scores: dict[str, list[dict[str, float]]], measure: str) -> None:
+    """A dot for each seed and a bar for the mean, a row for each way."""
+    for row, of_way in enumerate(scores.values()):
+        values = [each[measure] for each in of_way]
+        ax.barh(row, np.mean(values), color="tab:blue", alpha=0.35)
+        ax.plot(values, [row] * len(values), ".", color="tab:blue")
+    ax.set_yticks(range(len(scores)), labels=scores)
+    ax.set_ylim(len(scores) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.set_title(measure, size=11)
 
 
 if __name__ == "__main__":

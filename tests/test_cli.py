@@ -18,6 +18,7 @@ import fastlogconv
 from fastlogconv.__main__ import main
 from fastlogconv.backends import BACKENDS
 from fastlogconv.cli import demo
+from fastlogconv.settings import PRESETS
 
 # -------------------------------------------------------------------------------------------- info, demo
 
@@ -40,6 +41,7 @@ def test_demo_prints_a_table_and_writes_the_figure(tmp_path, capsys):
     rows = re.findall(r"^(\w+) +cpu +(\w+) +(\S+) +<= (\S+)$", printed, re.MULTILINE)
     assert [row[:2] for row in rows] == list(itertools.product(able, demo.CAPTIONS))
     assert all(float(error) <= 1e-5 for *_, error in rows)
+    assert set(demo.CAPTIONS) == set(PRESETS)
 
     with Image.open(figure) as picture:
         assert picture.format == "PNG"
@@ -47,6 +49,16 @@ def test_demo_prints_a_table_and_writes_the_figure(tmp_path, capsys):
         colours = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
         assert len(colours) > 500  # a picture, not an empty canvas
     assert figure.stat().st_size < 600 * 1024
+
+
+def test_demo_says_what_a_backend_does_not_compute(monkeypatch, capsys):
+    monkeypatch.setattr(BACKENDS["native"], "LACKS", {"cpu": frozenset({"nearest falloff"})}, raising=False)
+    demo.compare(torch.eye(8, dtype=torch.int32))
+    lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+    by_preset = {preset: rest for backend, _, preset, rest in lines[1:] if backend == "native"}
+    assert by_preset.pop("unet2019") == "it does not compute nearest falloff yet"
+    assert set(by_preset) == set(PRESETS) - {"unet2019"}
+    assert all("<=" in rest for rest in by_preset.values())
 
 
 def test_demo_segments_the_coins():

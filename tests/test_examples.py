@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import fastlogconv
+from fastlogconv.settings import PRESETS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -25,7 +29,7 @@ def test_train_cells_runs(tmp_path):
         cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for name in ("no weights", "deepflash2", "U-Net"):
+    for name in ("no weights", "no weights, gaps", *PRESETS, "unet2019, bwf=10"):
         assert done.stdout.count(f"\n{name}  ") == 1
         assert f"{name}, seed 0" in done.stdout
     assert (tmp_path / "figure.png").stat().st_size > 10_000
@@ -37,6 +41,28 @@ def test_train_cells_makes_cells_that_touch(train_cells):
     assert all(len(train_cells.touching_pairs(label)) >= 3 for label in labels.numpy())
     again, _ = train_cells.make_cells(np.random.default_rng(0), 4, 64)
     assert np.array_equal(images, again)
+
+
+def test_train_cells_has_the_target_of_its_weights(train_cells):
+    """Where weights have gaps between touching cells, the target has the same ones, and no other way does."""
+    assert set(train_cells.PRESETS) == set(PRESETS)
+    _, labels = train_cells.make_cells(np.random.default_rng(0), 2, 64)
+    gaps = (labels > 0) & (fastlogconv.separate_touching(labels) == 0)
+    assert gaps.sum() > 20
+    for name, weights in train_cells.WEIGHTS.items():
+        target, weight = train_cells.target_and_weight(name, labels)
+        assert target.dtype == torch.int64
+        assert target.shape == weight.shape == labels.shape
+        with_gaps = name in train_cells.WITH_GAPS
+        assert torch.equal(target, ((labels > 0) & ~gaps if with_gaps else labels > 0).long())
+        if weights is None:
+            assert (weight == 1).all()
+        else:
+            assert weights.settings.gaps == with_gaps
+            preset, _, factor = name.partition(", bwf=")
+            factor = float(factor) if factor else None
+            assert torch.equal(weight, fastlogconv.weight_map(labels, preset=preset, bwf=factor))
+    assert train_cells.target_and_weight("unet2019", labels)[1][gaps].min() > 40
 
 
 def test_train_cells_scores(train_cells):

@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 import re
 import subprocess
 import sys
@@ -168,12 +168,10 @@ def test_without_matplotlib(call, monkeypatch):
 # ------------------------------------------------------------------------------------------ the walkthrough
 
 
-def test_walkthrough(tmp_path):
+def test_walkthrough(monkeypatch, tmp_path):
     """Its code runs, and every figure that it shows is made by it."""
-    spec = importlib.util.spec_from_file_location("make_walkthrough", DOCS / "make_walkthrough.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    written = script.make(tmp_path, dpi=20)
+    monkeypatch.syspath_prepend(DOCS)
+    written = importlib.import_module("make_walkthrough").make(tmp_path, dpi=20)
     pictures = re.findall(r"^!\[.+\]\((.+)\)$", (DOCS / "walkthrough.md").read_text(), flags=re.MULTILINE)
     assert len(pictures) >= 8
     assert [path.name for path in written] == [Path(picture).name for picture in pictures]
@@ -181,3 +179,15 @@ def test_walkthrough(tmp_path):
     for path in written:
         colours = np.unique(np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3), axis=0)
         assert len(colours) > 10  # a picture, not an empty canvas
+
+
+def test_figure_of_the_presets(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(DOCS)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the script adds to it
+    (path,) = importlib.import_module("make_presets_figure").make(tmp_path, dpi=20)
+    assert path.name == "presets.png"
+    with Image.open(path) as made, Image.open(DOCS / "presets.png") as shown:
+        colours = np.unique(np.asarray(made.convert("RGB")).reshape(-1, 3), axis=0)
+        assert len(colours) > 100
+        assert made.width / made.height == pytest.approx(shown.width / shown.height, abs=0.01)
+    assert (DOCS / "presets.png").stat().st_size < 400 * 1024

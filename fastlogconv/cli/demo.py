@@ -1,4 +1,4 @@
-"""The demo: a photograph of coins, its instances, and their weights in three ways."""
+"""The demo: a photograph of coins, its instances, and their weights by each preset."""
 
 import statistics
 import time
@@ -12,18 +12,17 @@ from scipy import ndimage
 from skimage import data, filters, measure, segmentation
 
 import fastlogconv
-from fastlogconv.backends import BACKENDS
-from fastlogconv.settings import BY_PRESET, DEFAULTS
+from fastlogconv import backends, ops
+from fastlogconv.settings import DEFAULTS, PRESETS
 
-CAPTIONS = {  # by preset
-    "deepflash2": "LogConv distances, no ridge where any instance is out of reach",
-    "deepflash2_logconv": "LogConv distances, ridges between neighbours",
-    "deepflash2_offline": "exact distances, ridges between neighbours, as published",
+CAPTIONS = {  # by preset: whose weights these are
+    "unet2019": "Falk et al. 2019, the authors' Fiji plugin",
+    "unet2015": "Ronneberger et al. 2015, with its class balance",
+    "deepflash2_offline": "deepflash2's calculate_weights, exact distances",
+    "deepflash2_logconv": "ours: the same with LogConv distances",
+    "deepflash2": "deepflash2's real-time transform",
 }
-SETTINGS = {name: value for name, value in DEFAULTS.items() if name not in BY_PRESET}
-
-
-MOST = 10  # the weight at the end of the colours
+LEAST, MOST = DEFAULTS["fbr"], PRESETS["unet2019"]["bwf"]  # the weights at the ends of the colours
 
 
 def run(out):
@@ -35,7 +34,7 @@ def run(out):
         f"skimage.data.coins(): {shape} pixels, {labels.max()} instances, {torch.get_num_threads()} threads\n"
     )
     weights = compare(torch.from_numpy(labels))
-    draw(image, labels, weights).savefig(out / "coins.png")
+    draw(image, labels, weights).savefig(out / "coins.png", pil_kwargs={"optimize": True})
     print(f"\nfigure: {out / 'coins.png'}")
     return 0
 
@@ -53,18 +52,23 @@ def segment(image):
 def compare(labels):
     """Prints one line per backend, device and preset; returns the float64 weights by preset."""
     transforms = {preset: fastlogconv.WeightTransform(preset=preset) for preset in CAPTIONS}
+    features = {preset: ops._features(transform.settings, None) for preset, transform in transforms.items()}
     with fastlogconv.use_backend("reference"):
         exact = {preset: transform(labels.double()) for preset, transform in transforms.items()}
-    row = "{:<10}  {:<6}  {:<14}  {:>10}  {:>22}"
+    row = "{:<10}  {:<6}  {:<18}  {:>10}  {:>22}"
     print(row.format("backend", "device", "preset", "seconds", "|w - w64| / max(1, w64)"))
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in map(torch.device, devices):
-        for backend, module in BACKENDS.items():
-            why_not = module.why_not(device)
+        for backend, module in backends.BACKENDS.items():
+            why_not = backends.why_not(module, device)
             if why_not:
                 print(f"{backend:<10}  {device.type:<6}  {why_not}")
                 continue
             for preset, w64 in exact.items():
+                why_not = backends.why_not(module, device, features[preset])
+                if why_not:
+                    print(f"{backend:<10}  {device.type:<6}  {preset:<18}  {why_not}")
+                    continue
                 with fastlogconv.use_backend(backend):
                     seconds, weights = timed(transforms[preset], labels.to(device))
                 error = ((weights.cpu() - w64).abs() / w64.clamp(min=1)).max().item()
@@ -86,14 +90,16 @@ def timed(transform, labels):
     return statistics.median(times[1:] or times), weights
 
 
-def draw(image, labels, weights, dpi=150, zoom=2):
+def draw(image, labels, weights, zoom=2, dpi=150):
     """The figure: the image with its instances, and the weights by preset on one colour scale.
 
     Panels are laid out to the pixel: a zoom by a whole number keeps them sharp and the file small.
     """
     height, width = (zoom * size for size in labels.shape)
-    gap, head, caption, bar_height = 24, 124, 76, 28
-    total_width, total_height = 2 * width + 3 * gap, head + 2 * height + caption + 130
+    gap, head, caption, bar_height, columns = 24, 136, 76, 28, 2
+    rows = -(-(1 + len(weights)) // columns)
+    total_width = columns * width + (columns + 1) * gap
+    total_height = head + rows * height + (rows - 1) * caption + 130
     figure = Figure(figsize=(total_width / dpi, total_height / dpi), dpi=dpi)
 
     def axes_at(left, top, width, height):
@@ -105,27 +111,24 @@ def draw(image, labels, weights, dpi=150, zoom=2):
         )
         return figure.add_axes(box)
 
-    def panel(row, column, caption_text, pixels, **how):
+    def panel(place, caption_text, pixels, colour, **how):
+        row, column = divmod(place, columns)
         axes = axes_at(gap + column * (width + gap), head + row * (height + caption), width, height)
         axes.set_axis_off()
         axes.set_title(caption_text, size=11)
-        return axes, axes.imshow(pixels, interpolation="nearest", **how)
+        picture = axes.imshow(pixels, interpolation="nearest", **how)
+        for instance in np.unique(labels[labels > 0]):
+            axes.contour(labels == instance, [0.5], colors=colour, linewidths=0.8)
+        return picture
 
-    settings = ", ".join(f"{name}={value:g}" for name, value in SETTINGS.items())
-    figure.suptitle(
-        f"fastlogconv.WeightTransform(preset=..., {settings})", family="monospace", size=11, y=0.985
-    )
-    axes, _ = panel(0, 0, f"image with {labels.max()} instances", image, cmap="gray")
-    axes.contour(labels > 0, [0.5], colors="tab:orange", linewidths=1.5)
-
-    # From the least background, fbr, over the foreground, 1, to a pixel squeezed between two instances, bwf.
-    how = {"cmap": colormaps["magma"].resampled(128), "norm": LogNorm(SETTINGS["fbr"], MOST)}
-    for place, (preset, meaning) in enumerate(CAPTIONS.items(), start=1):
-        row, column = divmod(place, 2)
-        axes, picture = panel(row, column, f'preset="{preset}"\n{meaning}', weights[preset], **how)
-        axes.contour(labels > 0, [0.5], colors="white", linewidths=0.7)
+    figure.suptitle("fastlogconv.weight_map(labels, preset=...)", family="monospace", size=12, y=0.985)
+    panel(0, f"image with {len(np.unique(labels[labels > 0]))} instances", image, "tab:orange", cmap="gray")
+    how = {"cmap": colormaps["magma"].resampled(64), "norm": LogNorm(LEAST, MOST)}
+    for place, (preset, pixels) in enumerate(weights.items(), start=1):
+        picture = panel(place, f'preset="{preset}"\n{CAPTIONS[preset]}', pixels, "white", **how)
     place = axes_at(total_width // 5, total_height - 106, total_width * 3 // 5, bar_height)
     bar = figure.colorbar(picture, cax=place, orientation="horizontal", extend="max")
-    bar.set_ticks([0.1, 0.3, 1, 3, 10], labels=["0.1", "0.3", "1", "3", "10"])
-    bar.set_label("weight of a pixel in the loss (the outlined foreground: 1)")
+    ticks = [0.1, 0.3, 1, 3, 10, 30]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.set_label("weight of a pixel in the loss (outlines: the instances)")
     return figure
