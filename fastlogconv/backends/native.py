@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .. import engines
 from ..errors import distance_error, label_error, mask_error
-from ..numerics import nearest_numbers
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import native_cuda, terms
@@ -28,7 +27,7 @@ _LACKING = (
 )
 LACKS = {
     "cpu": frozenset(_LACKING),
-    "cuda": frozenset((*_LACKING, "nearest falloff", "foreground", "nearest instances")),
+    "cuda": frozenset(_LACKING),
 }
 
 
@@ -225,18 +224,7 @@ def _by_two_nearest(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    double = nearest_numbers(settings, labels.dtype == torch.float64).double_inside
-    dtype = torch.float64 if double else torch.float32
-    if settings.balance == "none":
-        params = c.nearest_params_for(settings, double, 1.0, settings.fbr)
-        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
-    else:
-        inside = terms.foreground_of(labels, classes, ignore, foreground)
-        params = c.nearest_params_for(settings, double, 0.0, 0.0)
-        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
-        balance = terms.frequency_balance(inside, classes, ignore)
-        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
-    return weights.to(result_dtype(labels))
+    return terms.by_two_nearest(nearest_weight_map, labels, classes, ignore, foreground, settings, "cpu")
 
 
 def nearest_weight_map(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import engines
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import terms
@@ -45,8 +47,25 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     ):
         scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
         scratch_bytes.argtypes, scratch_bytes.restype = arguments, int64
+    _add_nearest_signatures(library)
     library.flc_cuda_error_text.restype = ctypes.c_char_p
     return library
+
+
+def _add_nearest_signatures(library: ctypes.CDLL) -> None:
+    tensor, lengths, params = ctypes.POINTER(c.TensorView), ctypes.c_double * 3, ctypes.POINTER(c.NearestParams)
+    int32, pointer = ctypes.c_int32, ctypes.c_void_p
+    result, queue = (pointer, int32), (int32, pointer)
+    library.flc_cuda_nearest_instances.argtypes = (
+        tensor, tensor, lengths, int32, *result, pointer, pointer, *queue,
+    )  # fmt: skip
+    library.flc_cuda_nearest_weight_map.argtypes = (*(tensor,) * 4, params, *result, pointer, *queue)
+    for name, arguments in (
+        ("nearest_instances", (tensor, lengths, int32, int32)),
+        ("nearest_weight_map", (tensor, params, int32)),
+    ):
+        scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
+        scratch_bytes.argtypes, scratch_bytes.restype = arguments, ctypes.c_int64
 
 
 def why_not(device: torch.device) -> str | None:
@@ -76,7 +95,10 @@ def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) 
         scratch = (memory.data_ptr(),)
     with _on_device(input) as (device, stream):
         status = getattr(library, f"flc_cuda_{name}")(tensor, *arguments, *scratch, device, stream)
-    function = f"flc_cuda_{name}"
+    _check(library, status, f"flc_cuda_{name}", input)
+
+
+def _check(library: Any, status: int, function: str, input: Tensor) -> None:
     if status < 0:
         text = library.flc_cuda_error_text(-status).decode()
         raise RuntimeError(f"fastlogconv: {function} on {input.dtype} {tuple(input.shape)} failed: {text}")
@@ -113,6 +135,8 @@ def weight_map(
     settings: WeightSettings,
 ) -> Tensor:
     """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.distance == "euclidean" and engines.choose(settings).name == "two nearest":
+        return _by_two_nearest(labels, classes, ignore, foreground, settings)
     if settings.composed:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
@@ -147,3 +171,58 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     arguments = (lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode], out.data_ptr(), dtype)
     _call("separable_conv2d", input, *arguments, scratch_for=(dtype,))
     return c.as_result(out, input)
+
+
+# ----------------------------------------------------------------------------------- the nearest instances
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the nearest instances, and the ids of the nearest."""
+    out = c.output(labels, torch.Size((k, *labels.shape)))
+    ids = torch.empty(labels.shape, dtype=torch.int64, device=labels.device)
+    lengths = (ctypes.c_double * 3)(*(1.0,) * (3 - len(spacing)), *spacing)
+    dtype = c.DTYPES[out.dtype]
+    _call_nearest(
+        "nearest_instances", labels,
+        (c.view_of_volumes(ignore), lengths, k, out.data_ptr(), dtype, ids.data_ptr()),
+        scratch_for=(lengths, dtype, True),
+    )  # fmt: skip
+    return out, ids
+
+
+def _by_two_nearest(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
+    return terms.by_two_nearest(nearest_weight_map, labels, classes, ignore, foreground, settings, "gpu")
+
+
+def nearest_weight_map(
+    labels: Tensor,
+    classes: Tensor | None,
+    foreground: Tensor | None,
+    ignore: Tensor | None,
+    params: c.NearestParams,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h."""
+    out = torch.empty(labels.shape, dtype=dtype, device=labels.device)
+    beside = map(c.view_of_volumes, (classes, foreground, ignore))
+    arguments = (*beside, params, out.data_ptr(), c.DTYPES[dtype])
+    _call_nearest("nearest_weight_map", labels, arguments, scratch_for=(params, c.DTYPES[dtype]))
+    return out
+
+
+def _call_nearest(name: str, labels: Tensor, arguments: tuple, scratch_for: tuple) -> None:
+    """Calls flc_cuda_NAME(labels, *arguments, scratch, device, stream), labels as volumes."""
+    library, tensor = _load(), c.view_of_volumes(labels)
+    size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
+    scratch = torch.empty(size, dtype=torch.uint8, device=labels.device)
+    with _on_device(labels) as (device, stream):
+        status = getattr(library, f"flc_cuda_{name}")(tensor, *arguments, scratch.data_ptr(), device, stream)
+    _check(library, status, f"flc_cuda_{name}", labels)

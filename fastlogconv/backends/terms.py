@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..checks import positive
+from ..numerics import nearest_numbers
 from ..settings import WeightSettings
+from .c_interface import nearest_params_for
 from .reference import result_dtype
 
 _LARGEST_BINS = 2**16  # of a histogram of classes: more are sorted
@@ -48,6 +50,30 @@ def weight_map(
     if ignore is not None:
         weights.masked_fill_(ignore, 0)
     return weights.to(dtype)
+
+
+def by_two_nearest(
+    kernels: Callable[..., Tensor],
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+    device: str,
+) -> Tensor:
+    """Weights by the two nearest instances, by the `nearest_weight_map` of kernels for the "cpu" or "gpu"."""
+    double = nearest_numbers(settings, labels.dtype == torch.float64, device).double_inside
+    dtype = torch.float64 if double else torch.float32
+    if settings.balance == "none":
+        params = nearest_params_for(settings, double, 1.0, settings.fbr, device)
+        weights = kernels(labels, classes, foreground, ignore, params, dtype)
+    else:
+        inside = foreground_of(labels, classes, ignore, foreground)
+        params = nearest_params_for(settings, double, 0.0, 0.0, device)
+        weights = kernels(labels, classes, inside, ignore, params, dtype)
+        balance = frequency_balance(inside, classes, ignore)
+        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
+    return weights.to(result_dtype(labels))
 
 
 def foreground_of(

@@ -185,24 +185,29 @@ class Emulator:
         """Within it, backend "native" serves CPU tensors by this emulator."""
         library = load_host_library()
         handler = _LAUNCH_HANDLER(self._launch)
-        empty, view = torch.empty, c_interface.view
+        empty, views = torch.empty, (c_interface.view, c_interface.view_of_volumes)
 
         def noted_empty(*arguments, **options):
             self._reachable.append(empty(*arguments, **options))
             return self._reachable[-1]
 
-        def noted_view(tensor):
-            if tensor is not None:
-                self._reachable.append(tensor)
-            return view(tensor)
+        def noting(view):
+            def noted_view(tensor):
+                if tensor is not None:
+                    self._reachable.append(tensor)
+                return view(tensor)
+
+            return noted_view
 
         with serving(library):
             library.set_launch_handler(handler)
-            torch.empty, c_interface.view = noted_empty, noted_view
+            torch.empty = noted_empty
+            c_interface.view, c_interface.view_of_volumes = map(noting, views)
             try:
                 yield self
             finally:
-                torch.empty, c_interface.view = empty, view
+                torch.empty = empty
+                c_interface.view, c_interface.view_of_volumes = views
                 library.set_launch_handler(_LAUNCH_HANDLER(0))
                 self._reachable.clear()
 

@@ -1,0 +1,217 @@
+// The two nearest instances along a further axis: by one warp, for some voxels of each of 32 columns.
+//
+// First the nearest with its id, as far as it is away, then the nearest other one. A line of another place
+// along the axis is put to use for all of the warp's voxels at once, unless no lane can gain by it.
+#pragma once
+
+#include "cuda/nearest_places.h"
+
+namespace flc::cuda {
+
+// Places along an axis from one strip on.
+template <class Real, class Id>
+struct Column {
+  const Strip<Real, Id>* first;
+  int64_t step;  // strips from one place to the next
+  int32_t count;
+  const FourSquares<Real>* squares;
+};
+
+// Some voxels of a column of strips. The columns are outer x inner ones, and along each follow its groups of
+// voxels.
+struct Job {
+  int64_t outer, inner;
+  int32_t begin;
+};
+
+FLC_DEVICE Job job_of(int64_t index, int64_t inner, int64_t count) {
+  const int64_t groups = groups_of(count), column = index / groups;
+  return {column / inner, column % inner, int32_t(index % groups) * VOXELS_OF_JOB};
+}
+
+template <class Real, class Id, bool SMALLER_ID>
+class NearestAlong {
+ public:
+  static constexpr int VOXELS = VOXELS_OF_JOB;
+  Real near[VOXELS], second[VOXELS];
+  Id id[VOXELS];
+
+  FLC_DEVICE NearestAlong(const Column<Real, Id>& column, int32_t begin, int lane)
+      : column_(column), begin_(begin), lane_(lane) {}
+
+  FLC_DEVICE bool there(int i) const { return begin_ + i < column_.count; }
+
+  // Instances whose squares are below the limit; beyond it there is none, at the limit.
+  FLC_DEVICE void find_near(Real limit) {
+#pragma unroll
+    for (int i = 0; i < VOXELS; ++i) {
+      near[i] = there(i) ? limit : Real(0);
+      id[i] = 0;
+    }
+    search<false>(near);
+  }
+
+  // What is below the values that stand in `second`, for each voxel.
+  FLC_DEVICE void find_second() {
+    common_ = id[0];
+#pragma unroll
+    for (int i = 1; i < VOXELS; ++i) common_ = id[i] == common_ ? common_ : Id(-1);
+    search<true>(second);
+  }
+
+ private:
+  static constexpr int STEPS = 4;  // between looks at what was found
+
+  struct Line {
+    Real near, second;
+    Id id;
+  };
+
+  template <bool SECOND>
+  FLC_DEVICE Line load(const Strip<Real, Id>* strip) const {
+    Line line;
+    line.near = strip->near[lane_];
+    line.id = strip->id[lane_];
+    if (SECOND) line.second = strip->second[lane_];
+    return line;
+  }
+
+  template <bool SECOND>
+  FLC_DEVICE void take(const Line& line, int i, Real square) {
+    if constexpr (SECOND) {
+      second[i] = smaller(second[i], (line.id == id[i] ? line.second : line.near) + square);
+    } else {
+      const Real found = line.near + square;
+      bool nearer = found < near[i];
+      if (SMALLER_ID) nearer |= found == near[i] && line.id < id[i];
+      id[i] = nearer ? line.id : id[i];
+      near[i] = smaller(near[i], found);
+    }
+  }
+
+  // Whether a voxel at which `worst` was found may gain by a line.
+  template <bool SECOND>
+  FLC_DEVICE bool useful(const Line& line, Real square, Real worst) const {
+    if (SECOND) return (line.id == common_ ? line.second : line.near) + square < worst;
+    return SMALLER_ID ? line.near + square <= worst : line.near + square < worst;
+  }
+
+  template <bool SECOND>
+  FLC_DEVICE void search(Real (&found)[VOXELS]) {
+    Real squares[STEPS + VOXELS];  // of k, k + 1, ... steps
+    load_squares(1, squares);
+    const Strip<Real, Id>* const here = column_.first + begin_ * column_.step;
+#pragma unroll
+    for (int i = 0; i < VOXELS; ++i) {
+      if (!there(i)) continue;
+      const Line line = load<SECOND>(here + i * column_.step);
+#pragma unroll
+      for (int j = 0; j < VOXELS; ++j)
+        take<SECOND>(line, j, i == j ? Real(0) : squares[i < j ? j - i - 1 : i - j - 1]);
+    }
+    const int32_t before = begin_, after = column_.count - VOXELS - begin_;
+    const Strip<Real, Id>*up = here, *down = here + (VOXELS - 1) * column_.step;
+#pragma unroll 1
+    for (int32_t k = 1; k <= larger(before, after); k += STEPS) {
+      load_squares(k, squares);
+      Real worst = found[0];
+#pragma unroll
+      for (int i = 1; i < VOXELS; ++i) worst = larger(worst, found[i]);
+      if (!__any_sync(ALL_LANES, SMALLER_ID && !SECOND ? worst >= squares[0] : worst > squares[0])) return;
+#pragma unroll
+      for (int i = 0; i < STEPS; ++i) {
+        up -= column_.step;
+        down += column_.step;
+        if (k + i <= before) {
+          const Line line = load<SECOND>(up);
+          if (__any_sync(ALL_LANES, useful<SECOND>(line, squares[i], worst))) {
+#pragma unroll
+            for (int j = 0; j < VOXELS; ++j) take<SECOND>(line, j, squares[i + j]);
+          }
+        }
+        if (k + i <= after) {
+          const Line line = load<SECOND>(down);
+          if (__any_sync(ALL_LANES, useful<SECOND>(line, squares[i], worst))) {
+#pragma unroll
+            for (int j = 0; j < VOXELS; ++j) take<SECOND>(line, j, squares[i + VOXELS - 1 - j]);
+          }
+        }
+      }
+    }
+  }
+
+  // Of k + 4 j; k - 1 is a multiple of 4.
+  FLC_DEVICE void load_squares(int32_t k, Real (&squares)[STEPS + VOXELS]) const {
+    const FourSquares<Real>* const fours = column_.squares + (k - 1) / 4;
+#pragma unroll
+    for (int i = 0; i < STEPS + VOXELS; i += 4) {
+      const FourSquares<Real> four = fours[i / 4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) squares[i + j] = four.square[j];
+    }
+  }
+
+  const Column<Real, Id> column_;
+  const int32_t begin_;
+  const int lane_;
+  Id common_;  // the nearest instance of all of a lane's voxels, or -1
+};
+
+// ------------------------------------------------------------------------------------------------ passes
+
+// The pass along H of a volume of more than one plane.
+template <class Real, class Id, bool SMALLER_ID>
+FLC_DEVICE void pass_along_h(const NearestPasses<Real, Id>& passes, int64_t index, bool with_second,
+                             int lane) {
+  using Search = NearestAlong<Real, Id, SMALLER_ID>;
+  const Job job = job_of(index, passes.strips, passes.height);
+  const int64_t first = job.outer * passes.height * passes.strips + job.inner;
+  Search search({passes.along_w + first, passes.strips, int32_t(passes.height), passes.squares[1]}, job.begin,
+                lane);
+  search.find_near(passes.limit);
+#pragma unroll
+  for (int i = 0; i < Search::VOXELS; ++i) search.second[i] = search.there(i) ? passes.second_limit : Real(0);
+  if (with_second) search.find_second();
+  Strip<Real, Id>* out = passes.along_h + first + job.begin * passes.strips;
+#pragma unroll
+  for (int i = 0; i < Search::VOXELS; ++i, out += passes.strips) {
+    if (!search.there(i)) return;
+    out->near[lane] = search.near[i];
+    out->second[lane] = search.second[i];
+    out->id[lane] = search.id[i];
+  }
+}
+
+// The last pass: along D, or along H where there is one plane.
+template <class Real, class Id>
+struct LastPass {
+  const Strip<Real, Id>* from;
+  const FourSquares<Real>* squares;
+  int64_t inner, count;  // strips of a place, places
+  int axis;              // of the strides of tensors
+
+  __host__ __device__ explicit LastPass(const NearestPasses<Real, Id>& passes) {
+    axis = passes.depth > 1 ? 1 : 2;
+    from = axis == 1 ? passes.along_h : passes.along_w;
+    squares = passes.squares[axis - 1];
+    inner = axis == 1 ? passes.height * passes.strips : passes.strips;
+    count = axis == 1 ? passes.depth : passes.height;
+  }
+
+  __host__ __device__ int64_t jobs(int64_t volumes) const { return volumes * inner * groups_of(count); }
+
+  FLC_DEVICE Column<Real, Id> column(const Job& job) const {
+    return {from + job.outer * count * inner + job.inner, inner, int32_t(count), squares};
+  }
+
+  // The first voxel of a job in a tensor, in this lane.
+  FLC_DEVICE int64_t first_voxel(const Job& job, int64_t strips, int lane, const int64_t stride[4]) const {
+    const int64_t y = job.inner / strips, x = job.inner % strips * WARP + lane;
+    return job.outer * stride[0] + job.begin * stride[axis] + (axis == 1 ? y * stride[2] : 0) + x * stride[3];
+  }
+  FLC_DEVICE bool in_row(const Job& job, const NearestPasses<Real, Id>& passes, int lane) const {
+    return job.inner % passes.strips * WARP + lane < passes.width;
+  }
+};
+
+}  // namespace flc::cuda
