@@ -61,88 +61,128 @@ class NearestAlong {
 
  private:
   static constexpr int STEPS = 4;  // between looks at what was found
+  static constexpr int64_t STRIP = sizeof(Strip<Real, Id>);
 
-  struct Line {
-    Real near, second;
-    Id id;
+  // Where this lane's numbers of a strip are.
+  class Lines {
+   public:
+    FLC_DEVICE Lines(const Strip<Real, Id>* strip, int lane)
+        : at_(reinterpret_cast<const char*>(strip->near + lane)), lane_(lane) {}
+    FLC_DEVICE void move(int64_t bytes) { at_ += bytes; }
+    FLC_DEVICE Lines moved(int64_t bytes) const {
+      Lines other = *this;
+      other.at_ += bytes;
+      return other;
+    }
+    FLC_DEVICE Real near() const { return *reinterpret_cast<const Real*>(at_); }
+    FLC_DEVICE Real second() const { return reinterpret_cast<const Real*>(at_)[WARP]; }
+    FLC_DEVICE Id id() const {
+      const char* at = at_ + 2 * WARP * sizeof(Real);
+      if (sizeof(Id) != sizeof(Real)) at += lane_ * (sizeof(Id) - sizeof(Real));
+      return *reinterpret_cast<const Id*>(at);
+    }
+
+   private:
+    const char* at_;
+    int lane_;
   };
 
+  // The square that a line offers to a voxel of which `nearest` is the nearest instance.
   template <bool SECOND>
-  FLC_DEVICE Line load(const Strip<Real, Id>* strip) const {
-    Line line;
-    line.near = strip->near[lane_];
-    line.id = strip->id[lane_];
-    if (SECOND) line.second = strip->second[lane_];
-    return line;
+  FLC_DEVICE static Real offered(const Lines& line, Id nearest) {
+    if (!SECOND) return line.near();
+    const Real near = line.near(), other = line.second();
+    return line.id() == nearest ? other : near;
   }
 
-  template <bool SECOND>
-  FLC_DEVICE void take(const Line& line, int i, Real square) {
-    if constexpr (SECOND) {
-      second[i] = smaller(second[i], (line.id == id[i] ? line.second : line.near) + square);
-    } else {
-      const Real found = line.near + square;
-      bool nearer = found < near[i];
-      if (SMALLER_ID) nearer |= found == near[i] && line.id < id[i];
-      id[i] = nearer ? line.id : id[i];
-      near[i] = smaller(near[i], found);
+  // Takes a line into account, square(i) away from voxel i.
+  template <bool SECOND, class Square>
+  FLC_DEVICE void take(const Lines& line, const Square& square) {
+    const Real line_near = line.near(), line_second = SECOND ? line.second() : Real(0);
+    const Id line_id = line.id();
+#pragma unroll
+    for (int i = 0; i < VOXELS; ++i) {
+      if constexpr (SECOND) {
+        second[i] = smaller(second[i], (line_id == id[i] ? line_second : line_near) + square(i));
+      } else {
+        const Real found = line_near + square(i);
+        bool nearer = found < near[i];
+        if (SMALLER_ID) nearer |= found == near[i] && line_id < id[i];
+        id[i] = nearer ? line_id : id[i];
+        near[i] = smaller(near[i], found);
+      }
     }
   }
 
-  // Whether a voxel at which `worst` was found may gain by a line.
+  // Whether a square matters to a voxel at which another was found.
   template <bool SECOND>
-  FLC_DEVICE bool useful(const Line& line, Real square, Real worst) const {
-    if (SECOND) return (line.id == common_ ? line.second : line.near) + square < worst;
-    return SMALLER_ID ? line.near + square <= worst : line.near + square < worst;
+  FLC_DEVICE static bool matters(Real square, Real found) {
+    return SMALLER_ID && !SECOND ? square <= found : square < found;
   }
 
   template <bool SECOND>
   FLC_DEVICE void search(Real (&found)[VOXELS]) {
     Real squares[STEPS + VOXELS];  // of k, k + 1, ... steps
-    load_squares(1, squares);
-    const Strip<Real, Id>* const here = column_.first + begin_ * column_.step;
+    const FourSquares<Real>* fours = column_.squares;
+    load_squares(fours, squares);
+    const int64_t step = column_.step * STRIP;
+    const Lines here(column_.first + begin_ * column_.step, lane_);
 #pragma unroll
     for (int i = 0; i < VOXELS; ++i) {
       if (!there(i)) continue;
-      const Line line = load<SECOND>(here + i * column_.step);
-#pragma unroll
-      for (int j = 0; j < VOXELS; ++j)
-        take<SECOND>(line, j, i == j ? Real(0) : squares[i < j ? j - i - 1 : i - j - 1]);
+      take<SECOND>(here.moved(i * step), [&](int j) {
+        return i == j ? Real(0) : squares[i < j ? j - i - 1 : i - j - 1];
+      });
     }
-    const int32_t before = begin_, after = column_.count - VOXELS - begin_;
-    const Strip<Real, Id>*up = here, *down = here + (VOXELS - 1) * column_.step;
+    // `before` is a multiple of STEPS, `after` need not be.
+    const int32_t before = begin_, after = column_.count - VOXELS - begin_, most = larger(before, after);
+    Lines up = here, down = here.moved((VOXELS - 1) * step);
 #pragma unroll 1
-    for (int32_t k = 1; k <= larger(before, after); k += STEPS) {
-      load_squares(k, squares);
+    for (int32_t k = 1; k <= most; k += STEPS, ++fours) {
+      load_squares(fours, squares);
       Real worst = found[0];
 #pragma unroll
       for (int i = 1; i < VOXELS; ++i) worst = larger(worst, found[i]);
-      if (!__any_sync(ALL_LANES, SMALLER_ID && !SECOND ? worst >= squares[0] : worst > squares[0])) return;
+      if (!__any_sync(ALL_LANES, matters<SECOND>(squares[0], worst))) return;
+      Real above[STEPS], below[STEPS], least = INFINITE<Real>;
+      if (k <= before) {
 #pragma unroll
-      for (int i = 0; i < STEPS; ++i) {
-        up -= column_.step;
-        down += column_.step;
-        if (k + i <= before) {
-          const Line line = load<SECOND>(up);
-          if (__any_sync(ALL_LANES, useful<SECOND>(line, squares[i], worst))) {
-#pragma unroll
-            for (int j = 0; j < VOXELS; ++j) take<SECOND>(line, j, squares[i + j]);
-          }
+        for (int i = 0; i < STEPS; ++i) {
+          up.move(-step);
+          above[i] = offered<SECOND>(up, common_) + squares[i];
+          least = smaller(least, above[i]);
         }
-        if (k + i <= after) {
-          const Line line = load<SECOND>(down);
-          if (__any_sync(ALL_LANES, useful<SECOND>(line, squares[i], worst))) {
+      }
+      if (k <= after) {
 #pragma unroll
-            for (int j = 0; j < VOXELS; ++j) take<SECOND>(line, j, squares[i + VOXELS - 1 - j]);
-          }
+        for (int i = 0; i < STEPS; ++i) {
+          if (k + i <= after) down.move(step);  // else the last line seems farther away than it is
+          below[i] = offered<SECOND>(down, common_) + squares[i];
+          least = smaller(least, below[i]);
         }
+      }
+      if (!__any_sync(ALL_LANES, matters<SECOND>(least, worst))) continue;
+      if (k <= before) {
+#pragma unroll
+        for (int i = 0; i < STEPS; ++i)
+          if (__any_sync(ALL_LANES, matters<SECOND>(above[i], worst)))
+            take<SECOND>(up.moved((STEPS - 1 - i) * step), [&](int j) { return squares[i + j]; });
+      }
+      if (k + STEPS - 1 <= after) {
+#pragma unroll
+        for (int i = 0; i < STEPS; ++i)
+          if (__any_sync(ALL_LANES, matters<SECOND>(below[i], worst)))
+            take<SECOND>(down.moved((i + 1 - STEPS) * step), [&](int j) { return squares[i + VOXELS - 1 - j]; });
+      } else if (k <= after) {
+#pragma unroll
+        for (int i = 0; i < STEPS - 1; ++i)
+          if (k + i <= after)
+            take<SECOND>(down.moved((k + i - after) * step), [&](int j) { return squares[i + VOXELS - 1 - j]; });
       }
     }
   }
 
-  // Of k + 4 j; k - 1 is a multiple of 4.
-  FLC_DEVICE void load_squares(int32_t k, Real (&squares)[STEPS + VOXELS]) const {
-    const FourSquares<Real>* const fours = column_.squares + (k - 1) / 4;
+  FLC_DEVICE static void load_squares(const FourSquares<Real>* fours, Real (&squares)[STEPS + VOXELS]) {
 #pragma unroll
     for (int i = 0; i < STEPS + VOXELS; i += 4) {
       const FourSquares<Real> four = fours[i / 4];

@@ -78,7 +78,7 @@ inline bool ids_are_small(const flc_tensor& labels) {
 
 inline bool are_volumes(const flc_tensor& labels) {
   if (labels.axes != 4 || labels.dtype < FLC_BOOL || labels.dtype > FLC_FLOAT64) return false;
-  return *std::max_element(labels.size + 1, labels.size + 4) <= int64_t(FARTHEST);
+  return *std::max_element(labels.size + 1, labels.size + 4) <= int64_t(1) << 30;
 }
 inline bool are_volumes(const flc_tensor* optional, flc_dtype dtype) {
   return !optional || (optional->axes == 4 && optional->dtype == dtype);
@@ -117,9 +117,9 @@ NearestPasses<Real, Id> passes_for(const NearestVolumes& volumes, Memory& memory
   passes.along_w = memory.take<Strip<Real, Id>>(strips);
   if (passes.depth > 1) {
     passes.along_h = memory.take<Strip<Real, Id>>(strips);
-    passes.sides = reinterpret_cast<Side<Id>*>(passes.along_h);  // which the next pass writes
+    passes.sides = reinterpret_cast<Side<Real, Id>*>(passes.along_h);  // which the next pass writes
   } else {
-    passes.sides = memory.take<Side<Id>>(strips);
+    passes.sides = memory.take<Side<Real, Id>>(strips);
   }
   for (int axis = 0; axis < 2; ++axis) {
     passes.fours[axis] = int32_t(divide_up<int64_t>(volumes.size[axis], 4) + 4);
