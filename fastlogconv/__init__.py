@@ -2,6 +2,7 @@
 
 from .backends import use_backend
 from .dice import WeightedDiceCELoss, WeightedDiceLoss, weighted_dice_loss
+from .distances import nearest_instances, signed_distance_map
 from .environment import info
 from .functional import distance_to_weight, lambda_kernel, region_weight_map, separable_conv2d, weight_map
 from .labels import binary_to_instances, separate_touching
@@ -30,6 +31,7 @@ __all__ = [
     "distance_to_weight",
     "info",
     "lambda_kernel",
+    "nearest_instances",
     "plot_weight_parameters",
     "preprocess_mask",
     "random_center",
@@ -39,6 +41,7 @@ __all__ = [
     "separable_conv2d",
     "separate_touching",
     "show",
+    "signed_distance_map",
     "use_backend",
     "weight_map",
     "weighted_cross_entropy",

@@ -44,6 +44,10 @@ def label(text):
         ) from None
 
 
+_KINDS = {  # of settings: what an option of theirs is beside its type
+    "flag": {"action": argparse.BooleanOptionalAction},
+    "spacing": {"type": float, "nargs": "+", "metavar": "LENGTH"},
+}
 TYPES = {"float": float, "int | None": whole_number_or_none}
 
 
@@ -77,14 +81,11 @@ def build_parser():
     for name, setting in SETTINGS.items():
         rules = "; ".join(f"{rule.name}: {rule.meaning}" for rule in RULES.get(name, {}).values())
         meaning = setting.metadata["meaning"] + (f": {rules}" if rules else "")
-        flag = setting.metadata["kind"] == "flag"
         weights.add_argument(
             f"--{name.replace('_', '-')}",
             default=None if name in BY_PRESET else DEFAULTS[name],
             help=f"{meaning} (default: {'that of the preset' if name in BY_PRESET else '%(default)s'})",
-            **dict(action=argparse.BooleanOptionalAction)
-            if flag
-            else dict(type=TYPES.get(setting.type, str)),
+            **_KINDS.get(setting.metadata["kind"], {"type": TYPES.get(setting.type, str)}),
         )
     weights.add_argument(
         "--ignore-index",
@@ -150,6 +151,7 @@ def run(options):
 def settings_of(options):
     """The settings, tried on one pixel; leaves with the usage where they are refused."""
     given = {name: getattr(options, name) for name in NAMES}
+    given["spacing"] = given["spacing"] and tuple(given["spacing"])
     given = {name: value for name, value in given.items() if value is not None or name not in BY_PRESET}
     try:
         settings = WeightSettings.preset(options.preset, **given)

@@ -59,6 +59,33 @@ def settings_values(settings: WeightSettings | None, preset: str | None, *single
     return settings.values
 
 
+def spatial_values(values: tuple, spatial_dims: int) -> tuple:
+    """The settings in the order of `NAMES` for images or volumes: a spacing that is the same along all axes
+    becomes sigmas in pixels.
+
+    Raises:
+        ValueError: LogConv distances in volumes, or a spacing of other axes.
+    """
+    settings = dict(zip(NAMES, values, strict=True))
+    spacing = settings["spacing"]
+    if spatial_dims == 3 and settings["distance"] == "logconv":
+        raise ValueError(
+            "volumes have exact distances alone, for LogConv's are about city-block, the worse the more axes "
+            "there are: take distance='euclidean', or a preset that has it, such as 'unet2019'"
+        )
+    if spacing is not None:
+        if len(spacing) != spatial_dims:
+            raise ValueError(
+                f"spacing must be {spatial_dims} numbers, one for each axis, got {len(spacing)}: {spacing}"
+            )
+        if len(set(spacing)) == 1:
+            settings |= dict(spacing=None, bws=settings["bws"] / spacing[0], fds=settings["fds"] / spacing[0])
+    return tuple(settings.values())
+
+
+remembered_spatial_values = functools.lru_cache(1024, typed=True)(spatial_values)
+
+
 def _are_defaults(single: tuple) -> bool:
     try:
         return single == _DEFAULT_VALUES

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from . import backends
 from .codes import DTYPES, PADDING_MODES
-from .settings import DEFAULTS, NAMES, OF_LABELS, check_kernel_size, check_length, choice_error
+from .settings import (
+    DEFAULTS,
+    NAMES,
+    OF_LABELS,
+    check_kernel_size,
+    check_length,
+    check_spacing,
+    choice_error,
+)
 
 DEVICES = ("cpu", "cuda")
 _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
@@ -30,10 +38,10 @@ def check_backend(name: str) -> None:
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def positive(integers: Tensor) -> Tensor:
-    """Where a tensor of integers is > 0: bool."""
-    signed = _SIGNED.get(integers.dtype)  # PyTorch compares hardly any of the larger unsigned types
-    return integers > 0 if signed is None else integers.view(signed) != 0
+def positive(values: Tensor) -> Tensor:
+    """Where a tensor is > 0: bool."""
+    signed = _SIGNED.get(values.dtype)  # PyTorch compares hardly any of the larger unsigned types
+    return values > 0 if signed is None else values.view(signed) != 0
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several
@@ -105,6 +113,31 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise _device_error(name, tensor.device)
 
 
+SPATIAL_SHAPES = {
+    2: ((2, 3), "[H, W] or [B, H, W] (spatial_dims=2)"),
+    3: ((3, 4), "[D, H, W] or [B, D, H, W] (spatial_dims=3)"),
+}
+
+
+def check_spatial_dims(spatial_dims: int) -> None:
+    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, int) or spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 (images) or 3 (volumes), got {spatial_dims!r}")
+
+
+def check_spatial_labels(labels, spatial_dims: int) -> None:
+    """Labels of images or, with three spatial dims, of volumes; one or a batch."""
+    check_spatial_dims(spatial_dims)
+    check_tensor(labels, "labels", *SPATIAL_SHAPES[spatial_dims])
+    if labels.requires_grad:
+        raise grad_error("labels")
+
+
+def check_region_masks(masks, spatial_dims: int) -> None:
+    check_spatial_dims(spatial_dims)
+    axes = "H, W" if spatial_dims == 2 else "D, H, W"
+    check_tensor(masks, "masks", (spatial_dims + 1, spatial_dims + 2), f"[N, {axes}] or [B, N, {axes}]")
+
+
 OF_MASKS = (torch.bool, torch.uint8)  # what binary masks come in
 _warned_of_masks = False
 
@@ -129,6 +162,20 @@ def warn_of_masks(labels: Tensor) -> None:
         UserWarning,
         stacklevel=3,
     )
+
+
+def check_axes_of_spacing(spacing, spatial_dims: int) -> list[float]:
+    """The length of a pixel along each spatial axis; all 1 for None.
+
+    Raises:
+        TypeError, ValueError: they are no numbers in their range, or not one for each axis.
+    """
+    checked = check_spacing("spacing", spacing)
+    if checked is None:
+        return [1.0] * spatial_dims
+    if len(checked) != spatial_dims:
+        raise ValueError(f"spacing must be {spatial_dims} numbers, one for each axis, got {len(checked)}")
+    return list(checked)
 
 
 def check_classes(classes, labels: Tensor) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import checks, ops
-from .arguments import settings_values
+from . import checks, ops, regions
+from .arguments import remembered_spatial_values, settings_values, spatial_values
 from .backends import reference
 from .labels import separate_touching
 from .rules import BalanceName, BorderName, DistanceName, FalloffName
-from .settings import DEFAULTS, NAMES, PresetName, WeightSettings, checked_values
+from .settings import DEFAULTS, NAMES, PRESET_OF_VOLUMES, PresetName, WeightSettings, checked_values
 
 _GAPS = NAMES.index("gaps")
 
@@ -38,6 +38,8 @@ def weight_map(
     fbr: float = 0.1,
     lmbda: float = 0.35,
     ks: int | None = 73,
+    spacing: tuple[float, ...] | None = None,
+    spatial_dims: int = 2,
     backend: str = "auto",
 ) -> Tensor:
     """The weight of every pixel in a segmentation loss, from instance labels.
@@ -79,10 +81,11 @@ def weight_map(
     max(1, weight) where `fbr` is at most 1; for `lmbda` of up to 1000 times the smaller sigma.
 
     Args:
-        labels: instance ids [H, W] or [B, H, W], any integer or floating-point type or bool (one instance),
-            any strides. Whole numbers up to 2**63 - 1 (float16: 2**11, bfloat16: 2**8, where they cannot tell
-            ids apart any more); 0 and below are background. Ids may be sparse, but for
-            "farthest" the instances of an image are 1..max, so that an id which is absent makes the border 0.
+        labels: instance ids [H, W] or [B, H, W], with `spatial_dims=3` [D, H, W] or [B, D, H, W]; any integer
+            or floating-point type or bool (one instance), any strides. Whole numbers up to 2**63 - 1
+            (float16: 2**11, bfloat16: 2**8, where they cannot tell ids apart any more); 0 and below are
+            background. Ids may be sparse, but for "farthest" the instances of an image are 1..max, so that an
+            id which is absent makes the border 0.
         classes: class labels of the shape and device of `labels`, of any of its types: whole numbers up to
             2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
             is the sum of what each class's instances give by themselves, and fd sums over all. (With
@@ -95,7 +98,7 @@ def weight_map(
         foreground: bool, of the shape and device of `labels`: a foreground of your own, in place of where
             instances are. Distances still go to instances. Not together with `gaps`.
         settings: all of the settings below in one object, in their place.
-        preset: one of the names above; None: "deepflash2_logconv".
+        preset: one of the names above; None: "deepflash2_logconv", in volumes "deepflash2_offline".
         distance: "logconv": about the city-block distance, found by convolution, +inf where i is more than ks
             // 2 pixels away along an axis. "euclidean": exact, unbounded. None: the preset's.
         border: "second_nearest" or "farthest"; None: the preset's.
@@ -113,6 +116,9 @@ def weight_map(
             effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
             no effect with "euclidean".
+        spacing: the length of a pixel along each axis, (sy, sx) or (sz, sy, sx), from 1e-30 to 1e30: the unit
+            of `bws` and `fds`. None: 1 along each. Unequal ones need exact distances.
+        spatial_dims: 2 for images, 3 for volumes, which have exact distances alone.
         backend: "auto", "triton", "native" or "reference"; see `fastlogconv.info()`.
 
     Returns:
@@ -131,15 +137,15 @@ def weight_map(
     Source: weights of deepflash2 (Griebel et al.); distance of Karam, Sugimoto and Hirakawa, "Fast
     convolutional distance transform", IEEE Signal Processing Letters 26(6), 2019.
     """
-    checks.check_tensor(labels, "labels", (2, 3), "[H, W] or [B, H, W]")
-    if labels.requires_grad:
-        raise checks.grad_error("labels")
+    checks.check_spatial_labels(labels, spatial_dims)
     if labels.dtype in checks.OF_MASKS and ignore_index is None:
         checks.warn_of_masks(labels)
     values = settings_values(
-        settings, preset, distance, border, falloff, balance, border_everywhere, gaps,
-        bws, fds, bwf, fbr, lmbda, ks,
+        settings, _preset(preset, settings, spatial_dims), distance, border, falloff, balance,
+        border_everywhere, gaps, bws, fds, bwf, fbr, lmbda, ks, spacing,
     )  # fmt: skip
+    if spatial_dims != 2 or values[-1] is not None:
+        values = _spatial(values, spatial_dims)
     checks.check_backend(backend)
     if classes is not None:
         checks.check_classes(classes, labels)
@@ -152,16 +158,29 @@ def weight_map(
     if values[_GAPS]:
         if foreground is not None:
             raise ValueError("give foreground or gaps=True, not both: foreground says where gaps are")
-        foreground = _separated(labels, classes, ignore)
-    if labels.dim() == 3:
+        foreground = _separated(labels, classes, spatial_dims)
+    if labels.dim() > spatial_dims:
         return ops.weight_map(labels, classes, ignore, foreground, *values, backend)
     beside = [None if tensor is None else tensor[None] for tensor in (classes, ignore, foreground)]
     return ops.weight_map(labels[None], *beside, *values, backend)[0]
 
 
-def _separated(labels: Tensor, classes: Tensor | None, ignore: Tensor | None) -> Tensor:
+def _preset(
+    preset: PresetName | None, settings: WeightSettings | None, spatial_dims: int
+) -> PresetName | None:
+    """The default in volumes has exact distances."""
+    return PRESET_OF_VOLUMES if spatial_dims == 3 and preset is None and settings is None else preset
+
+
+def _spatial(values: tuple, spatial_dims: int) -> tuple:
+    if torch.compiler.is_compiling():
+        return spatial_values(values, spatial_dims)
+    return remembered_spatial_values(values, spatial_dims)
+
+
+def _separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tensor:
     """Where the foreground is, with gaps between touching instances."""
-    separated = separate_touching(labels, classes)
+    separated = separate_touching(labels, classes, spatial_dims=spatial_dims)
     foreground = separated if separated.dtype is torch.bool else checks.positive(separated)
     if classes is not None:
         foreground = foreground & (classes if classes.dtype is torch.bool else checks.positive(classes))
@@ -183,6 +202,8 @@ def region_weight_map(
     fbr: float = 0.1,
     lmbda: float = 0.35,
     ks: int | None = 73,
+    spacing: tuple[float, ...] | None = None,
+    spatial_dims: int = 2,
     backend: str = "auto",
 ) -> Tensor:
     """The weights of `weight_map`, from one mask per region: regions may overlap and may be soft.
@@ -198,14 +219,20 @@ def region_weight_map(
     masks hold it for values v with lmbda ln(v) <= 2 min(bws, fds) (at the defaults: up to 1e24).
 
     Args:
-        masks: [N, H, W], or [B, N, H, W] for B images, finite and >= 0, usually in [0, 1]; any floating-point
-            type, or bool or integers, for which 0 and below are background. N = 0 gives `fbr` everywhere.
-            Images of fewer regions may have masks of 0, but for "farthest", where a region that is absent
-            makes the border 0.
+        masks: [N, H, W], or [B, N, H, W] for B images; with `spatial_dims=3` [N, D, H, W] or [B, N, D, H, W]
+            and exact distances, which only the slow reference computes yet. Finite and >= 0, usually in
+            [0, 1]; any floating-point type, or bool or integers, for which 0 and below are background. N = 0
+            gives `fbr` everywhere. Images of fewer regions may have masks of 0, but for "farthest", where a
+            region that is absent makes the border 0.
+        classes: the class of each region, N whole numbers, the same in all images: a list, a tuple or a
+            tensor [N] (one on a GPU is waited for). Regions of class 0 and below count as background. As in
+            `weight_map`, border is then the sum of what each class's regions give by themselves ("farthest":
+            a region that is absent makes its class's border 0), and fd sums over all. None: one class.
         ignore: bool, of a shape that broadcasts to that of the weights, on the device of `masks`; True where
             a pixel is to be ignored: its weight is 0, it belongs to no region, and its mask values may be
             anything.
-        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
+        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, spacing, spatial_dims,
+            backend: as for `weight_map`.
 
     Returns:
         Weights [H, W] or [B, H, W], contiguous, on the device of `masks`; float32 for integer and bool masks,
@@ -215,60 +242,26 @@ def region_weight_map(
         TypeError, ValueError, RuntimeError: as for `weight_map`; ValueError also for a negative mask value,
             and for `classes` of another length than N.
     """
-    checks.check_tensor(masks, "masks", (3, 4), "[N, H, W] or [B, N, H, W]")
+    checks.check_region_masks(masks, spatial_dims)
     if masks.requires_grad:
         raise checks.grad_error("masks")
     values = settings_values(
-        settings, preset, distance, border, None, None, False, None, bws, fds, bwf, fbr, lmbda, ks
+        settings, _preset(preset, settings, spatial_dims), distance, border, None, None, False, None,
+        bws, fds, bwf, fbr, lmbda, ks, spacing,
     )  # fmt: skip
+    if spatial_dims != 2 or values[-1] is not None:
+        values = _spatial(values, spatial_dims)
     checks.check_of_regions(values)
     checks.check_backend(backend)
     if ignore is not None:
-        ignore = checks.broadcast_ignore(ignore, masks.shape[:-3] + masks.shape[-2:], masks.device, "masks")
+        shape = masks.shape[: -spatial_dims - 1] + masks.shape[-spatial_dims:]
+        ignore = checks.broadcast_ignore(ignore, shape, masks.device, "masks")
     if not masks.is_floating_point() and masks.dtype is not torch.bool:
         masks = checks.positive(masks)
     if classes is not None:
-        return _region_weights_by_class(
-            masks, checks.check_region_classes(classes, masks.shape[-3]), ignore, values, backend
-        )
-    return _region_weights(masks, ignore, values, backend)
-
-
-def _region_weights(masks: Tensor, ignore: Tensor | None, values: tuple, backend: str) -> Tensor:
-    """`region_weight_map` of arguments that were checked, without classes."""
-    if masks.dim() == 3:
-        return ops.region_weight_map(masks, ignore, *values, backend)
-    ignored = [None] * len(masks) if ignore is None else ignore
-    images = [
-        ops.region_weight_map(image, here, *values, backend)
-        for image, here in zip(masks, ignored, strict=True)
-    ]
-    dtype = reference.result_dtype(masks)
-    return torch.stack(images) if images else masks.new_empty((0, *masks.shape[2:]), dtype=dtype)
-
-
-def _region_weights_by_class(
-    masks: Tensor, classes: list[int], ignore: Tensor | None, values: tuple, backend: str
-) -> Tensor:
-    """The terms one by one, from weights in which the others are 0: fd of all, then each class's border."""
-    dtype = reference.result_dtype(masks)
-    if masks.is_floating_point():  # the terms are added in float32 or better, as everywhere
-        masks = masks.to(torch.promote_types(dtype, torch.float32))
-    counted = [i for i, of_class in enumerate(classes) if of_class > 0]
-    settings = dict(zip(NAMES, values, strict=True))
-
-    def term(regions: list[int], **changes) -> Tensor:
-        chosen = masks if len(regions) == len(classes) else masks[..., regions, :, :]
-        return _region_weights(chosen, ignore, tuple({**settings, **changes}.values()), backend)
-
-    weights = term(counted, bwf=0.0)  # fbr + (1 - fbr) fd; 1 on the foreground, 0 on what is ignored
-    background = ~(masks[..., counted, :, :] > 0).any(-3)
-    if ignore is not None:
-        background &= ~ignore
-    for of_class in sorted({classes[i] for i in counted}):
-        border = term([i for i in counted if classes[i] == of_class], fbr=1.0) - 1  # 1 + bwf border
-        weights += torch.where(background, border, 0)
-    return weights.to(dtype)
+        of_regions = checks.check_region_classes(classes, masks.shape[-spatial_dims - 1])
+        return regions.weights_by_class(masks, of_regions, ignore, values, spatial_dims, backend)
+    return regions.weights(masks, ignore, values, spatial_dims, backend)
 
 
 def distance_to_weight(

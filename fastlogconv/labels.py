@@ -39,7 +39,7 @@ def separate_touching(labels: Tensor, classes: Tensor | None = None, *, spatial_
         TypeError: an argument is of the wrong type.
         ValueError: a rank, shape or device does not fit.
     """
-    _check_spatial_dims(spatial_dims)
+    checks.check_spatial_dims(spatial_dims)
     checks.check_tensor(labels, "labels", (spatial_dims, spatial_dims + 1), _SHAPES[spatial_dims])
     if classes is not None:
         checks.check_classes(classes, labels)
@@ -79,7 +79,7 @@ def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: i
         TypeError: an argument is of the wrong type.
         ValueError: a rank does not fit, or `connectivity` is not from 1 to `spatial_dims`.
     """
-    _check_spatial_dims(spatial_dims)
+    checks.check_spatial_dims(spatial_dims)
     checks.check_tensor(masks, "masks", (spatial_dims, spatial_dims + 1), _SHAPES[spatial_dims])
     if isinstance(connectivity, bool) or not isinstance(connectivity, int):
         raise TypeError(f"connectivity must be an integer, got {connectivity!r}")
@@ -143,11 +143,6 @@ def components_by_propagation(batch: Tensor, connectivity: int) -> Tensor:
     is_first = (pointer == position) & flat
     number = is_first.view(len(batch), -1).cumsum(1).flatten()
     return torch.where(flat, number[pointer], 0).view(batch.shape).to(_id_dtype(batch))
-
-
-def _check_spatial_dims(spatial_dims: int) -> None:
-    if isinstance(spatial_dims, bool) or spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}")
 
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}

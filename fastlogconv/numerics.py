@@ -194,6 +194,16 @@ def nearest_numbers(settings: WeightSettings, double: bool, kernels: str) -> Nea
     )
 
 
+@functools.lru_cache(1024)
+def exact_limit(settings: WeightSettings, most_instances: int) -> float:
+    """The exact distance, in units of the sigmas, beyond which so many instances together change no bit."""
+    epsilon = ARITHMETICS["cpu", True].half_bit / most_instances
+    return max(
+        gaussian_reach(settings.fds, abs(1 - settings.fbr), epsilon),
+        gaussian_reach(settings.bws, settings.bwf, epsilon),
+    )
+
+
 def _scales(settings: WeightSettings) -> dict[str, float]:
     return dict(
         foreground_exponent=gaussian_exponent(settings.fds),

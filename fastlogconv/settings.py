@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from .rules import (
@@ -54,6 +54,8 @@ class WeightSettings:
         lmbda: decay length of the LogConv kernel in pixels, > 0. Of no effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
             no effect with "euclidean".
+        spacing: the length of a pixel along each axis, (sy, sx) or (sz, sy, sx), from 1e-30 to 1e30: the unit
+            of `bws` and `fds`. None: 1 along each. LogConv distances have the same along all axes.
 
     Raises:
         TypeError: a setting is of the wrong type.
@@ -75,6 +77,10 @@ class WeightSettings:
     lmbda: float = _setting(0.35, "length", "decay length of the convolution kernel, pixels")
     ks: int | None = _setting(
         73, "kernel_size", "size of the convolution kernel, pixels, or none for an unbounded one"
+    )
+
+    spacing: tuple[float, ...] | None = _setting(
+        None, "spacing", "length of a pixel along each axis, the unit of the sigmas"
     )
 
     def __post_init__(self) -> None:
@@ -169,6 +175,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "deepflash2": _preset("logconv", "farthest", "sum", "none", False, bws=10.0, bwf=1.0),
 }
 DEFAULT_PRESET: PresetName = "deepflash2_logconv"  # the defaults
+PRESET_OF_VOLUMES: PresetName = "deepflash2_offline"  # their default: the same with exact distances
 OF_LABELS = ("falloff", "balance", "border_everywhere", "gaps")  # region masks have the defaults of these
 RENAMED = {"unet": "deepflash2_offline", "unet_logconv": "deepflash2_logconv"}
 BY_PRESET = tuple(PRESETS[DEFAULT_PRESET])  # what every preset names: where these are None, a preset chooses
@@ -259,6 +266,30 @@ def check_flag(name: str, value: bool) -> bool:
     raise _type_error(name, value, "True or False")
 
 
+SPACING_RANGE = (1e-30, 1e30)
+
+
+def check_spacing(name: str, value: Sequence[float] | None) -> tuple[float, ...] | None:
+    """The lengths of a pixel along each axis as floats, or None.
+
+    Raises:
+        TypeError, ValueError: they are no numbers in `SPACING_RANGE`, or not one for each of 2 or 3 axes.
+    """
+    if value is None:
+        return None
+    values = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise _type_error(name, value, "a sequence of numbers, one for each axis, or None")
+    if len(values) not in (2, 3):
+        raise ValueError(f"{name} must be two or three numbers, one for each axis, got {len(values)}")
+    lengths = tuple([_number(name, length) for length in values])
+    least, most = SPACING_RANGE
+    for length in lengths:
+        if not least <= length <= most:  # NaN compares false
+            raise ValueError(f"{name} must be from {least:g} to {most:g} along each axis, got {length!r}")
+    return lengths
+
+
 RULES: dict[str, dict[str, Any]] = {
     "distance": DISTANCES, "border": BORDERS, "falloff": FALLOFFS, "balance": BALANCES,
 }  # fmt: skip
@@ -269,6 +300,7 @@ _CHECK_OF_KIND: dict[str, Callable[[str, Any], Any]] = {
     "factor": check_factor,
     "kernel_size": check_kernel_size,
     "flag": check_flag,
+    "spacing": check_spacing,
 }
 _CHECKS = tuple((name, _CHECK_OF_KIND[field.metadata["kind"]]) for name, field in SETTINGS.items())
 
@@ -288,6 +320,12 @@ def checked_values(*values) -> tuple:
     if balance == "frequency" and falloff != "none":
         raise ValueError(
             f"balance='frequency' goes with falloff='none', as in Ronneberger et al. 2015, got {falloff!r}"
+        )
+    spacing = checked[-1]
+    if spacing is not None and distance == "logconv" and len(set(spacing)) > 1:
+        raise ValueError(
+            "LogConv distances count steps of pixels, so they know no unequal spacing: take "
+            f"distance='euclidean', got spacing={spacing}"
         )
     if border_everywhere and distance != "euclidean":
         raise ValueError(

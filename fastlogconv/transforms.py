@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from . import checks, functional
+from .arguments import spatial_values
 from .rules import BalanceName, BorderName, DistanceName, FalloffName
 from .settings import NAMES, PresetName, WeightSettings
 
@@ -28,6 +29,7 @@ class _Weights(nn.Module):
     fbr: float
     lmbda: float
     ks: int | None
+    spacing: tuple[float, ...] | None
 
     def __init__(
         self,
@@ -46,6 +48,8 @@ class _Weights(nn.Module):
         balance: BalanceName | None = None,
         border_everywhere: bool = False,
         gaps: bool | None = None,
+        spacing: tuple[float, ...] | None = None,
+        spatial_dims: int = 2,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -54,21 +58,29 @@ class _Weights(nn.Module):
             distance=distance, border=border, falloff=falloff, balance=balance, gaps=gaps, bws=bws, bwf=bwf
         )
         named = {name: value for name, value in named.items() if value is not None}  # None: the preset's
-        others = dict(border_everywhere=border_everywhere, fds=fds, fbr=fbr, lmbda=lmbda, ks=ks)
+        others = dict(
+            border_everywhere=border_everywhere, fds=fds, fbr=fbr, lmbda=lmbda, ks=ks, spacing=spacing
+        )
         self.settings = WeightSettings.preset(preset, **{**others, **named})
+        checks.check_spatial_dims(spatial_dims)
+        self.spatial_dims = spatial_dims
         self._check_settings()
         checks.check_backend(backend)
         self.backend = backend
 
     def _check_settings(self) -> None:
         """Raises ValueError for settings that the transform does not have."""
+        spatial_values(self.settings.values, self.spatial_dims)
 
     def encodes(self, input: Tensor) -> Tensor:
         """The same as calling the module: the name under which fastai looks for a transform."""
         return self(input)
 
     def extra_repr(self) -> str:
-        return _listed(channels=self.channels, **self.settings.as_dict(), backend=self.backend)
+        return _listed(
+            channels=self.channels, **self.settings.as_dict(), spatial_dims=self.spatial_dims,
+            backend=self.backend,
+        )  # fmt: skip
 
 
 def _attribute(name: str) -> property:
@@ -113,13 +125,15 @@ class WeightTransform(_Weights):
         distance: "logconv" or "euclidean"; None: the preset's.
         border: "farthest" or "second_nearest"; None: the preset's.
         falloff, balance, border_everywhere, gaps: as for `weight_map`; None: the preset's.
+        spacing: the length of a pixel along each axis, (sy, sx) or (sz, sy, sx), the unit of `bws` and `fds`.
+        spatial_dims: 2 for images, 3 for volumes, which have exact distances alone: name a preset.
         ignore_index: the label of pixels to ignore, or a list of such labels.
         backend: "auto", "triton", "native" or "reference".
 
     Shape:
-        labels [B, H, W] or [H, W], of any integer or floating-point type or bool -> weights of the same
-        shape, float32 for integer and bool labels, else the labels' dtype. When called, it takes `classes`,
-        `ignore` and `foreground` as `weight_map` does.
+        labels [B, H, W] or [H, W] (volumes: [B, D, H, W] or [D, H, W]), of any integer or floating-point type
+        or bool -> weights of the same shape, float32 for integer and bool labels, else the labels' dtype.
+        When called, it takes `classes`, `ignore` and `foreground` as `weight_map` does.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or out of its range; when
@@ -145,13 +159,16 @@ class WeightTransform(_Weights):
         balance: BalanceName | None = None,
         border_everywhere: bool = False,
         gaps: bool | None = None,
+        spacing: tuple[float, ...] | None = None,
+        spatial_dims: int = 2,
         ignore_index: checks.IgnoreIndex | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             channels, bws, fds, bwf, fbr, lmbda, ks,
             preset=preset, distance=distance, border=border, falloff=falloff, balance=balance,
-            border_everywhere=border_everywhere, gaps=gaps, backend=backend,
+            border_everywhere=border_everywhere, gaps=gaps, spacing=spacing, spatial_dims=spatial_dims,
+            backend=backend,
         )  # fmt: skip
         self.ignore_index = None if ignore_index is None else checks.check_ignore_labels(ignore_index)
 
@@ -171,6 +188,7 @@ class WeightTransform(_Weights):
             ignore_index=self.ignore_index,
             foreground=foreground,
             settings=self.settings,
+            spatial_dims=self.spatial_dims,
             backend=self.backend,
         )
 
@@ -191,6 +209,7 @@ class UNetWeights(WeightTransform):
         fbr: foreground background ratio, the weight of the far background, from 0 to 1e30.
         border_everywhere: True adds the border term on the foreground, too.
         gaps: False leaves touching cells as they are, as they must be where the target has no gaps.
+        spacing, spatial_dims: as for `WeightTransform`.
         ignore_index: the label of pixels to ignore, or a list of such labels.
         backend: "auto", "triton", "native" or "reference".
 
@@ -209,12 +228,14 @@ class UNetWeights(WeightTransform):
         *,
         border_everywhere: bool = False,
         gaps: bool = True,
+        spacing: tuple[float, ...] | None = None,
+        spatial_dims: int = 2,
         ignore_index: checks.IgnoreIndex | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             bws=bws, fds=fds, bwf=bwf, fbr=fbr, preset="unet2019", border_everywhere=border_everywhere,
-            gaps=gaps, ignore_index=ignore_index, backend=backend,
+            gaps=gaps, spacing=spacing, spatial_dims=spatial_dims, ignore_index=ignore_index, backend=backend,
         )  # fmt: skip
 
 
@@ -225,6 +246,7 @@ class WeightTransformSingle(_Weights):
         channels: height and width of the result where there are zero regions; None takes the input's.
         bws, fds, bwf, fbr, lmbda, ks, preset, distance, border, backend: as for `WeightTransform`.
         falloff, balance, border_everywhere, gaps: those of "deepflash2"; region masks have no others.
+        spacing, spatial_dims: as for `WeightTransform`.
 
     Shape:
         masks [ROIS, H, W], finite and >= 0, may overlap, may be soft -> weights [H, W], or, without any
@@ -239,6 +261,7 @@ class WeightTransformSingle(_Weights):
     """
 
     def _check_settings(self) -> None:
+        super()._check_settings()
         checks.check_of_regions(self.settings.values)
 
     def forward(
@@ -248,9 +271,16 @@ class WeightTransformSingle(_Weights):
         ignore: Tensor | None = None,
     ) -> Tensor:
         weights = functional.region_weight_map(
-            masks, classes=classes, ignore=ignore, settings=self.settings, backend=self.backend
-        )
-        if self.channels is not None and masks.dim() == 3 and masks.shape[0] == 0 and ignore is None:
+            masks, classes=classes, ignore=ignore, settings=self.settings, spatial_dims=self.spatial_dims,
+            backend=self.backend,
+        )  # fmt: skip
+        if (
+            self.channels is not None
+            and masks.dim() == 3
+            and self.spatial_dims == 2
+            and masks.shape[0] == 0
+            and ignore is None
+        ):
             return weights.new_full((self.channels, self.channels), self.fbr)
         return weights
 

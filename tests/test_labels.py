@@ -147,7 +147,7 @@ def test_what_is_refused():
     labels = torch.ones(4, 5, dtype=torch.int32)
     with pytest.raises(ValueError, match=r"labels must have the shape \[D, H, W\] or \[B, D, H, W\]"):
         separate_touching(labels, spatial_dims=3)
-    with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
+    with pytest.raises(ValueError, match=r"spatial_dims must be 2 .*, got 4"):
         separate_touching(labels, spatial_dims=4)
     with pytest.raises(ValueError, match="classes must have the shape and device of labels"):
         separate_touching(labels, labels[:2])
@@ -157,5 +157,5 @@ def test_what_is_refused():
         binary_to_instances(labels, connectivity=3)
     with pytest.raises(TypeError, match=r"connectivity must be an integer, got 1\.0"):
         binary_to_instances(labels, connectivity=1.0)
-    with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got True"):
+    with pytest.raises(ValueError, match=r"spatial_dims must be 2 .*, got True"):
         binary_to_instances(labels, spatial_dims=True)

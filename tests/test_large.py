@@ -215,6 +215,28 @@ def test_published_terms(terms, beside):
     assert weight_error(torch.from_numpy(tiles), expected) <= 2e-5
 
 
+@pytest.mark.parametrize("preset", ["unet2019", "deepflash2_offline"])
+@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 0.5)], ids=str)
+def test_volumes(spacing, preset):
+    rng = np.random.default_rng(13)
+    labels = np.stack([scattered((40, 36), 12, 4, rng) for _ in range(20)])
+    settings = dict(preset=preset, bws=2, fds=1.5, spacing=spacing, spatial_dims=3)
+    expected = fastlogconv.weight_map(torch.from_numpy(labels), **settings)
+    tiles = large.weight_map(da.from_array(labels, (10, 20, 18)), **settings).compute()
+    assert weight_error(torch.from_numpy(tiles), expected) <= 2e-5
+    with pytest.raises(ValueError, match=r"array must have the shape \[D, H, W\] or \[B, D, H, W\]"):
+        large.weight_map(labels[0], **settings)
+
+
+def test_stored_volumes(tmp_path):
+    labels = np.zeros((2, 12, 20, 16), np.int32)
+    labels[:, 2:5, 3:9, 3:9], labels[:, 2:5, 9:14, 3:9] = 1, 2
+    settings = dict(preset="unet2019", bws=1, fds=1, spacing=(2.0, 1.0, 1.0), spatial_dims=3)
+    stored = large.store(da.from_array(labels, (1, 6, 10, 8)), tmp_path / "w", progress=False, **settings)
+    expected = fastlogconv.weight_map(torch.from_numpy(labels), **settings)
+    assert weight_error(torch.from_numpy(stored[:]), expected) <= 2e-5
+
+
 def test_balance_counts_the_whole():
     with pytest.raises(ValueError, match="balance='frequency' counts the pixels of the whole image"):
         large.weight_map(two_cells(), preset="unet2015")

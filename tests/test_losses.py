@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEVICES
+from conftest import DEVICES, on_device
 
 from fastlogconv import WeightedCrossEntropyLoss, weight_map, weighted_cross_entropy
 from fastlogconv.losses import NORMALIZATIONS
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=[on_device(name, name) for name in DEVICES])
 def device(request):
     """A loss has no backend."""
     return request.param

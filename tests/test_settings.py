@@ -33,9 +33,14 @@ from fastlogconv.settings import (
 CHANGES = dict(
     distance="euclidean", border="farthest", falloff="none", balance="frequency", border_everywhere=True,
     gaps=True, bws=3.5, fds=7.25, bwf=0.0, fbr=2.0, lmbda=1.5, ks=None,
+    spacing=(2.0, 0.5),
 )  # fmt: skip  # one of each, none a default
 OF_REGIONS = {name: value for name, value in CHANGES.items() if name not in OF_LABELS}
-NEEDS = dict(balance=dict(falloff="none"), border_everywhere=dict(distance="euclidean"))
+NEEDS = dict(
+    balance=dict(falloff="none"),
+    border_everywhere=dict(distance="euclidean"),
+    spacing=dict(distance="euclidean"),
+)
 
 
 def changed(name):
@@ -62,7 +67,9 @@ def test_equal_settings_are_one_key():
 def test_values_are_plain():
     settings = WeightSettings(bws=torch.tensor(3).item(), ks=True + 6)
     flags = [bool, bool]
-    assert [type(value) for value in settings.values] == [str] * 4 + flags + [float] * 5 + [int]
+    assert [type(value) for value in settings.values] == [str] * 4 + flags + [float] * 5 + [int, type(None)]
+    for spacing in ([2, 1], np.array([2, 1]), (2.0, True + 0)):
+        assert WeightSettings(distance="euclidean", spacing=spacing).spacing == (2.0, 1.0)
     assert settings.as_dict() == dict(zip(NAMES, settings.values, strict=True))
     assert settings.as_dict() == dataclasses.asdict(settings)
 
@@ -189,7 +196,7 @@ def test_functions_take_a_preset(function):
                 given = {name: value}
                 if preset == "unet2015" or value == "frequency":
                     given = {"balance": "none", **NEEDS.get(name, {}), **given}
-                elif name == "border_everywhere" and value:
+                elif name in ("border_everywhere", "spacing") and value:
                     given = changed(name)
                 settings = WeightSettings.preset(preset, **given)
                 assert torch.equal(
@@ -295,9 +302,12 @@ def test_options_of_the_command_line():
     options = []
     for name, value in values.items():
         option = f"--{name.replace('_', '-')}"
-        options += [option] if CHANGES[name] is True else [option, value]
+        if CHANGES[name] is True:
+            options.append(option)
+        else:
+            options += [option, *map(str, CHANGES[name])] if name == "spacing" else [option, value]
     parsed = build_parser().parse_args(["weights", "labels.tif", "--out", "out", *options])
-    assert {name: getattr(parsed, name) for name in NAMES} == CHANGES
+    assert {name: getattr(parsed, name) for name in NAMES} == {**CHANGES, "spacing": [2.0, 0.5]}
 
 
 def test_keywords_of_the_integrations():

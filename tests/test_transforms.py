@@ -234,12 +234,14 @@ def test_repr_shows_the_settings():
     assert repr(WeightTransform(bwf=3, border="second_nearest")) == (
         "WeightTransform(channels=None, distance='logconv', border='second_nearest', falloff='sum', "
         "balance='none', border_everywhere=False, gaps=False, bws=10.0, "
-        "fds=10.0, bwf=3.0, fbr=0.1, lmbda=0.35, ks=73, backend='auto', ignore_index=None)"
+        "fds=10.0, bwf=3.0, fbr=0.1, lmbda=0.35, ks=73, spacing=None, spatial_dims=2, "
+        "backend='auto', ignore_index=None)"
     )
     assert repr(WeightTransformSingle(512)) == (
         "WeightTransformSingle(channels=512, distance='logconv', border='farthest', falloff='sum', "
         "balance='none', border_everywhere=False, gaps=False, bws=10.0, "
-        "fds=10.0, bwf=1.0, fbr=0.1, lmbda=0.35, ks=73, backend='auto')"
+        "fds=10.0, bwf=1.0, fbr=0.1, lmbda=0.35, ks=73, spacing=None, spatial_dims=2, "
+        "backend='auto')"
     )
     assert repr(SeparableConv2D(0.5, ks=9, padding_mode="circular")) == (
         "SeparableConv2D(lmbda=0.5, channels=None, ks=9, padding_mode='circular', backend='auto')"

@@ -1,8 +1,9 @@
 """Which backend computes, and for every other one why not.
 
-A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
-`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`; what it
-does not compute yet it names in `LACKS`, by device type a set of what `ops._features` names.
+A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight`, `nearest_instances` and
+`separable_conv2d` as `reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry
+in `BACKENDS`; what it does not compute yet it names in `LACKS`, by device type a set of what `ops._features`
+names, and "nearest instances".
 """
 
 from __future__ import annotations

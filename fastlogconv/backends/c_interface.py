@@ -51,7 +51,7 @@ _C_TYPES: dict[Any, Any] = {
     "int": ctypes.c_int64,
     "bool": ctypes.c_int64,
 }
-_DERIVED = ("lmbda", "ks")  # Numbers have them as decay_length and radius
+_DERIVED = ("lmbda", "ks", "spacing")  # Numbers have the first two as decay_length and radius
 _PASSED = [name for name in SETTINGS if name not in _DERIVED + OF_LABELS]  # of those see backends/terms.py
 
 
@@ -82,8 +82,9 @@ def nearest_params_for(
 ) -> NearestParams:
     """The parameters of a call, for results that are computed in float64 if `double`."""
     numbers = nearest_numbers(settings, double, kernels)
+    spacing = (1.0, 1.0, 1.0, *(settings.spacing or ()))[-3:]  # an image is a volume of depth 1
     return NearestParams(
-        (1.0, 1.0, 1.0), one, zero, 0.0 if settings.falloff == "none" else 1 - settings.fbr, settings.bwf,
+        spacing, one, zero, 0.0 if settings.falloff == "none" else 1 - settings.fbr, settings.bwf,
         gaussian_exponent(settings.fds), gaussian_exponent(settings.bws),
         numbers.limit, numbers.pair_limit, settings.border_everywhere,
     )  # fmt: skip

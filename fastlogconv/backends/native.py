@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import ctypes
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from .. import engines
 from ..errors import distance_error, label_error, mask_error
+from ..numerics import exact_limit
 from ..settings import WeightSettings
 from . import c_interface as c
-from . import native_cuda, terms
+from . import native_cuda, reference, terms
 from .reference import result_dtype
 
 _LACKING = (
@@ -27,7 +29,14 @@ _LACKING = (
 )
 LACKS = {
     "cpu": frozenset(_LACKING),
-    "cuda": frozenset(_LACKING),
+    "cuda": frozenset(
+        (
+            *_LACKING,
+            "foreground by every instance",
+            "volumes by every instance",
+            "spacing by every instance",
+        )
+    ),
 }
 
 
@@ -155,6 +164,8 @@ def weight_map(
     """Weights [B, H, W] of labels [B, H, W], as in the reference."""
     if settings.distance == "euclidean" and engines.choose(settings).name == "two nearest":
         return _by_two_nearest(labels, classes, ignore, foreground, settings)
+    if labels.dim() == 4 or settings.spacing is not None:
+        return reference.weight_map(labels, classes, ignore, foreground, settings, _distance_within_reach)
     if settings.composed:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
@@ -215,6 +226,24 @@ def nearest_instances(
     )  # fmt: skip
     c.check_status(status, "flc_cpu_nearest_instances", labels, label_error, bad_value.value)
     return out, ids
+
+
+def _distance_within_reach(
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """The exact distance to an instance where it can change a weight: see reference.FindDistance."""
+    spacing = settings.spacing or (1.0,) * len(shape)
+    limit = exact_limit(settings, math.prod(shape))
+    window, place = [], []
+    for start, extent, size, length in zip(corner, region.shape, shape, spacing, strict=True):
+        reach = math.ceil(min(limit / length, size))
+        first, last = max(start - reach, 0), min(start + extent + reach, size)
+        window.append(slice(first, last))
+        place.append(slice(start - first, start - first + extent))
+    inside = torch.zeros([part.stop - part.start for part in window], dtype=torch.float64)
+    inside[tuple(place)] = region > 0
+    distances, _ = nearest_instances(inside[None], None, 1, spacing)
+    return distances[0, 0], tuple(window)
 
 
 def _by_two_nearest(

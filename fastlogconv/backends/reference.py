@@ -32,7 +32,7 @@ docs/algorithm.md leads from these formulas to the kernels, with a figure for ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,6 +47,10 @@ _LARGEST = torch.finfo(torch.float64).max
 
 Window = tuple[slice, ...]  # rows and columns of an image, or a part of a volume
 EVERYWHERE: Window = (...,)  # type: ignore[assignment]
+
+
+# Of a region, in its bounding box that begins at a corner of the image of a shape: d_i where it holds.
+FindDistance = Callable[[Tensor, tuple[int, ...], torch.Size, WeightSettings], tuple[Tensor, Window]]
 
 
 def why_not(device: torch.device) -> str | None:
@@ -143,7 +147,7 @@ def _euclidean_distance(
     First in each line the distance to its nearest pixel, then over the lines: the squares of the distances to
     them are added.
     """
-    spacing = getattr(settings, "spacing", None) or (1.0,) * len(shape)
+    spacing = settings.spacing or (1.0,) * len(shape)
     n, first = region.shape[0], corner[0]
     inside = region.new_zeros((shape[0], *region.shape[1:]), dtype=torch.bool)
     inside[first : first + n] = region > 0
@@ -285,16 +289,19 @@ def weight_map(
     ignore: Tensor | None,
     foreground: Tensor | None,
     settings: WeightSettings,
+    find_distance: FindDistance | None = None,
 ) -> Tensor:
     """Weights of instance labels, by class (int32) and without what is to be ignored; all [B, H, W].
 
     Or [B, D, H, W]: volumes are one axis more, with exact distances.
 
     `foreground` is a bool tensor of that shape, or None. Gaps are in it: `functional` has put them there.
+    `find_distance` takes the place of the distance's own function.
     """
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     ids = _instance_ids(labels, classes, ignore)
-    find_distance, every_instance = _DISTANCES[settings.distance], BORDERS[settings.border].every_instance
+    find_distance = find_distance or _DISTANCES[settings.distance]
+    every_instance = BORDERS[settings.border].every_instance
     for b, image in enumerate(ids):
         present = image[image > 0].unique()
         # Where every instance has a say they are 1..max: an absent one is infinitely far away.
@@ -335,6 +342,42 @@ def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
     else:
         for class_label in classes[ids > 0].unique():
             yield torch.where(classes == class_label, ids, 0)
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the k nearest instances, and the ids of the nearest.
+
+    Lengths are in units of the smallest spacing: equal distances have equal squares where these are whole
+    numbers. Of instances that are equally near, the one with the smallest id is the nearest.
+    """
+    dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
+    squares = torch.full((2, *labels.shape), math.inf, dtype=torch.float64, device=labels.device)
+    nearest = torch.zeros(labels.shape, dtype=torch.int64, device=labels.device)
+    unit = min(spacing)
+    for b, image in enumerate(_instance_ids(labels, None, ignore)):
+        near, second = squares[0, b], squares[1, b]
+        for instance in image[image > 0].unique():  # ascending
+            reached = _squares_to(image == instance, [length / unit for length in spacing])
+            torch.minimum(second, torch.maximum(near, reached), out=second)
+            nearest[b][reached < near] = instance
+            torch.minimum(near, reached, out=near)
+    return (squares[:k].sqrt() * unit).to(dtype), nearest
+
+
+def _squares_to(inside: Tensor, spacing: Sequence[float]) -> Tensor:
+    """The square of the distance to the nearest pixel `inside`, axis by axis."""
+    squares = torch.where(inside, 0.0, math.inf).to(torch.float64)
+    for axis, length in enumerate(spacing):
+        n = inside.shape[axis]
+        shape = [n if i == axis else 1 for i in range(inside.dim())]
+        positions = torch.arange(n, dtype=torch.float64, device=inside.device).reshape(shape)
+        reached = torch.full_like(squares, math.inf)
+        for q in range(n):
+            torch.minimum(reached, squares.narrow(axis, q, 1) + (length * (positions - q)) ** 2, out=reached)
+        squares = reached
+    return squares
 
 
 def region_weight_map(

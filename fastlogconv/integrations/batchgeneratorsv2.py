@@ -1,4 +1,4 @@
-"""batchgeneratorsv2, the augmentation of nnU-Net: a transform of 2-D samples."""
+"""batchgeneratorsv2, the augmentation of nnU-Net: a transform of 2-D and 3-D samples."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ class WeightMap(BasicTransform):
             `fastlogconv.weight_map`.
 
     Shape:
-        segmentation [C, H, W], a tensor or NumPy array -> weights [1, H, W] of the same kind; float32 for
-        integer labels, else the labels' dtype. A list of such segmentations -> a list of such weights.
+        segmentation [C, H, W], with `spatial_dims=3` [C, D, H, W], a tensor or NumPy array -> weights
+        [1, H, W] or [1, D, H, W] of the same kind; float32 for integer labels, else the labels' dtype. A list
+        of such segmentations -> a list of such weights.
 
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
-            range; when called for a segmentation that is not [C, H, W], and as `weight_map`.
+            range; when called for a segmentation of another rank, and as `weight_map`.
     """
 
     def __init__(
@@ -82,12 +83,15 @@ class WeightMap(BasicTransform):
         labels, beside = segmentation[self.channel][None], {}
         if self.classes_channel is not None:
             beside["classes"] = segmentation[self.classes_channel][None]
-        return separated_like(labels, **beside)
+        return separated_like(labels, **beside, spatial_dims=self.weights.spatial_dims)
 
     def _weights_of(self, segmentation: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        if segmentation.ndim != 3:
-            raise ValueError(f"segmentation must have the shape [C, H, W], got {tuple(segmentation.shape)}")
-        check_no_trailing_channel(segmentation.shape, "segmentation", "[C, H, W]")
+        dims = self.weights.spatial_dims
+        shape = "[C, H, W]" if dims == 2 else "[C, D, H, W]"
+        if segmentation.ndim != dims + 1:
+            raise ValueError(f"segmentation must have the shape {shape}, got {tuple(segmentation.shape)}")
+        if dims == 2:
+            check_no_trailing_channel(segmentation.shape, "segmentation", shape)
         beside = {}
         if self.classes_channel is not None:
             beside["classes"] = segmentation[self.classes_channel][None]

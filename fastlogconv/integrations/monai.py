@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 
 import numpy as np
 from torch import Tensor
 
 from ..arrays import check_no_trailing_channel
+from ..transforms import WeightTransform
 from . import as_ignore, missing, separated_like, weight_transform, weights_like
 
 try:
@@ -24,22 +26,27 @@ class WeightMap(Transform):
 
     Args:
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
-            `fastlogconv.weight_map`.
+            `fastlogconv.weight_map`. `spacing="affine"` takes the lengths of a pixel from the affine of the
+            labels, a MetaTensor, when called.
 
     Shape:
-        labels [C, H, W], a tensor, MetaTensor or NumPy array of any dtype that `weight_map` takes -> weights
-        [C, H, W] of the same type and on the same device, metadata included; float32 for integer labels, else
-        the labels' dtype. When called, it takes `classes` [C, H, W] and `ignore` ([C, H, W] or [1, H, W],
-        where it is > 0), too.
+        labels [C, H, W], with `spatial_dims=3` [C, H, W, D], a tensor, MetaTensor or NumPy array of any dtype
+        that `weight_map` takes -> weights of the same shape and type and on the same device, metadata
+        included; float32 for integer labels, else the labels' dtype. When called, it takes `classes` of their
+        shape and `ignore` (of their shape, or with C = 1; where it is > 0), too.
 
     Raises:
         TypeError, ValueError: at construction for a setting that is unknown, of the wrong type or out of its
-            range; when called for labels that are not [C, H, W], and as `weight_map`.
+            range; when called for labels of another rank, labels without an affine where that gives the
+            spacing, and as `weight_map`.
     """
 
     backend = (TransformBackends.TORCH,)
 
     def __init__(self, **settings) -> None:
+        self.from_affine = isinstance(settings.get("spacing"), str) and settings["spacing"] == "affine"
+        if self.from_affine:
+            settings = {name: value for name, value in settings.items() if name != "spacing"}
         self.weights = weight_transform(settings)
 
     def __call__(
@@ -49,7 +56,8 @@ class WeightMap(Transform):
         ignore: Tensor | np.ndarray | None = None,
     ) -> Tensor | np.ndarray:
         plain, beside = self._plain(labels, classes, ignore)
-        weights = weights_like(self.weights, plain, **beside)
+        transform = self._with_spacing_of(labels) if self.from_affine else self.weights
+        weights = weights_like(transform, plain, **beside)
         return convert_to_dst_type(weights, dst=labels, dtype=weights.dtype)[0]
 
     def separated(
@@ -57,14 +65,27 @@ class WeightMap(Transform):
     ) -> Tensor | np.ndarray:
         """The labels with gaps where instances touch, as `fastlogconv.separate_touching` makes them."""
         plain, beside = self._plain(labels, classes)
-        return convert_to_dst_type(separated_like(plain, **beside), dst=labels, dtype=labels.dtype)[0]
+        separated = separated_like(plain, **beside, spatial_dims=self.weights.spatial_dims)
+        return convert_to_dst_type(separated, dst=labels, dtype=labels.dtype)[0]
 
-    @staticmethod
-    def _plain(labels, classes=None, ignore=None) -> tuple[Tensor | np.ndarray, dict]:
+    def _with_spacing_of(self, labels: Tensor | np.ndarray) -> WeightTransform:
+        if not isinstance(labels, MetaTensor):
+            raise ValueError(
+                f"spacing='affine' needs labels with an affine, a MetaTensor, got {type(labels).__name__}"
+            )
+        dims = self.weights.spatial_dims
+        lengths = [float(f"{length:.6g}") for length in labels.pixdim.tolist()[:dims]]  # 1 and not 0.99999994
+        transform = copy.copy(self.weights)
+        transform.settings = self.weights.settings.replace(spacing=tuple(lengths))
+        return transform
+
+    def _plain(self, labels, classes=None, ignore=None) -> tuple[Tensor | np.ndarray, dict]:
         """The labels without metadata, and what is beside them as they are."""
-        if labels.ndim != 3:
-            raise ValueError(f"labels must have the shape [C, H, W], got {tuple(labels.shape)}")
-        check_no_trailing_channel(labels.shape, "labels", "[C, H, W]")
+        shape = "[C, H, W]" if self.weights.spatial_dims == 2 else "[C, H, W, D]"
+        if labels.ndim != self.weights.spatial_dims + 1:
+            raise ValueError(f"labels must have the shape {shape}, got {tuple(labels.shape)}")
+        if self.weights.spatial_dims == 2:
+            check_no_trailing_channel(labels.shape, "labels", shape)
         plain = _plain(labels)
         beside = {}
         if classes is not None:

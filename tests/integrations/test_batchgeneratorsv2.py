@@ -132,6 +132,23 @@ def test_gaps(as_given, weight_key):
             assert torch.equal(weighed, weights)
 
 
+@pytest.mark.parametrize("weight_key", ["weight", None])
+def test_volumes(weight_key):
+    labels = torch.zeros(1, 5, 9, 8, dtype=torch.int16)
+    labels[0, 1:4, 2:5, 2:4], labels[0, 1:4, 5:8, 2:4] = 1, 2
+    settings = dict(preset="unet2019", spacing=(3.0, 1.0, 1.0), spatial_dims=3)
+    result = WeightMap(weight_key=weight_key, **settings)(segmentation=labels)
+    expected = separate_touching(labels, spatial_dims=3), weight_map(labels, **settings)
+    if weight_key is None:
+        assert torch.equal(
+            result["segmentation"], torch.cat([labels.float(), expected[0].float(), expected[1]])
+        )
+    else:
+        assert torch.equal(result["separated"], expected[0]) and torch.equal(result["weight"], expected[1])
+    with pytest.raises(ValueError, match=r"segmentation must have the shape \[C, D, H, W\]"):
+        WeightMap(spatial_dims=3)(segmentation=labels[0])
+
+
 def test_readme():
     names = run_readme_of("batchgeneratorsv2")
     assert torch.equal(names["weight"], weight_map(names["ids"]))

@@ -178,6 +178,37 @@ def test_gaps(kind):
     assert "separated" not in WeightMapd("label")(data)
 
 
+VOLUME = torch.zeros(2, 7, 9, 8, dtype=torch.int32)
+VOLUME[:, 1:4, 2:5, 2:4], VOLUME[:, 1:4, 5:8, 2:4], VOLUME[1, 6] = 1, 2, 7
+
+
+@pytest.mark.parametrize("preset", ["unet2019", "unet2015"])
+def test_volumes(preset):
+    spacing = (2.0, 0.5, 1.0)
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    labels = MetaTensor(VOLUME, affine=affine)
+    expected = weight_map(VOLUME, preset=preset, spacing=spacing, spatial_dims=3)
+    for given in (spacing, "affine"):
+        result = WeightMapd("label", preset=preset, spacing=given, spatial_dims=3)({"label": labels})
+        assert torch.equal(result["weight"].as_tensor(), expected)
+        assert torch.equal(result["weight"].affine, labels.affine)
+        if preset == "unet2019":
+            assert torch.equal(result["separated"].as_tensor(), separate_touching(VOLUME, spatial_dims=3))
+    plain = WeightMap(preset=preset, spatial_dims=3)(VOLUME.numpy())
+    assert np.array_equal(plain, weight_map(VOLUME, preset=preset, spatial_dims=3).numpy())
+    with pytest.raises(ValueError, match="spacing='affine' needs labels with an affine, a MetaTensor"):
+        WeightMap(spacing="affine", spatial_dims=3)(VOLUME)
+    with pytest.raises(ValueError, match=r"labels must have the shape \[C, H, W, D\]"):
+        WeightMap(spatial_dims=3)(VOLUME[0])
+
+
+def test_spacing_of_images():
+    labels = MetaTensor(VOLUME[:, 2], affine=torch.diag(torch.tensor([1.0, 3.0, 1.0, 1.0])))
+    weights = WeightMap(distance="euclidean", falloff="nearest", spacing="affine")(labels)
+    expected = weight_map(VOLUME[:, 2], distance="euclidean", falloff="nearest", spacing=(1.0, 3.0))
+    assert torch.equal(weights.as_tensor(), expected)
+
+
 def test_readme():
     sample = run_readme_of("monai")["sample"]
     assert torch.equal(sample["weight"], weight_map(sample["label"]))

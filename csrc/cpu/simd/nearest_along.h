@@ -20,20 +20,25 @@ FLC_INLINE bool any_reached(V a, V b) {
 #endif
 }
 
-// Looks at the places k steps before and after one, k = 1, 2, ..., as far as there are any, while more(k).
-// look(place, k).
+// Looks at the places k steps before and after one, k = 1, 2, ..., as far as there are any, while more(k): that
+// is asked at every other step alone. look(place, another, k), the same twice where there is but one.
 template <class V, class More, class Look>
 FLC_INLINE void look_around(const Place<V>* here, int64_t before, int64_t after, const More& more,
                             const Look& look) {
   const int64_t both = smaller(before, after), most = larger(before, after);
   int64_t k = 1;
-  for (; k <= both; ++k) {
+  for (; k < both; k += 2) {
     if (!more(k)) return;
-    look(here[-k], k);
-    look(here[k], k);
+    look(here[-k], here[k], k);
+    look(here[-k - 1], here[k + 1], k + 1);
+  }
+  if (k == both) {
+    if (!more(k)) return;
+    look(here[-k], here[k], k);
+    ++k;
   }
   const int64_t direction = before < after ? 1 : -1;
-  for (; k <= most && more(k); ++k) look(here[direction * k], k);
+  for (; k <= most && more(k); ++k) look(here[direction * k], here[direction * k], k);
 }
 
 // Two searches: for the nearest instance with its number, up to where it is; then for the nearest other one.
@@ -71,8 +76,11 @@ class NearestAlong {
           const V square = V{} + squares_[k];
           return smaller_id_wins ? any_reached(near, square) : any_greater(near, square);
         },
-        [&](const Place<V>& place, int64_t k) {
-          take(place.near + squares_[k], place.number, near, number);
+        [&](const Place<V>& a, const Place<V>& b, int64_t k) {
+          V nearer = a.near;
+          Numbers candidate = a.number;
+          take(b.near, b.number, nearer, candidate);
+          take(nearer + squares_[k], candidate, near, number);
         });
     near_out = near;
     number_out = number;
@@ -83,8 +91,8 @@ class NearestAlong {
     V second = smaller(other(*here, nearest), least);
     look_around(
         here, i, size_ - 1 - i, [&](int64_t k) { return any_greater(second, V{} + squares_[k]); },
-        [&](const Place<V>& place, int64_t k) {
-          second = smaller(other(place, nearest) + squares_[k], second);
+        [&](const Place<V>& a, const Place<V>& b, int64_t k) {
+          second = smaller(smaller(other(a, nearest), other(b, nearest)) + squares_[k], second);
         });
     return second;
   }
