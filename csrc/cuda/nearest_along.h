@@ -15,6 +15,7 @@ struct Column {
   int64_t step;  // strips from one place to the next
   int32_t count;
   const FourSquares<Real>* squares;
+  Real spacing;
 };
 
 // Some voxels of a column of strips. The columns are outer x inner ones, and along each follow its groups of
@@ -137,48 +138,62 @@ class NearestAlong {
     // `before` is a multiple of STEPS, `after` need not be.
     const int32_t before = begin_, after = column_.count - VOXELS - begin_, most = larger(before, after);
     Lines up = here, down = here.moved((VOXELS - 1) * step);
+    Real worst = worst_of(found);
 #pragma unroll 1
     for (int32_t k = 1; k <= most; k += STEPS, ++fours) {
       load_squares(fours, squares);
-      Real worst = found[0];
-#pragma unroll
-      for (int i = 1; i < VOXELS; ++i) worst = larger(worst, found[i]);
       if (!__any_sync(ALL_LANES, matters<SECOND>(squares[0], worst))) return;
-      Real above[STEPS], below[STEPS], least = INFINITE<Real>;
-      if (k <= before) {
+      Real above[STEPS / 2], below[STEPS / 2];  // what two lines offer at best; NaN, which never matters: no lines
 #pragma unroll
-        for (int i = 0; i < STEPS; ++i) {
-          up.move(-step);
-          above[i] = offered<SECOND>(up, common_) + squares[i];
-          least = smaller(least, above[i]);
-        }
-      }
-      if (k <= after) {
-#pragma unroll
-        for (int i = 0; i < STEPS; ++i) {
-          if (k + i <= after) down.move(step);  // else the last line seems farther away than it is
-          below[i] = offered<SECOND>(down, common_) + squares[i];
-          least = smaller(least, below[i]);
-        }
-      }
-      if (!__any_sync(ALL_LANES, matters<SECOND>(least, worst))) continue;
-      if (k <= before) {
-#pragma unroll
-        for (int i = 0; i < STEPS; ++i)
-          if (__any_sync(ALL_LANES, matters<SECOND>(above[i], worst)))
-            take<SECOND>(up.moved((STEPS - 1 - i) * step), [&](int j) { return squares[i + j]; });
-      }
+      for (int i = 0; i < STEPS / 2; ++i) above[i] = below[i] = std::numeric_limits<Real>::quiet_NaN();
+      if (k <= before) look<SECOND>(up, -step, squares, above);
       if (k + STEPS - 1 <= after) {
-#pragma unroll
-        for (int i = 0; i < STEPS; ++i)
-          if (__any_sync(ALL_LANES, matters<SECOND>(below[i], worst)))
-            take<SECOND>(down.moved((i + 1 - STEPS) * step), [&](int j) { return squares[i + VOXELS - 1 - j]; });
-      } else if (k <= after) {
-#pragma unroll
-        for (int i = 0; i < STEPS - 1; ++i)
-          if (k + i <= after)
-            take<SECOND>(down.moved((k + i - after) * step), [&](int j) { return squares[i + VOXELS - 1 - j]; });
+        look<SECOND>(down, step, squares, below);
+      } else if (k <= after) {  // the last few
+#pragma unroll 1
+        for (int i = 0; k + i <= after; ++i) {
+          down.move(step);
+          take<SECOND>(down, [&](int j) {
+            const Real steps = Real(k + i + VOXELS - 1 - j) * column_.spacing;
+            return steps * steps;
+          });
+        }
       }
+      const Real least = smaller(smaller(above[0], above[1]), smaller(below[0], below[1]));
+      if (!__any_sync(ALL_LANES, matters<SECOND>(least, worst))) continue;
+#pragma unroll
+      for (int i = 0; i < STEPS / 2; ++i) {
+        if (__any_sync(ALL_LANES, matters<SECOND>(above[i], worst))) {
+          take<SECOND>(up.moved((STEPS - 1 - 2 * i) * step), [&](int j) { return squares[2 * i + j]; });
+          take<SECOND>(up.moved((STEPS - 2 - 2 * i) * step), [&](int j) { return squares[2 * i + 1 + j]; });
+        }
+        if (__any_sync(ALL_LANES, matters<SECOND>(below[i], worst))) {
+          take<SECOND>(down.moved((2 * i + 1 - STEPS) * step),
+                       [&](int j) { return squares[2 * i + VOXELS - 1 - j]; });
+          take<SECOND>(down.moved((2 * i + 2 - STEPS) * step),
+                       [&](int j) { return squares[2 * i + VOXELS - j]; });
+        }
+      }
+      worst = worst_of(found);
+    }
+  }
+
+  FLC_DEVICE static Real worst_of(const Real (&found)[VOXELS]) {
+    Real worst = found[0];
+#pragma unroll
+    for (int i = 1; i < VOXELS; ++i) worst = larger(worst, found[i]);
+    return worst;
+  }
+
+  // Moves over STEPS lines; of each two, what they offer to the nearest voxel.
+  template <bool SECOND>
+  FLC_DEVICE void look(Lines& lines, int64_t step, const Real (&squares)[STEPS + VOXELS],
+                       Real (&best)[STEPS / 2]) const {
+#pragma unroll
+    for (int i = 0; i < STEPS; ++i) {
+      lines.move(step);
+      const Real offer = offered<SECOND>(lines, common_) + squares[i];
+      best[i / 2] = i % 2 ? smaller(best[i / 2], offer) : offer;
     }
   }
 
@@ -206,7 +221,8 @@ FLC_DEVICE void pass_along_h(const NearestPasses<Real, Id>& passes, int64_t inde
   using Search = NearestAlong<Real, Id, SMALLER_ID>;
   const Job job = job_of(index, passes.strips, passes.height);
   const int64_t first = job.outer * passes.height * passes.strips + job.inner;
-  Search search({passes.along_w + first, passes.strips, int32_t(passes.height), passes.squares[1]}, job.begin,
+  Search search({passes.along_w + first, passes.strips, int32_t(passes.height), passes.squares[1],
+                 passes.steps[1]}, job.begin,
                 lane);
   search.find_near(passes.limit);
 #pragma unroll
@@ -228,12 +244,14 @@ struct LastPass {
   const Strip<Real, Id>* from;
   const FourSquares<Real>* squares;
   int64_t inner, count;  // strips of a place, places
-  int axis;              // of the strides of tensors
+  Real spacing;
+  int axis;  // of the strides of tensors
 
   __host__ __device__ explicit LastPass(const NearestPasses<Real, Id>& passes) {
     axis = passes.depth > 1 ? 1 : 2;
     from = axis == 1 ? passes.along_h : passes.along_w;
     squares = passes.squares[axis - 1];
+    spacing = passes.steps[axis - 1];
     inner = axis == 1 ? passes.height * passes.strips : passes.strips;
     count = axis == 1 ? passes.depth : passes.height;
   }
@@ -241,7 +259,7 @@ struct LastPass {
   __host__ __device__ int64_t jobs(int64_t volumes) const { return volumes * inner * groups_of(count); }
 
   FLC_DEVICE Column<Real, Id> column(const Job& job) const {
-    return {from + job.outer * count * inner + job.inner, inner, int32_t(count), squares};
+    return {from + job.outer * count * inner + job.inner, inner, int32_t(count), squares, spacing};
   }
 
   // The first voxel of a job in a tensor, in this lane.

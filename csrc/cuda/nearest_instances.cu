@@ -14,16 +14,16 @@ struct DistancesArguments {
 };
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
     nearest_in_rows_kernel(const __grid_constant__ DistancesArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
-  fill_squares(passes, int64_t(blockIdx.x) * blockDim.x + threadIdx.x, int64_t(gridDim.x) * blockDim.x);
+  if (blockIdx.x == 0) fill_squares(passes);
   const int64_t row = job_of_warp();
   if (row < passes.rows()) scan_row(passes, row, 0, threadIdx.x % WARP);
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
     nearest_in_planes_kernel(const __grid_constant__ DistancesArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   const int64_t index = job_of_warp();
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
     nearest_in_volumes_kernel(const __grid_constant__ DistancesArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   const LastPass<Real, Id> last(passes);

@@ -102,8 +102,10 @@ FLC_DEVICE void with_ids_of_row(const NearestPasses<Real, Id>& passes, int64_t r
     function([&](uint32_t x) {
       if (x >= passes.width) return Id(0);
       Id id = id_of<Id>(data[x * passes.labels.stride[3]]);
-      if (passes.classes.data && class_at(passes.classes, classes + x * passes.classes.stride[3]) != only_class)
-        id = 0;
+      if (passes.classes.data) {
+        const int32_t its_class = class_at(passes.classes, classes + x * passes.classes.stride[3]);
+        if (its_class != only_class || its_class == 0) id = 0;  // 0: there is no class to look for
+      }
       if (passes.ignore.data && flag_at(passes.ignore, ignore + x * passes.ignore.stride[3])) id = 0;
       return id;
     });
@@ -185,14 +187,14 @@ FLC_DEVICE void scan_row(const NearestPasses<Real, Id>& passes, int64_t row, int
   }
 }
 
-// Thread `i` of `threads` fills in its part of the squares of steps.
+// Fills in the squares of steps, for the next passes. By one block.
 template <class Real, class Id>
-FLC_DEVICE void fill_squares(const NearestPasses<Real, Id>& passes, int64_t i, int64_t threads) {
+FLC_DEVICE void fill_squares(const NearestPasses<Real, Id>& passes) {
   for (int axis = 0; axis < 2; ++axis) {
-    for (int64_t four = i; four < passes.fours[axis]; four += threads) {
+    for (int32_t four = threadIdx.x; four < passes.fours[axis]; four += blockDim.x) {
       FourSquares<Real> squares;
       for (int k = 0; k < 4; ++k) {
-        const Real distance = Real(int(4 * four) + k + 1) * passes.steps[axis];
+        const Real distance = Real(4 * four + k + 1) * passes.steps[axis];
         squares.square[k] = distance * distance;
       }
       passes.squares[axis][four] = squares;

@@ -71,17 +71,17 @@ __global__ void __launch_bounds__(THREADS_OF_CLASSES)
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
     weigh_rows_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (is_idle(passes)) return;
-  fill_squares(passes, int64_t(blockIdx.x) * blockDim.x + threadIdx.x, int64_t(gridDim.x) * blockDim.x);
+  if (blockIdx.x == 0) fill_squares(passes);
   const int64_t row = job_of_warp();
   if (row < passes.rows()) scan_row(passes, row, class_of_launch(passes), threadIdx.x % WARP);
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
     weigh_planes_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (is_idle(passes)) return;
@@ -186,7 +186,7 @@ class JobWeights {
 };
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
     weigh_volumes_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (is_idle(passes)) return;
@@ -199,7 +199,7 @@ constexpr int WARPS_OF_FURTHER = 8;
 
 // All passes of a volume, for each class behind those that were launched for.
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_FURTHER* WARP)
+__global__ void __launch_bounds__(WARPS_OF_FURTHER* WARP, 1)
     weigh_further_classes_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   __shared__ uint32_t of_warps[WARPS_OF_FURTHER];
   const auto& passes = arguments.passes;

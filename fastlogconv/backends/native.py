@@ -8,7 +8,7 @@ import ctypes
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from . import c_interface as c
 from . import native_cuda, reference, terms
 from .reference import result_dtype
 
+_Operator = TypeVar("_Operator", bound=Callable[..., Any])
 _LACKING = (
     "nearest falloff by LogConv distances",
     "nearest falloff beside border='farthest'",
@@ -91,15 +92,15 @@ def _is_for_cuda(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def _also_on_cuda(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _also_on_cuda(function: _Operator) -> _Operator:
     """`function` for CPU tensors, and its namesake in native_cuda for CUDA tensors."""
 
     @functools.wraps(function)
-    def by_device(tensor: Tensor, *arguments) -> Tensor:
+    def by_device(tensor: Tensor, *arguments):
         chosen = getattr(native_cuda, function.__name__) if _is_for_cuda(tensor) else function
         return chosen(tensor, *arguments)
 
-    return by_device
+    return by_device  # type: ignore[return-value]
 
 
 # ------------------------------------------------------------------------------------------------- threads
@@ -212,6 +213,7 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
 # ----------------------------------------------------------------------------------- the nearest instances
 
 
+@_also_on_cuda
 def nearest_instances(
     labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
@@ -256,6 +258,7 @@ def _by_two_nearest(
     return terms.by_two_nearest(nearest_weight_map, labels, classes, ignore, foreground, settings, "cpu")
 
 
+@_also_on_cuda
 def nearest_weight_map(
     labels: Tensor,
     classes: Tensor | None,
