@@ -30,6 +30,10 @@ FLC_DEVICE Job job_of(int64_t index, int64_t inner, int64_t count) {
   return {column / inner, column % inner, int32_t(index % groups) * VOXELS_OF_JOB};
 }
 
+// What there is not offers this: it is less than nothing, and not the smaller of two numbers.
+template <class Real>
+constexpr Real NEVER = std::numeric_limits<Real>::quiet_NaN();
+
 template <class Real, class Id, bool SMALLER_ID>
 class NearestAlong {
  public:
@@ -131,9 +135,8 @@ class NearestAlong {
 #pragma unroll
     for (int i = 0; i < VOXELS; ++i) {
       if (!there(i)) continue;
-      take<SECOND>(here.moved(i * step), [&](int j) {
-        return i == j ? Real(0) : squares[i < j ? j - i - 1 : i - j - 1];
-      });
+      take<SECOND>(here.moved(i * step),
+                   [&](int j) { return i == j ? Real(0) : squares[i < j ? j - i - 1 : i - j - 1]; });
     }
     // `before` is a multiple of STEPS, `after` need not be.
     const int32_t before = begin_, after = column_.count - VOXELS - begin_, most = larger(before, after);
@@ -143,9 +146,10 @@ class NearestAlong {
     for (int32_t k = 1; k <= most; k += STEPS, ++fours) {
       load_squares(fours, squares);
       if (!__any_sync(ALL_LANES, matters<SECOND>(squares[0], worst))) return;
-      Real above[STEPS / 2], below[STEPS / 2];  // what two lines offer at best; NaN, which never matters: no lines
+      Real above[STEPS / 2],
+          below[STEPS / 2];  // what two lines offer at best
 #pragma unroll
-      for (int i = 0; i < STEPS / 2; ++i) above[i] = below[i] = std::numeric_limits<Real>::quiet_NaN();
+      for (int i = 0; i < STEPS / 2; ++i) above[i] = below[i] = NEVER<Real>;
       if (k <= before) look<SECOND>(up, -step, squares, above);
       if (k + STEPS - 1 <= after) {
         look<SECOND>(down, step, squares, below);
@@ -221,9 +225,9 @@ FLC_DEVICE void pass_along_h(const NearestPasses<Real, Id>& passes, int64_t inde
   using Search = NearestAlong<Real, Id, SMALLER_ID>;
   const Job job = job_of(index, passes.strips, passes.height);
   const int64_t first = job.outer * passes.height * passes.strips + job.inner;
-  Search search({passes.along_w + first, passes.strips, int32_t(passes.height), passes.squares[1],
-                 passes.steps[1]}, job.begin,
-                lane);
+  Search search(
+      {passes.along_w + first, passes.strips, int32_t(passes.height), passes.squares[1], passes.steps[1]},
+      job.begin, lane);
   search.find_near(passes.limit);
 #pragma unroll
   for (int i = 0; i < Search::VOXELS; ++i) search.second[i] = search.there(i) ? passes.second_limit : Real(0);

@@ -14,7 +14,7 @@ struct DistancesArguments {
 };
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4)
     nearest_in_rows_kernel(const __grid_constant__ DistancesArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (blockIdx.x == 0) fill_squares(passes);
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4)
     nearest_in_planes_kernel(const __grid_constant__ DistancesArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   const int64_t index = job_of_warp();
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4)
     nearest_in_volumes_kernel(const __grid_constant__ DistancesArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   const LastPass<Real, Id> last(passes);
@@ -111,9 +111,9 @@ int64_t flc_cuda_nearest_instances_scratch_bytes(const flc_tensor* labels, const
                     });
 }
 
-int32_t flc_cuda_nearest_instances(const flc_tensor* labels, const flc_tensor* ignore, const double spacing[3],
-                                   int32_t count, void* distances, int32_t out_dtype, int64_t* ids,
-                                   void* scratch, int32_t device, void* stream) {
+int32_t flc_cuda_nearest_instances(const flc_tensor* labels, const flc_tensor* ignore,
+                                   const double spacing[3], int32_t count, void* distances, int32_t out_dtype,
+                                   int64_t* ids, void* scratch, int32_t device, void* stream) {
   using namespace flc::cuda;
   if (!are_volumes(*labels) || !are_volumes(ignore, FLC_BOOL) || !are_spacings(spacing) ||
       !is_result_dtype(out_dtype) || count < 1 || count > 2)
@@ -123,9 +123,9 @@ int32_t flc_cuda_nearest_instances(const flc_tensor* labels, const flc_tensor* i
   return on_device(device, [&] {
     return with_types(distances_in_double(volumes, out_dtype, ids != nullptr), ids_are_small(*labels),
                       [&](auto real, auto id) {
-                        return find_nearest<decltype(real), decltype(id)>(
-                            volumes, *labels, ignore, count, distances, out_dtype, ids, scratch,
-                            static_cast<cudaStream_t>(stream));
+                        return find_nearest<decltype(real), decltype(id)>(volumes, *labels, ignore, count,
+                                                                          distances, out_dtype, ids, scratch,
+                                                                          static_cast<cudaStream_t>(stream));
                       });
   });
 }

@@ -31,7 +31,8 @@ struct NearestVolumes {
       for (int axis = 0; axis < 3; ++axis)
         if ((labels.size[axis + 1] != 1) == wanted) order[count++] = axis;
     if (labels.size[order[2] + 1] < WARP)
-      std::stable_sort(order, order + 3, [&](int a, int b) { return labels.size[a + 1] < labels.size[b + 1]; });
+      std::stable_sort(order, order + 3,
+                       [&](int a, int b) { return labels.size[a + 1] < labels.size[b + 1]; });
     unit = *std::min_element(spacing, spacing + 3);
     double largest_square = 0;
     int64_t longest = 0;
@@ -115,12 +116,8 @@ NearestPasses<Real, Id> passes_for(const NearestVolumes& volumes, Memory& memory
   passes.strips = volumes.strips();
   const int64_t strips = volumes.strips_in_all();
   passes.along_w = memory.take<Strip<Real, Id>>(strips);
-  if (passes.depth > 1) {
-    passes.along_h = memory.take<Strip<Real, Id>>(strips);
-    passes.sides = reinterpret_cast<Side<Real, Id>*>(passes.along_h);  // which the next pass writes
-  } else {
-    passes.sides = memory.take<Side<Real, Id>>(strips);
-  }
+  if (passes.depth > 1) passes.along_h = memory.take<Strip<Real, Id>>(strips);
+  passes.sides = memory.take<Side<Real, Id>>(strips);
   for (int axis = 0; axis < 2; ++axis) {
     passes.fours[axis] = int32_t(divide_up<int64_t>(volumes.size[axis], 4) + 4);
     passes.squares[axis] = memory.take<FourSquares<Real>>(passes.fours[axis]);
@@ -131,7 +128,8 @@ NearestPasses<Real, Id> passes_for(const NearestVolumes& volumes, Memory& memory
 
 // A job for each warp.
 template <class Arguments>
-int32_t launch_jobs(void (*kernel)(Arguments), int64_t jobs, const Arguments& arguments, cudaStream_t stream) {
+int32_t launch_jobs(void (*kernel)(Arguments), int64_t jobs, const Arguments& arguments,
+                    cudaStream_t stream) {
   return launch(kernel, divide_up<int64_t>(jobs, WARPS_OF_PASS), WARPS_OF_PASS * WARP, arguments, stream);
 }
 

@@ -51,13 +51,13 @@ struct NearestPasses {
   VoxelTensor labels, classes, foreground, ignore;
   int64_t volumes, depth, height, width, strips;  // strips of a row
   Strip<Real, Id>*along_w, *along_h;  // after the pass along W, and along H: [volumes, D, H, strips]
-  Side<Real, Id>* sides;              // what each strip of a row sees to the right
-  FourSquares<Real>* squares[2];      // of steps along D and H
+  Side<Real, Id>* sides;  // what each strip of a row sees to the right
+  FourSquares<Real>* squares[2];  // of steps along D and H
   int32_t fours[2];
-  Real steps[3];                // the spacings
-  Real limit, second_limit;     // squares: what is farther in a plane adds nothing
+  Real steps[3];  // the spacings
+  Real limit, second_limit;  // squares: what is farther in a plane adds nothing
   const unsigned long long* found_classes;  // 2^32 - class, ascending by class; 0: no more. Null: all are one
-  int32_t slot;                 // which of them
+  int32_t slot;  // which of them
 
   FLC_DEVICE bool by_class() const { return classes.data != nullptr; }
   __host__ __device__ int64_t rows() const { return volumes * depth * height; }

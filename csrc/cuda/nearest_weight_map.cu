@@ -3,8 +3,8 @@
 // Where there are classes, the passes run for one class after the other. How many there are the host does not
 // know: it queues the passes for CLASSES_BY_LAUNCHES of them, which end at once where there are fewer, and then
 // one block for each volume, which goes through the classes that are left.
-#include "cuda/nearest_launches.h"
 #include "cuda/compose.h"
+#include "cuda/nearest_launches.h"
 
 namespace flc::cuda {
 
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(THREADS_OF_CLASSES)
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4)
     weigh_rows_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (is_idle(passes)) return;
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
 }
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4)
     weigh_planes_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (is_idle(passes)) return;
@@ -110,24 +110,20 @@ class JobWeights {
     // What a foreground of its own and what is ignored change, bit by bit.
     uint32_t inside = 0, ignored = 0;
     if (passes_.foreground.data) {
-      inside = bits_where(job, in_row, search, passes_.foreground, [&](int64_t at) {
-        return flag_at(passes_.foreground, at);
-      });
+      inside = bits_where(job, in_row, search, passes_.foreground,
+                          [&](int64_t at) { return flag_at(passes_.foreground, at); });
     } else if (passes_.by_class()) {
-      inside = bits_where(job, in_row, search, passes_.labels, [&](int64_t at) {
-        return id_at<Id>(passes_.labels, at) > 0;
-      });
-      inside &= bits_where(job, in_row, search, passes_.classes, [&](int64_t at) {
-        return class_at(passes_.classes, at) > 0;
-      });
+      inside = bits_where(job, in_row, search, passes_.labels,
+                          [&](int64_t at) { return id_at<Id>(passes_.labels, at) > 0; });
+      inside &= bits_where(job, in_row, search, passes_.classes,
+                           [&](int64_t at) { return class_at(passes_.classes, at) > 0; });
     } else {
 #pragma unroll
       for (int i = 0; i < VOXELS; ++i) inside |= search.near[i] == 0 ? 1u << i : 0u;
     }
     if (passes_.ignore.data) {
-      ignored = bits_where(job, in_row, search, passes_.ignore, [&](int64_t at) {
-        return flag_at(passes_.ignore, at);
-      });
+      ignored = bits_where(job, in_row, search, passes_.ignore,
+                           [&](int64_t at) { return flag_at(passes_.ignore, at); });
     }
     const uint32_t bordered = weights_.border_everywhere ? ~ignored : ~(inside | ignored);
     if (weights_.with_border) {
@@ -186,7 +182,7 @@ class JobWeights {
 };
 
 template <class Real, class Id>
-__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, 4)
+__global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4)
     weigh_volumes_kernel(const __grid_constant__ NearestWeightsArguments<Real, Id> arguments) {
   const auto& passes = arguments.passes;
   if (is_idle(passes)) return;
@@ -220,8 +216,7 @@ __global__ void __launch_bounds__(WARPS_OF_FURTHER* WARP, 1)
     for (int i = 0; i < WARPS_OF_FURTHER; ++i) next = smaller(next, of_warps[i]);
     if (next == ~0u) return;
     last = int32_t(next);
-    for_jobs(passes.depth * passes.height,
-             [&](int64_t row) { scan_row(passes, row, last, lane); });
+    for_jobs(passes.depth * passes.height, [&](int64_t row) { scan_row(passes, row, last, lane); });
     if (passes.depth > 1) {
       for_jobs(passes.jobs_along_h() / passes.volumes, [&](int64_t index) {
         pass_along_h<Real, Id, false>(passes, index, arguments.weights.with_border, lane);
@@ -260,10 +255,10 @@ static NearestWeights<Real> weights_for(const NearestVolumes& volumes, const flc
 }
 
 template <class Real, class Id>
-static int32_t weigh_nearest(const NearestVolumes& volumes, const flc_tensor& labels, const flc_tensor* classes,
-                             const flc_tensor* foreground, const flc_tensor* ignore,
-                             const flc_nearest_params& params, void* out, int32_t out_dtype, void* scratch,
-                             cudaStream_t stream) {
+static int32_t weigh_nearest(const NearestVolumes& volumes, const flc_tensor& labels,
+                             const flc_tensor* classes, const flc_tensor* foreground,
+                             const flc_tensor* ignore, const flc_nearest_params& params, void* out,
+                             int32_t out_dtype, void* scratch, cudaStream_t stream) {
   Memory memory(scratch);
   NearestWeightsArguments<Real, Id> arguments{passes_for<Real, Id>(volumes, memory), {}};
   auto& passes = arguments.passes;
@@ -333,12 +328,12 @@ int32_t flc_cuda_nearest_weight_map(const flc_tensor* labels, const flc_tensor* 
   const NearestVolumes volumes(*labels, params->spacing);
   if (volumes.strips_in_all() == 0) return FLC_OK;
   return on_device(device, [&] {
-    return with_types(weights_in_double(volumes, *params, out_dtype), ids_are_small(*labels),
-                      [&](auto real, auto id) {
-                        return weigh_nearest<decltype(real), decltype(id)>(
-                            volumes, *labels, classes, foreground, ignore, *params, out, out_dtype, scratch,
-                            static_cast<cudaStream_t>(stream));
-                      });
+    return with_types(
+        weights_in_double(volumes, *params, out_dtype), ids_are_small(*labels), [&](auto real, auto id) {
+          return weigh_nearest<decltype(real), decltype(id)>(volumes, *labels, classes, foreground, ignore,
+                                                             *params, out, out_dtype, scratch,
+                                                             static_cast<cudaStream_t>(stream));
+        });
   });
 }
 

@@ -20,7 +20,6 @@ from ..numerics import exact_limit
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import native_cuda, reference, terms
-from .reference import result_dtype
 
 _Operator = TypeVar("_Operator", bound=Callable[..., Any])
 _LACKING = (

@@ -53,7 +53,11 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def _add_nearest_signatures(library: ctypes.CDLL) -> None:
-    tensor, lengths, params = ctypes.POINTER(c.TensorView), ctypes.c_double * 3, ctypes.POINTER(c.NearestParams)
+    tensor, lengths, params = (
+        ctypes.POINTER(c.TensorView),
+        ctypes.c_double * 3,
+        ctypes.POINTER(c.NearestParams),
+    )
     int32, pointer = ctypes.c_int32, ctypes.c_void_p
     result, queue = (pointer, int32), (int32, pointer)
     library.flc_cuda_nearest_instances.argtypes = (
