@@ -16,10 +16,11 @@ from torch import Tensor
 
 from .. import engines
 from ..errors import distance_error, label_error, mask_error
-from ..numerics import exact_limit
+from ..numerics import exact_limit, nearest_numbers
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import native_cuda, reference, terms
+from .reference import result_dtype
 
 _Operator = TypeVar("_Operator", bound=Callable[..., Any])
 _LACKING = (
@@ -254,7 +255,33 @@ def _by_two_nearest(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    return terms.by_two_nearest(nearest_weight_map, labels, classes, ignore, foreground, settings, "cpu")
+    double = nearest_numbers(settings, labels.dtype == torch.float64, "cpu").double_inside
+    dtype = torch.float64 if double else torch.float32
+    if settings.balance == "none":
+        params = c.nearest_params_for(settings, double, 1.0, settings.fbr, "cpu")
+        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
+    elif classes is None:
+        inside = terms.foreground_of(labels, None, ignore, foreground)
+        ones, zeros = (factors.tolist() for factors in terms.frequency_factors(inside, ignore))
+        weights = torch.empty(labels.shape, dtype=dtype)
+        for b, (one, zero) in enumerate(zip(ones, zeros, strict=True)):
+            of_image = slice(b, b + 1)
+            params = c.nearest_params_for(settings, double, one, zero, "cpu")
+            weights[of_image] = nearest_weight_map(
+                labels[of_image],
+                None,
+                None if foreground is None else foreground[of_image],
+                None if ignore is None else ignore[of_image],
+                params,
+                dtype,
+            )
+    else:
+        inside = terms.foreground_of(labels, classes, ignore, foreground)
+        params = c.nearest_params_for(settings, double, 0.0, 0.0, "cpu")
+        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
+        balance = terms.frequency_balance(inside, classes, ignore)
+        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
+    return weights.to(result_dtype(labels))
 
 
 @_also_on_cuda

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import fastlogconv
-from fastlogconv.backends import c_interface, native, native_cuda
+from fastlogconv.backends import native, native_cuda
 
 from . import why_no_nvcc
 from . import why_not as why_no_ptx
@@ -185,29 +185,23 @@ class Emulator:
         """Within it, backend "native" serves CPU tensors by this emulator."""
         library = load_host_library()
         handler = _LAUNCH_HANDLER(self._launch)
-        empty, views = torch.empty, (c_interface.view, c_interface.view_of_volumes)
+        empty, address = torch.empty, native_cuda._address
 
         def noted_empty(*arguments, **options):
             self._reachable.append(empty(*arguments, **options))
             return self._reachable[-1]
 
-        def noting(view):
-            def noted_view(tensor):
-                if tensor is not None:
-                    self._reachable.append(tensor)
-                return view(tensor)
-
-            return noted_view
+        def noted_address(tensor):
+            self._reachable.append(tensor)
+            return address(tensor)
 
         with serving(library):
             library.set_launch_handler(handler)
-            torch.empty = noted_empty
-            c_interface.view, c_interface.view_of_volumes = map(noting, views)
+            torch.empty, native_cuda._address = noted_empty, noted_address
             try:
                 yield self
             finally:
-                torch.empty = empty
-                c_interface.view, c_interface.view_of_volumes = views
+                torch.empty, native_cuda._address = empty, address
                 library.set_launch_handler(_LAUNCH_HANDLER(0))
                 self._reachable.clear()
 

@@ -187,8 +187,7 @@ class Function:
             self._statement(statement)
 
     def _begin_block(self) -> None:
-        if self.blocks[-1] or len(self.blocks) == 1:
-            self.blocks.append(Counter())
+        self.blocks.append(Counter())  # another where the last is empty: both may be entered, one by a jump
         self.statements.append(f"COUNT_BLOCK({len(self.blocks) - 1});")
 
     def _statement(self, text: str) -> None:
