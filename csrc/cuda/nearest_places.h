@@ -1,8 +1,8 @@
 // The two nearest instances of every voxel, exactly, whatever their number: what passes along W, H and D hand
 // on, and the first of them. See csrc/cpu/nearest_instances.cpp for why two instances a row suffice.
 //
-// A pass works on strips of 32 voxels along W, one in each lane of a warp. Lengths are in units of the smallest
-// spacing. Axes of one voxel come first, and a thin W gives way to a longer axis: so rows are long.
+// A pass works on strips of 32 voxels along W, one in each lane of a warp. Lengths are in units of the
+// smallest spacing. Axes of one voxel come first, and a thin W gives way to a longer axis: so rows are long.
 #pragma once
 
 #include "cuda/read.h"
@@ -18,8 +18,8 @@ struct Strip {
   Id id[WARP];
 };
 
-// Looking to one side along a row: the next instance, and the next other one. Positions are infinite where there
-// is none.
+// Looking to one side along a row: the next instance, and the next other one. Positions are infinite where
+// there is none.
 template <class Real, class Id>
 struct alignas(16) Side {
   Id id = 0;
@@ -118,8 +118,8 @@ FLC_DEVICE int next_lane(uint32_t mask) {
   return RIGHT ? __ffs(mask) - 1 : 31 - __clz(mask);
 }
 
-// What each lane of a strip sees to one side, itself included, where `beyond` is seen from the strip's end. Its
-// pixel is at `x`, that of lane 0 at `first`.
+// What each lane of a strip sees to one side, itself included, where `beyond` is seen from the strip's end.
+// Its pixel is at `x`, that of lane 0 at `first`.
 template <bool RIGHT, class Real, class Id>
 FLC_DEVICE Side<Real, Id> look(Id id, Real x, Real first, int lane, const Side<Real, Id>& beyond) {
   const uint32_t own = 1u << lane, passed = RIGHT ? ~(own | (own - 1)) : own - 1;
@@ -134,8 +134,8 @@ FLC_DEVICE Side<Real, Id> look(Id id, Real x, Real first, int lane, const Side<R
   return {id > 0 ? id : next, id > 0 ? x : next_at, changes ? other : beyond.other};
 }
 
-// The two nearest instances along a row. By one warp: from the right it notes the ids and what each strip sees,
-// then from the left it fills the strips.
+// The two nearest instances along a row. By one warp: from the right it notes the ids and what each strip
+// sees, then from the left it fills the strips.
 template <class Real, class Id>
 FLC_DEVICE void scan_row(const NearestPasses<Real, Id>& passes, int64_t row, int32_t only_class, int lane) {
   const int strips = int(passes.strips);

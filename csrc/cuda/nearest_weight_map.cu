@@ -1,8 +1,8 @@
 // Labels to weights by the two nearest instances alone.
 //
 // Where there are classes, the passes run for one class after the other. How many there are the host does not
-// know: it queues the passes for CLASSES_BY_LAUNCHES of them, which end at once where there are fewer, and then
-// one block for each volume, which goes through the classes that are left.
+// know: it queues the passes for CLASSES_BY_LAUNCHES of them, which end at once where there are fewer, and
+// then one block for each volume, which goes through the classes that are left.
 #include "cuda/compose.h"
 #include "cuda/nearest_launches.h"
 
@@ -245,7 +245,7 @@ static NearestWeights<Real> weights_for(const NearestVolumes& volumes, const flc
   weights.border_exponent = exponent(params.border_exponent);
   weights.fall_limit = square(fall_limit);
   weights.pair_limit = Real(pair_limit);
-  // near + second <= pair_limit is not to be had where near is more than half of it. An own instance always is.
+  // near + second <= pair_limit cannot be had where near is more than half of it; an own instance always is.
   weights.near_limit = square(std::max({fall_limit, pair_limit / 2, 0.5}));
   weights.with_border = pair_limit > 0;
   weights.border_everywhere = params.border_everywhere != 0;
