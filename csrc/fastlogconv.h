@@ -221,6 +221,24 @@ FLC_API int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const fl
                                             const flc_weight_params* params, void* out, int32_t out_dtype,
                                             int32_t device, void* stream);
 
+// As on the CPU, with ignore of bool. `with_ids`: whether ids are asked for.
+FLC_API int64_t flc_cuda_nearest_instances_scratch_bytes(const flc_tensor* labels, const double spacing[3],
+                                                         int32_t out_dtype, int32_t with_ids);
+FLC_API int32_t flc_cuda_nearest_instances(const flc_tensor* labels, const flc_tensor* ignore,
+                                           const double spacing[3], int32_t count, void* distances,
+                                           int32_t out_dtype, int64_t* ids, void* scratch, int32_t device,
+                                           void* stream);
+
+// As on the CPU, with classes of int32, foreground and ignore of bool. For 16 classes many blocks work
+// together; the 17th and further ones take many times as long.
+FLC_API int64_t flc_cuda_nearest_weight_map_scratch_bytes(const flc_tensor* labels,
+                                                          const flc_nearest_params* params,
+                                                          int32_t out_dtype);
+FLC_API int32_t flc_cuda_nearest_weight_map(const flc_tensor* labels, const flc_tensor* classes,
+                                            const flc_tensor* foreground, const flc_tensor* ignore,
+                                            const flc_nearest_params* params, void* out, int32_t out_dtype,
+                                            void* scratch, int32_t device, void* stream);
+
 FLC_API int64_t flc_cuda_separable_conv2d_scratch_bytes(const flc_tensor* input, double decay_length,
                                                         int64_t radius, int32_t padding, int32_t out_dtype);
 FLC_API int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,

@@ -36,8 +36,8 @@ def nearest_instances(
         spatial_dims: 2 for images, 3 for volumes.
         ignore: bool, of a shape that broadcasts to that of `labels`, on their device; True where there is no
             instance, whatever the label. Distances and ids are found there, too.
-        backend: as for `weight_map`. On CUDA devices the reference is the only one yet: slow, as a warning
-            says.
+        backend: as for `weight_map`. On CUDA devices "native", where it was built, else the reference: slow,
+            as a warning says.
 
     Returns:
         distances: [k, *labels.shape], float64 for float64 labels, else float32. 0 to a pixel's own instance;

@@ -181,11 +181,11 @@ class NearestNumbers(NamedTuple):
 
 
 @functools.lru_cache(1024)
-def nearest_numbers(settings: WeightSettings, double: bool) -> NearestNumbers:
-    """The numbers for exact distances to the two nearest instances."""
-    arithmetic = ARITHMETICS["cpu", double]
+def nearest_numbers(settings: WeightSettings, double: bool, kernels: str) -> NearestNumbers:
+    """The numbers for exact distances to the two nearest instances; arguments as for `numbers_for`."""
+    arithmetic = ARITHMETICS[kernels, double]
     double_inside = double or not _float_suffices(settings, arithmetic, 0)
-    epsilon = ARITHMETICS["cpu", double_inside].half_bit
+    epsilon = ARITHMETICS[kernels, double_inside].half_bit
     falloff = 0.0 if settings.falloff == "none" else abs(1 - settings.fbr)
     return NearestNumbers(
         gaussian_reach(settings.fds, falloff, epsilon) if falloff else 0.0,

@@ -107,13 +107,13 @@ def _features(
     if settings.falloff == "nearest":
         farthest = " beside border='farthest'" if settings.border == "farthest" and not by_logconv else ""
         features.append(f"nearest falloff{by_logconv}{farthest}")
+    every = "" if engines.choose(settings).name == "two nearest" else " by every instance"
     if foreground is not None or settings.border_everywhere:
-        features.append(f"foreground{by_logconv}")
-    by_two = settings.falloff != "sum" and engines.choose(settings).name == "two nearest"
+        features.append(f"foreground{by_logconv or every}")
     if volumes:
-        features.append("volumes" if by_two else "volumes by every instance")
+        features.append(f"volumes{every}")
     if settings.spacing is not None:
-        features.append("spacing" if by_two else "spacing by every instance")
+        features.append(f"spacing{every}")
     return tuple(features)
 
 

@@ -77,9 +77,11 @@ class NearestParams(ctypes.Structure):
 
 
 @functools.lru_cache(1024)
-def nearest_params_for(settings: WeightSettings, double: bool, one: float, zero: float) -> NearestParams:
+def nearest_params_for(
+    settings: WeightSettings, double: bool, one: float, zero: float, kernels: str
+) -> NearestParams:
     """The parameters of a call, for results that are computed in float64 if `double`."""
-    numbers = nearest_numbers(settings, double)
+    numbers = nearest_numbers(settings, double, kernels)
     spacing = (1.0, 1.0, 1.0, *(settings.spacing or ()))[-3:]  # an image is a volume of depth 1
     return NearestParams(
         spacing, one, zero, 0.0 if settings.falloff == "none" else 1 - settings.fbr, settings.bwf,

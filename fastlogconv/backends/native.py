@@ -8,7 +8,7 @@ import ctypes
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from . import c_interface as c
 from . import native_cuda, reference, terms
 from .reference import result_dtype
 
+_Operator = TypeVar("_Operator", bound=Callable[..., Any])
 _LACKING = (
     "nearest falloff by LogConv distances",
     "nearest falloff beside border='farthest'",
@@ -32,11 +33,7 @@ LACKS = {
     "cuda": frozenset(
         (
             *_LACKING,
-            "nearest falloff",
-            "foreground",
-            "nearest instances",
-            "volumes",
-            "spacing",
+            "foreground by every instance",
             "volumes by every instance",
             "spacing by every instance",
         )
@@ -96,15 +93,15 @@ def _is_for_cuda(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def _also_on_cuda(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _also_on_cuda(function: _Operator) -> _Operator:
     """`function` for CPU tensors, and its namesake in native_cuda for CUDA tensors."""
 
     @functools.wraps(function)
-    def by_device(tensor: Tensor, *arguments) -> Tensor:
+    def by_device(tensor: Tensor, *arguments):
         chosen = getattr(native_cuda, function.__name__) if _is_for_cuda(tensor) else function
         return chosen(tensor, *arguments)
 
-    return by_device
+    return by_device  # type: ignore[return-value]
 
 
 # ------------------------------------------------------------------------------------------------- threads
@@ -227,6 +224,7 @@ def foreground_with_gaps(labels: Tensor, classes: Tensor | None) -> Tensor:
     return out
 
 
+@_also_on_cuda
 def nearest_instances(
     labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
@@ -268,30 +266,36 @@ def _by_two_nearest(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    double = nearest_numbers(settings, labels.dtype == torch.float64).double_inside
+    double = nearest_numbers(settings, labels.dtype == torch.float64, "cpu").double_inside
     dtype = torch.float64 if double else torch.float32
     if settings.balance == "none":
-        params = c.nearest_params_for(settings, double, 1.0, settings.fbr)
+        params = c.nearest_params_for(settings, double, 1.0, settings.fbr, "cpu")
         weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
     elif classes is None:
         inside = terms.foreground_of(labels, None, ignore, foreground)
         ones, zeros = (factors.tolist() for factors in terms.frequency_factors(inside, ignore))
         weights = torch.empty(labels.shape, dtype=dtype)
         for b, (one, zero) in enumerate(zip(ones, zeros, strict=True)):
-            given, ignored = (
-                None if tensor is None else tensor[b : b + 1] for tensor in (foreground, ignore)
+            of_image = slice(b, b + 1)
+            params = c.nearest_params_for(settings, double, one, zero, "cpu")
+            weights[of_image] = nearest_weight_map(
+                labels[of_image],
+                None,
+                None if foreground is None else foreground[of_image],
+                None if ignore is None else ignore[of_image],
+                params,
+                dtype,
             )
-            params = c.nearest_params_for(settings, double, one, zero)
-            weights[b : b + 1] = nearest_weight_map(labels[b : b + 1], None, given, ignored, params, dtype)
     else:
         inside = terms.foreground_of(labels, classes, ignore, foreground)
-        params = c.nearest_params_for(settings, double, 0.0, 0.0)
+        params = c.nearest_params_for(settings, double, 0.0, 0.0, "cpu")
         weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
         balance = terms.frequency_balance(inside, classes, ignore)
         weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
     return weights.to(result_dtype(labels))
 
 
+@_also_on_cuda
 def nearest_weight_map(
     labels: Tensor,
     classes: Tensor | None,

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import engines
+from ..numerics import nearest_numbers
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import terms
@@ -45,8 +48,26 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     ):
         scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
         scratch_bytes.argtypes, scratch_bytes.restype = arguments, int64
+    _add_nearest_signatures(library)
     library.flc_cuda_error_text.restype = ctypes.c_char_p
     return library
+
+
+def _add_nearest_signatures(library: ctypes.CDLL) -> None:
+    tensor, params = ctypes.POINTER(c.TensorView), ctypes.POINTER(c.NearestParams)
+    lengths = ctypes.c_double * 3
+    int32, pointer = ctypes.c_int32, ctypes.c_void_p
+    result, queue = (pointer, int32), (int32, pointer)
+    library.flc_cuda_nearest_instances.argtypes = (
+        tensor, tensor, lengths, int32, *result, pointer, pointer, *queue,
+    )  # fmt: skip
+    library.flc_cuda_nearest_weight_map.argtypes = (*(tensor,) * 4, params, *result, pointer, *queue)
+    for name, arguments in (
+        ("nearest_instances", (tensor, lengths, int32, int32)),
+        ("nearest_weight_map", (tensor, params, int32)),
+    ):
+        scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
+        scratch_bytes.argtypes, scratch_bytes.restype = arguments, ctypes.c_int64
 
 
 def why_not(device: torch.device) -> str | None:
@@ -167,6 +188,8 @@ def weight_map(
     settings: WeightSettings,
 ) -> Tensor:
     """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.distance == "euclidean" and engines.choose(settings).name == "two nearest":
+        return _by_two_nearest(labels, classes, ignore, foreground, settings)
     if settings.composed:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
@@ -218,3 +241,77 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     if status != c.OK:
         _check(status, "flc_cuda_separable_conv2d", input)
     return c.as_result(out, input)
+
+
+# ----------------------------------------------------------------------------------- the nearest instances
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the nearest instances, and the ids of the nearest."""
+    out = c.output(labels, torch.Size((k, *labels.shape)))
+    ids = torch.empty(labels.shape, dtype=torch.int64, device=labels.device)
+    lengths = (ctypes.c_double * 3)(*(1.0,) * (3 - len(spacing)), *spacing)
+    dtype = c.DTYPES[out.dtype]
+    _call_nearest(
+        "nearest_instances", labels,
+        (_view_of_volumes(ignore), lengths, k, out.data_ptr(), dtype, ids.data_ptr()),
+        scratch_for=(lengths, dtype, True),
+    )  # fmt: skip
+    return out, ids
+
+
+def _by_two_nearest(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
+    double = nearest_numbers(settings, labels.dtype == torch.float64, "gpu").double_inside
+    dtype = torch.float64 if double else torch.float32
+    if settings.balance == "none":
+        params = c.nearest_params_for(settings, double, 1.0, settings.fbr, "gpu")
+        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
+    else:
+        inside = terms.foreground_of(labels, classes, ignore, foreground)
+        params = c.nearest_params_for(settings, double, 0.0, 0.0, "gpu")
+        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
+        balance = terms.frequency_balance(inside, classes, ignore)
+        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
+    return c.as_result(weights, labels)
+
+
+def nearest_weight_map(
+    labels: Tensor,
+    classes: Tensor | None,
+    foreground: Tensor | None,
+    ignore: Tensor | None,
+    params: c.NearestParams,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h."""
+    out = torch.empty(labels.shape, dtype=dtype, device=labels.device)
+    beside = map(_view_of_volumes, (classes, foreground, ignore))
+    arguments = (*beside, params, out.data_ptr(), c.DTYPES[dtype])
+    _call_nearest("nearest_weight_map", labels, arguments, scratch_for=(params, c.DTYPES[dtype]))
+    return out
+
+
+def _call_nearest(name: str, labels: Tensor, arguments: tuple, scratch_for: tuple) -> None:
+    """Calls flc_cuda_NAME(labels, *arguments, scratch, device, stream), labels as volumes."""
+    library, tensor = _load(), _view_of_volumes(labels)
+    size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
+    scratch = _scratch(size, labels.device)
+    with _on_device(labels) as (device, stream):
+        status = getattr(library, f"flc_cuda_{name}")(tensor, *arguments, scratch.data_ptr(), device, stream)
+    if status != c.OK:
+        _check(status, f"flc_cuda_{name}", labels)
+
+
+def _view_of_volumes(tensor: Tensor | None) -> c.TensorView | None:
+    view = c.view_of_volumes(tensor)
+    if view is not None:
+        view.data = _address(tensor)  # type: ignore[arg-type]
+    return view

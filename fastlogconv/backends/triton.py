@@ -36,8 +36,8 @@ _SHORT_KEYS = (
 
 LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({
     "nearest falloff", "nearest falloff by LogConv distances", "nearest falloff beside border='farthest'",
-    "foreground", "foreground by LogConv distances", "nearest instances", "volumes",
-    "volumes by every instance", "spacing", "spacing by every instance",
+    "foreground", "foreground by LogConv distances", "foreground by every instance", "nearest instances",
+    "volumes", "volumes by every instance", "spacing", "spacing by every instance",
 }))  # fmt: skip
 
 

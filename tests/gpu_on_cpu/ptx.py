@@ -89,6 +89,7 @@ class Profile:
     lanes: int  # the same by single threads
     sectors: int  # of 32 bytes, of global memory
     wavefronts: int  # of shared memory
+    touched: int  # sectors, each counted once
 
     @property
     def warp_instructions(self) -> int:
@@ -384,4 +385,4 @@ class Module:
             for kind, count in self.functions[name].blocks[block].items():
                 by_class[kind] += count * warps
                 lanes += count * threads
-        return Profile(by_class, lanes, measured["sectors"], measured["wavefronts"])
+        return Profile(by_class, lanes, measured["sectors"], measured["wavefronts"], measured["touched"])

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <unordered_set>
 
 #include "fibers.h"
 
@@ -14,6 +15,7 @@
 struct Totals {
   std::map<u32, std::pair<u64, u64>> blocks;  // runs by warps, by threads
   u64 sectors = 0, wavefronts = 0;
+  std::unordered_set<u64> touched;  // sectors, each once: what a cache that forgets nothing would move
   std::mutex mutex;
 };
 inline Totals totals;
@@ -78,6 +80,7 @@ struct Counter {
         for (u64 s = a.address / 32; s <= (a.address + a.size - 1) / 32; ++s) sectors.insert(s);
       }
       totals.sectors += sectors.size();
+      totals.touched.insert(sectors.begin(), sectors.end());
     });
     for_requests(shared, [](const std::vector<Access>& request) {
       std::map<u64, std::set<u64>> words_of_bank;
@@ -108,8 +111,10 @@ extern "C" __attribute__((used)) inline const char* take_profile() {
     separator = ", ";
   }
   text += "], \"sectors\": " + std::to_string(totals.sectors) +
+          ", \"touched\": " + std::to_string(totals.touched.size()) +
           ", \"wavefronts\": " + std::to_string(totals.wavefronts) + "}";
   totals.blocks.clear();
+  totals.touched.clear();
   totals.sectors = totals.wavefronts = 0;
   return text.c_str();
 }
