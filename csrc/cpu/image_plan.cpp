@@ -7,6 +7,7 @@
 #include "cpu/id_numbering.h"
 #include "cpu/parallel.h"
 #include "cpu/pieces.h"
+#include "cpu/shapes.h"
 #include "cpu/work.h"
 #include "rules.h"
 
@@ -215,8 +216,11 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   const bool all_needed =
       with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
   if (!all_needed || plan_.border_area.top > plan_.border_area.bottom ||
-      plan_.border_area.left > plan_.border_area.right)
+      plan_.border_area.left > plan_.border_area.right) {
     cut_into_parts(height, width, settings, threads);
+    shapes_ = common_shapes(instances_, instance_runs_.data(), height, width, settings.get().reach,
+                            settings.bytes_per_stamp());
+  }
 
   // By left edge, ties by index: a counting sort.
   const int32_t reach = settings.get().reach;
@@ -235,10 +239,28 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   left_to_right_.resize(instances_.size());
   for (size_t i = 0; i < instances_.size(); ++i)
     left_to_right_[next[place(instances_[i])]++] = static_cast<int32_t>(i);
+  if (!shapes_.empty()) take_specks();
   plan_.instances = instances_.data();
   plan_.left_to_right = left_to_right_.data();
-  plan_.instance_count = static_cast<int64_t>(instances_.size());
+  plan_.instance_count = static_cast<int64_t>(left_to_right_.size());
+  plan_.specks = specks_.data();
+  plan_.speck_count = static_cast<int64_t>(specks_.size());
+  plan_.shapes = shapes_.data();
+  plan_.shape_count = static_cast<int64_t>(shapes_.size());
   plan_.instance_runs = instance_runs_.data();
+}
+
+// Moves instances of a common shape from left_to_right to specks.
+void OwnedPlan::take_specks() {
+  size_t kept = 0;
+  for (const int32_t i : left_to_right_) {
+    const Instance& instance = instances_[i];
+    if (instance.shape < 0)
+      left_to_right_[kept++] = i;
+    else
+      specks_.push_back({instance.top, instance.left, instance.shape});
+  }
+  left_to_right_.resize(kept);
 }
 
 // Where the border rule finds the instances that it needs within reach.
