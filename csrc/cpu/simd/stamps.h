@@ -42,6 +42,7 @@ class Specks {
   static constexpr int VECTORS = CHUNK / lanes;
   static constexpr int stride = ROW_STRIDE<Out, Border>;
   static constexpr int TILE = 8;  // rows that share a bound; as many columns as a chunk
+  static constexpr int GROUP = 4;  // whose terms are added together
 
  public:
   Specks(const ImagePlan& plan, const Settings& settings, int32_t begin, int32_t end)
@@ -67,7 +68,7 @@ class Specks {
     stamps_ = static_cast<Stamp<Out>*>(aligned_allocate(plan_.shape_count * int64_t(sizeof(Stamp<Out>))));
     if (stamps_)
       for (int64_t shape = 0; shape < plan_.shape_count; ++shape) stamps_[shape] = {};
-    bounds_ = static_cast<Out*>(aligned_allocate(2 * tiles() * int64_t(sizeof(Out))));
+    bounds_ = static_cast<Out*>(aligned_allocate(tiles() * int64_t(sizeof(Out))));
     if (!specks_ || !stamps_ || !bounds_) return false;
     for (int64_t i = 0; i < plan_.speck_count; ++i) {
       const Speck& speck = plan_.specks[i];
@@ -92,13 +93,23 @@ class Specks {
     int64_t last = first_;
     while (last < speck_count_ && specks_[last].left - reach_ < x + CHUNK) ++last;
     if (first_ == last) return true;
-    if constexpr (has_border<Border>) bound_distances(x, last);
+    int64_t group[GROUP];
+    int count = 0;
     for (int64_t i = first_; i < last; ++i) {
       const Speck& speck = specks_[i];
       Stamp<Out>& stamp = stamps_[speck.shape];
       if (!stamp.terms && !make(shape(speck), stamp, find)) return false;
-      if (speck.left + shape(speck).width - 1 + reach_ >= x) add(speck, stamp, x, rows);
+      if (speck.left + shape(speck).width - 1 + reach_ < x) continue;
+      group[count++] = i;
+      if (count < GROUP) continue;
+      add_group(group, x, rows);
+      count = 0;
     }
+    for (int i = 0; i < count; ++i) {
+      const Rows reached = reached_by(specks_[group[i]]);
+      add_terms(specks_[group[i]], reached.first, reached.last, x, rows);
+    }
+    if constexpr (has_border<Border>) rank_distances(x, last, rows);
     return true;
   }
 
@@ -145,11 +156,51 @@ class Specks {
     return true;
   }
 
-  FLC_INLINE void add(const Speck& speck, const Stamp<Out>& stamp, int32_t x, Out* rows) const {
-    const int32_t top = speck.top - reach_, bottom = speck.top + shape(speck).height - 1 + reach_;
-    const int32_t first = larger(top, begin_), last = smaller(bottom, end_ - 1);
-    const int64_t at = x - speck.left + stamp_lead_;
-    const Out* terms = stamp.terms + (first - top) * stamp_stride_ + at;
+  // Rows of the image, both inclusive.
+  struct Rows {
+    int32_t first, last;
+  };
+  Rows reached_by(const Speck& speck) const {
+    return {larger(speck.top - reach_, begin_), smaller(speck.top + shape(speck).height - 1 + reach_, end_ - 1)};
+  }
+  int64_t index(const Speck& speck, int32_t y, int32_t x) const {  // into a stamp
+    return (y - speck.top + reach_) * stamp_stride_ + x - speck.left + stamp_lead_;
+  }
+
+  // The terms of several at a time where all of them reach, in their order whatever the group.
+  void add_group(const int64_t* group, int32_t x, Out* rows) const {
+    Rows of_one[GROUP], all{begin_, end_ - 1};
+    const Out* terms[GROUP];
+    for (int i = 0; i < GROUP; ++i) {
+      of_one[i] = reached_by(specks_[group[i]]);
+      all = {larger(all.first, of_one[i].first), smaller(all.last, of_one[i].last)};
+    }
+    if (all.first > all.last) all.last = all.first - 1;
+    for (int i = 0; i < GROUP; ++i) {
+      const Speck& speck = specks_[group[i]];
+      if (all.first > all.last) {
+        add_terms(speck, of_one[i].first, of_one[i].last, x, rows);
+        continue;
+      }
+      add_terms(speck, of_one[i].first, all.first - 1, x, rows);
+      add_terms(speck, all.last + 1, of_one[i].last, x, rows);
+      terms[i] = stamps_[speck.shape].terms + index(speck, all.first, x);
+    }
+    Out* row = rows + int64_t(all.first - begin_) * stride;
+    int64_t at = 0;
+    for (int32_t y = all.first; y <= all.last; ++y) {
+      for (int n = 0; n < VECTORS; ++n) {
+        V sum = load<V>(row + n * lanes);
+        for (int i = 0; i < GROUP; ++i) sum += load<V>(terms[i] + at + n * lanes);
+        store<V>(row + n * lanes, sum);
+      }
+      row += stride;
+      at += stamp_stride_;
+    }
+  }
+
+  FLC_INLINE void add_terms(const Speck& speck, int32_t first, int32_t last, int32_t x, Out* rows) const {
+    const Out* terms = stamps_[speck.shape].terms + index(speck, first, x);
     Out* row = rows + int64_t(first - begin_) * stride;
     for (int32_t y = first; y <= last; ++y) {
       for (int n = 0; n < VECTORS; ++n)
@@ -157,23 +208,59 @@ class Specks {
       row += stride;
       terms += stamp_stride_;
     }
-    if constexpr (has_border<Border>) {
-      const int32_t left = speck.left, right = left + shape(speck).width - 1;
-      const int32_t across = larger(larger(x - right, left - (x + CHUNK - 1)), 0);
-      if (least_of(across, 0, stamp) > largest_bound_) return;
-      const int32_t box_bottom = bottom - reach_;
-      for (int32_t tile = (first - begin_) / TILE; tile * TILE <= last - begin_; ++tile) {
-        const int32_t y = begin_ + tile * TILE;
-        const int32_t along = larger(larger(y - box_bottom, speck.top - (y + TILE - 1)), 0);
-        if (least_of(across, along, stamp) > bounds_[2 * tile + 1]) continue;
-        const int32_t begin = larger(first, y), end = smaller(last + 1, y + TILE);
-        const Out* distances = stamp.distances + (begin - top) * stamp_stride_ + at;
-        row = rows + int64_t(begin - begin_) * stride;
-        for (int32_t i = begin; i < end; ++i) {
-          for (int n = 0; n < VECTORS; ++n) rank(row + n * lanes, load<V>(distances + n * lanes));
-          row += stride;
-          distances += stamp_stride_;
-        }
+  }
+
+  // First those in and around each tile; what is found bounds where more need to be looked for.
+  void rank_distances(int32_t x, int64_t last, Out* rows) {
+    const auto held = [](double distance) { return Out(squared ? distance * distance : distance); };
+    const Out limits[] = {held(3), held(12), Out(BEYOND)};
+    for (int64_t tile = 0; tile < tiles(); ++tile) bounds_[tile] = Out(BEYOND);
+    Out above = Out(-BEYOND), largest = Out(BEYOND);
+    for (const Out limit : limits) {
+      if (largest <= above) break;
+      for (int64_t i = first_; i < last; ++i) rank_between(specks_[i], above, smaller(limit, largest), x, rows);
+      largest = Out(-BEYOND);
+      for (int32_t tile = 0; tile < tiles(); ++tile) {
+        bounds_[tile] = largest_other(tile, rows);
+        largest = larger(largest, bounds_[tile]);
+      }
+      above = limit;
+    }
+  }
+
+  Out largest_other(int32_t tile, const Out* rows) const {
+    const Out* row = rows + int64_t(tile) * TILE * stride + 2 * BLOCK;
+    V largest = load<V>(row);
+    for (int32_t y = tile * TILE; y < smaller((tile + 1) * TILE, end_ - begin_); ++y, row += stride)
+      for (int n = 0; n < VECTORS; ++n) largest = larger(largest, load<V>(row + n * lanes));
+    Out result = largest[0];
+    for (int lane = 1; lane < lanes; ++lane) result = larger(result, largest[lane]);
+    return result;
+  }
+
+  // Ranks one in those tiles in which its least distance lies above `above` and not above `limit` or the bound.
+  void rank_between(const Speck& speck, Out above, Out limit, int32_t x, Out* rows) const {
+    const Stamp<Out>& stamp = stamps_[speck.shape];
+    const int32_t right = speck.left + shape(speck).width - 1, bottom = speck.top + shape(speck).height - 1;
+    const int32_t across = larger(larger(x - right, speck.left - (x + CHUNK - 1)), 0);
+    if (across > reach_ || least_of(across, 0, stamp) > limit) return;
+    const Rows reached = reached_by(speck);
+    // Rows farther than this are too far away.
+    const int32_t near = limit >= Out(reach_) * (squared ? Out(reach_) : Out(1)) ? reach_
+                         : squared ? smaller(reach_, int32_t(sqrt(double(limit))) + 1)
+                                              : smaller(reach_, int32_t(limit - stamp.least) + 2);
+    const int32_t from = larger(reached.first, speck.top - near), to = smaller(reached.last, bottom + near);
+    for (int32_t tile = (from - begin_) / TILE; from <= to && tile * TILE <= to - begin_; ++tile) {
+      const int32_t y = begin_ + tile * TILE, tile_end = smaller(y + TILE, end_);
+      const Out least = least_of(across, larger(larger(y - bottom, speck.top - (tile_end - 1)), 0), stamp);
+      if (least <= above || least > limit || least > bounds_[tile]) continue;
+      const int32_t begin = larger(reached.first, y), end = smaller(reached.last + 1, tile_end);
+      const Out* distances = stamp.distances + index(speck, begin, x);
+      Out* row = rows + int64_t(begin - begin_) * stride;
+      for (int32_t i = begin; i < end; ++i) {
+        for (int n = 0; n < VECTORS; ++n) rank(row + n * lanes, load<V>(distances + n * lanes));
+        row += stride;
+        distances += stamp_stride_;
       }
     }
   }
@@ -191,40 +278,13 @@ class Specks {
                    : Out(across) + Out(along) + stamp.least - Out(0.01);
   }
 
-  // For each tile of the chunk, a bound to the two nearest distances of its pixels: bounds_[2 tile + 1]. It is the
-  // second smallest of the distances to the farthest corners of boxes.
-  void bound_distances(int32_t x, int64_t last) {
-    const Out reach = Out(reach_);
-    for (int64_t i = 0; i < 2 * tiles(); ++i) bounds_[i] = Out(2 * BEYOND);
-    for (int64_t i = first_; i < last; ++i) {
-      const Speck& speck = specks_[i];
-      const int32_t right = speck.left + shape(speck).width - 1, bottom = speck.top + shape(speck).height - 1;
-      if (right < x - CHUNK || speck.left >= x + 2 * CHUNK) continue;  // nearer ones will do
-      const Out across = Out(larger(x + CHUNK - 1 - speck.left, right - x));
-      const int32_t middle = (speck.top - begin_) / TILE;
-      for (int32_t tile = larger(middle - 2, 0); tile <= middle + 2 && tile < tiles(); ++tile) {
-        const int32_t y = begin_ + tile * TILE;
-        const Out along = Out(larger(y + TILE - 1 - speck.top, bottom - y));
-        const Out bound = squared ? across * across + along * along : across + along;
-        if (squared ? bound > reach * reach : larger(across, along) > reach) continue;
-        Out* const of_tile = bounds_ + 2 * tile;
-        of_tile[1] = smaller(of_tile[1], larger(of_tile[0], bound));
-        of_tile[0] = smaller(of_tile[0], bound);
-      }
-    }
-    largest_bound_ = 0;
-    for (int64_t tile = 0; tile < tiles(); ++tile)
-      largest_bound_ = larger(largest_bound_, bounds_[2 * tile + 1]);
-  }
-
   const ImagePlan& plan_;
   const int32_t reach_, begin_, end_;
   int64_t stamp_stride_, stamp_lead_;
   Speck* specks_ = nullptr;  // those that reach these rows, from left to right
   int64_t speck_count_ = 0, first_ = 0;  // earlier ones are done with
   Stamp<Out>* stamps_ = nullptr;  // of each shape; without terms where none was met yet
-  Out* bounds_ = nullptr;
-  Out largest_bound_;
+  Out* bounds_ = nullptr;  // of each tile: no two nearest distances exceed it
 };
 
 }  // namespace FLC_ISA
