@@ -171,6 +171,38 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
   instance.arithmetic = settings.arithmetic(steps + CHUNK - 1);
 }
 
+// Whether the border term is alive and each instance has a say in it.
+bool OwnedPlan::asks_everybody(const CallSettings& settings) const {
+  return plan_.border_area.top <= plan_.border_area.bottom &&
+         plan_.border_area.left <= plan_.border_area.right &&
+         with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
+}
+
+// Where instances in parts are out of reach: the zones without a part, and of the others what is out of their
+// parts' reach. Instances from first_part on are parts.
+void OwnedPlan::note_out_of_reach(const std::vector<Rectangle>& empty, size_t first_part, int32_t reach) {
+  const Rectangle& area = plan_.border_area;
+  constexpr Rectangle nothing{0, -1, 0, -1};
+  std::vector<Rectangle> found;
+  for (const Rectangle& zone : empty) subtract(zone, nothing, area, found);
+  for (size_t i = first_part; i < instances_.size(); ++i) {
+    const Instance& part = instances_[i];
+    subtract(part.zone, {part.top - reach, part.bottom + reach, part.left - reach, part.right + reach}, area,
+             found);
+  }
+  std::vector<int64_t> next(plan_.width / BLOCK + 2, 0);
+  for (const Rectangle& rectangle : found)
+    for (int32_t block = rectangle.left / BLOCK; block <= rectangle.right / BLOCK; ++block) ++next[block + 1];
+  for (size_t block = 1; block < next.size(); ++block) next[block] += next[block - 1];
+  out_of_reach_begin_ = next;
+  out_of_reach_.resize(next.back());
+  for (const Rectangle& rectangle : found)
+    for (int32_t block = rectangle.left / BLOCK; block <= rectangle.right / BLOCK; ++block)
+      out_of_reach_[next[block]++] = rectangle;
+  plan_.out_of_reach = out_of_reach_.data();
+  plan_.out_of_reach_begin = out_of_reach_begin_.data();
+}
+
 // Cuts instances that are better cut into parts.
 void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings& settings, int64_t threads) {
   Pieces pieces(height, width, settings.get().halo, settings.distance().uses_tables);
@@ -205,6 +237,7 @@ void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings
       part.arithmetic = SINGLE;
     }
   });
+  if (asks_everybody(settings)) note_out_of_reach(pieces.empty, kept, settings.get().reach);
 }
 
 void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present,
@@ -212,12 +245,8 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   plan_.height = height;
   plan_.width = width;
   plan_.border_area = border_area(settings, all_present);
-  // Parts are not counted: where every instance has a say, only whole ones show who is out of reach.
-  const bool all_needed =
-      with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
-  if (!all_needed || plan_.border_area.top > plan_.border_area.bottom ||
-      plan_.border_area.left > plan_.border_area.right) {
-    cut_into_parts(height, width, settings, threads);
+  cut_into_parts(height, width, settings, threads);
+  if (!asks_everybody(settings)) {
     shapes_ = common_shapes(instances_, instance_runs_.data(), height, width, settings.get().reach,
                             settings.bytes_per_stamp());
   }

@@ -67,8 +67,8 @@ Shape shape_of(const PixelSets::Set& set) {
 
 }  // namespace
 
-std::vector<Shape> common_shapes(std::vector<Instance>& instances, const Run* runs, int32_t height, int32_t width,
-                                 int32_t reach, int64_t bytes_per_shape) {
+std::vector<Shape> common_shapes(std::vector<Instance>& instances, const Run* runs, int32_t height,
+                                 int32_t width, int32_t reach, int64_t bytes_per_shape) {
   if (static_cast<int64_t>(instances.size()) < FEWEST_INSTANCES) return {};
   const int64_t most_shapes = MOST_BYTES / bytes_per_shape;
   const int64_t reached = std::min<int64_t>(2 * int64_t(reach) + 1, height) *

@@ -74,6 +74,8 @@ class RowBlocks {
       Out* const block = blocks_[composed_];
       if (!block && on_top_) continue;
       const int32_t x = composed_ * BLOCK, width = smaller(BLOCK, plan_.width - x);
+      if constexpr (Border::EVERY_INSTANCE)
+        if (block && plan_.out_of_reach_begin) mark_out_of_reach(composed_);
       for (int32_t y = begin_; y < end_; ++y) {
         Result* const weights = out_ + int64_t(y) * plan_.width + x;
         if (y + 16 < end_) {
@@ -95,6 +97,20 @@ class RowBlocks {
       }
     }
     return true;
+  }
+
+  // As an instance that is BEYOND does.
+  void mark_out_of_reach(int32_t block) {
+    const int32_t x = block * BLOCK;
+    const int64_t* const range = plan_.out_of_reach_begin + block;
+    for (int64_t i = range[0]; i < range[1]; ++i) {
+      const Rectangle& rectangle = plan_.out_of_reach[i];
+      const int32_t left = larger(rectangle.left - x, 0), right = smaller(rectangle.right - x, BLOCK - 1);
+      for (int32_t y = larger(rectangle.top, begin_); y <= smaller(rectangle.bottom, end_ - 1); ++y) {
+        Out* const other = blocks_[block] + int64_t(y - begin_) * stride + 2 * BLOCK;
+        for (int32_t column = left; column <= right; ++column) other[column] = Out(BEYOND);
+      }
+    }
   }
 
   template <class FindStamp>

@@ -22,7 +22,9 @@ struct Stamp {
 inline int32_t runs_of(const Shape& shape, int32_t top, int32_t left, Run* runs) {
   int32_t count = 0;
   for (int32_t row = 0; row < shape.height; ++row) {
-    const auto taken = [&](int32_t x) { return x < shape.width && shape.pixels >> (row * SHAPE_SIDE + x) & 1; };
+    const auto taken = [&](int32_t x) {
+      return x < shape.width && shape.pixels >> (row * SHAPE_SIDE + x) & 1;
+    };
     for (int32_t x = 0; x < shape.width; ++x) {
       if (!taken(x)) continue;
       const int32_t first = x;
@@ -109,7 +111,7 @@ class Specks {
       const Rows reached = reached_by(specks_[group[i]]);
       add_terms(specks_[group[i]], reached.first, reached.last, x, rows);
     }
-    if constexpr (has_border<Border>) rank_distances(x, last, rows);
+    if constexpr (has_border<Border> && !Border::EVERY_INSTANCE) rank_distances(x, last, rows);
     return true;
   }
 
@@ -161,7 +163,8 @@ class Specks {
     int32_t first, last;
   };
   Rows reached_by(const Speck& speck) const {
-    return {larger(speck.top - reach_, begin_), smaller(speck.top + shape(speck).height - 1 + reach_, end_ - 1)};
+    return {larger(speck.top - reach_, begin_),
+            smaller(speck.top + shape(speck).height - 1 + reach_, end_ - 1)};
   }
   int64_t index(const Speck& speck, int32_t y, int32_t x) const {  // into a stamp
     return (y - speck.top + reach_) * stamp_stride_ + x - speck.left + stamp_lead_;
@@ -218,7 +221,8 @@ class Specks {
     Out above = Out(-BEYOND), largest = Out(BEYOND);
     for (const Out limit : limits) {
       if (largest <= above) break;
-      for (int64_t i = first_; i < last; ++i) rank_between(specks_[i], above, smaller(limit, largest), x, rows);
+      for (int64_t i = first_; i < last; ++i)
+        rank_between(specks_[i], above, smaller(limit, largest), x, rows);
       largest = Out(-BEYOND);
       for (int32_t tile = 0; tile < tiles(); ++tile) {
         bounds_[tile] = largest_other(tile, rows);
@@ -248,7 +252,7 @@ class Specks {
     // Rows farther than this are too far away.
     const int32_t near = limit >= Out(reach_) * (squared ? Out(reach_) : Out(1)) ? reach_
                          : squared ? smaller(reach_, int32_t(sqrt(double(limit))) + 1)
-                                              : smaller(reach_, int32_t(limit - stamp.least) + 2);
+                                   : smaller(reach_, int32_t(limit - stamp.least) + 2);
     const int32_t from = larger(reached.first, speck.top - near), to = smaller(reached.last, bottom + near);
     for (int32_t tile = (from - begin_) / TILE; from <= to && tile * TILE <= to - begin_; ++tile) {
       const int32_t y = begin_ + tile * TILE, tile_end = smaller(y + TILE, end_);

@@ -50,14 +50,12 @@ class EuclideanRowPass {
     bounds_ = static_cast<int32_t*>(aligned_allocate(row_length_ / lanes * int64_t(sizeof(int32_t))));
     row_squares_ = static_cast<Out*>(aligned_allocate(ROWS * row_length_ * int64_t(sizeof(Out))));
     if (!bounds_ || !row_squares_ || !fill_table()) return FLC_OUT_OF_MEMORY;
-    return blocks_.weigh(
-        [this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
-          return add(instance, first_row, last_row, left, right);
-        },
-        [this](const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) {
-          find_stamp(shape, stamp, lead, stride);
-          return true;
-        });
+    return blocks_.weigh([this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left,
+                                int32_t right) { return add(instance, first_row, last_row, left, right); },
+                         [this](const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) {
+                           find_stamp(shape, stamp, lead, stride);
+                           return true;
+                         });
   }
 
  private:
@@ -103,7 +101,11 @@ class EuclideanRowPass {
       runs_.start_row();
       for (int32_t x = left / CHUNK * CHUNK; x <= right; x += CHUNK) {
         V squares[Tiles::ROWS][Tiles::VECTORS];
-        if (!runs_.find(y, x, squares)) continue;
+        if (!runs_.find(y, x, squares)) {
+          if constexpr (!Border::EVERY_INSTANCE) continue;
+          for (auto& row : squares)
+            for (V& of_vector : row) of_vector = broadcast<V>(Out(BEYOND));
+        }
         Out* row = blocks_.at(y, x);
         for (int32_t i = 0; i < count; ++i, row += Blocks::stride)
           for (int n = 0; n < Tiles::VECTORS; ++n)

@@ -46,9 +46,8 @@ class RowPass {
           });
         },
         [this](const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) {
-          return with_sums(shape.arithmetic, [&](auto sum) {
-            return find_stamp<decltype(sum)>(shape, stamp, lead, stride);
-          });
+          return with_sums(shape.arithmetic,
+                           [&](auto sum) { return find_stamp<decltype(sum)>(shape, stamp, lead, stride); });
         });
   }
 
@@ -122,7 +121,8 @@ class RowPass {
       for (int32_t y = 0; y < rows; ++y) {
         const Out* const row = block + int64_t(y) * Blocks::stride - x;
         const int64_t to = y * stride + lead - left;
-        for (int32_t column = larger(x, left - reach); column <= smaller(x + BLOCK - 1, right + reach); ++column) {
+        for (int32_t column = larger(x, left - reach); column <= smaller(x + BLOCK - 1, right + reach);
+             ++column) {
           stamp.terms[to + column] = row[column];
           if constexpr (has_border<Border>) stamp.distances[to + column] = row[BLOCK + column];
         }
