@@ -216,8 +216,13 @@ void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings
   }
   if (pieces.parts.empty()) return;
   instances_.resize(kept);
-  instance_runs_.grow(run_count, run_count + static_cast<int64_t>(pieces.runs.size()));
-  std::copy(pieces.runs.begin(), pieces.runs.end(), instance_runs_.data() + run_count);
+  if (kept == 0) {
+    instance_runs_.swap(pieces.runs.array());
+    run_count = 0;
+  } else {
+    instance_runs_.grow(run_count, run_count + pieces.runs.size());
+    std::copy_n(pieces.runs.array().data(), pieces.runs.size(), instance_runs_.data() + run_count);
+  }
   for (Instance& part : pieces.parts) {
     part.first_run += run_count;
     part.last_run += run_count;

@@ -36,11 +36,12 @@ bool Pieces::cut(const Instance& instance, const Run* begin, const Run* end) {
   if (std::max(height, width) <= std::min(2 * int64_t(halo_), int64_t(CELL))) return false;
   const Box box{instance.top, instance.bottom, instance.left, instance.right};
   if (!is_sparse(box, begin, end)) return false;
-  const size_t parts_before = parts.size(), runs_before = runs.size(), empty_before = empty.size();
+  const size_t parts_before = parts.size(), empty_before = empty.size();
+  const int64_t runs_before = runs.size();
   cut_at_gaps(instance, instance.zone, begin, end, true);
   if (parts.size() > parts_before + 1) return true;
   parts.resize(parts_before);
-  runs.resize(runs_before);
+  runs.shrink(runs_before);
   empty.resize(empty_before);
   return false;
 }
@@ -112,9 +113,9 @@ void Pieces::add(const Instance& whole, const Rectangle& zone, const Run* begin,
     return cut_cells(whole, zone, begin, end);
   Instance part = whole;
   part.zone = zone;
-  part.first_run = static_cast<int64_t>(runs.size());
-  runs.insert(runs.end(), begin, end);
-  part.last_run = static_cast<int64_t>(runs.size());
+  part.first_run = runs.size();
+  std::copy(begin, end, runs.extend(end - begin));
+  part.last_run = runs.size();
   parts.push_back(part);
 }
 
@@ -139,14 +140,14 @@ void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* 
   for (const Run* run = begin; run != end; ++run)
     for_cells(*run, [&](int64_t cell, int32_t) { ++next[cell + 1]; });
   for (size_t cell = 1; cell < next.size(); ++cell) next[cell] += next[cell - 1];
-  const int64_t first = static_cast<int64_t>(runs.size());
-  runs.resize(first + next.back());
+  const int64_t first = runs.size();
+  Run* const sorted = runs.extend(next.back());
   for (const Run* run = begin; run != end; ++run) {
     for_cells(*run, [&](int64_t cell, int32_t x) {
       Run clipped = *run;
       clipped.first = std::max(run->first, x - halo_);
       clipped.last = std::min(run->last, x + size - 1 + halo_);
-      runs[first + next[cell]++] = clipped;
+      sorted[next[cell]++] = clipped;
     });
   }
   const Rectangle image{0, height_ - 1, 0, width_ - 1};

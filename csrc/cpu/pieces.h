@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/plan.h"
+#include "cpu/scratch.h"
 
 namespace flc {
 
@@ -24,7 +25,7 @@ class Pieces {
   bool cut(const Instance& instance, const Run* begin, const Run* end);
 
   std::vector<Instance> parts;
-  std::vector<Run> runs;
+  ScratchList<Run> runs;
   std::vector<Rectangle> empty;  // of an instance's zones those without a part, for nothing of it is in reach
 
  private:
