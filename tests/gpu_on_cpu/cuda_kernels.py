@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import fastlogconv
-from fastlogconv.backends import c_interface, native, native_cuda
+from fastlogconv.backends import native, native_cuda
 
 from . import why_no_nvcc
 from . import why_not as why_no_ptx
@@ -143,24 +143,24 @@ def _readable(kernel: str) -> str:
 _LAUNCH_HANDLER = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint64
 )
-_modules: dict[tuple[str, bool], Module] = {}  # translated and built once
+_modules: dict[tuple[str, bool, int], Module] = {}  # translated and built once
 
 
-def _module_of(kernel: str, profile: bool) -> Module:
+def _module_of(kernel: str, profile: bool, capability: int) -> Module:
     """The kernel alone: translating all of a source would take minutes."""
-    if (kernel, profile) not in _modules:
-        texts = [compiled(source, 80).read_text() for source in _sources()]
+    if (kernel, profile, capability) not in _modules:
+        texts = [compiled(source, capability).read_text() for source in _sources()]
         entry = re.compile(rf"\.entry {re.escape(kernel)}\(.*?\n\}}\n", re.S)
         text = next(found[0] for text in texts if (found := entry.search(text)))
-        _modules[kernel, profile] = Module(text, profile=profile)
-    return _modules[kernel, profile]
+        _modules[kernel, profile, capability] = Module(text, profile=profile)
+    return _modules[kernel, profile, capability]
 
 
 class Emulator:
-    """Runs the kernels as nvcc compiles them for sm_80, on CPU tensors, and keeps a record of each launch."""
+    """Runs the kernels as nvcc compiles them for a GPU, on CPU tensors, and keeps a record of each launch."""
 
-    def __init__(self, profile: bool = False, threads: int = 2) -> None:
-        self.profile, self.threads = profile, threads
+    def __init__(self, profile: bool = False, threads: int = 2, capability: int = 80) -> None:
+        self.profile, self.threads, self.capability = profile, threads, capability
         self.records: list[Record] = []
         self.shapes: list[tuple[str, int, int]] = []  # kernel, blocks, threads
         self._reachable: list[Tensor] = []
@@ -168,7 +168,7 @@ class Emulator:
     def _launch(self, kernel: bytes, blocks: int, threads: int, argument: int, size: int) -> None:
         name = kernel.decode()
         self.shapes.append((name, blocks, threads))
-        module = _module_of(name, self.profile)
+        module = _module_of(name, self.profile, self.capability)
         argument = ctypes.string_at(argument, size)
         races = module.launch(
             name, (blocks,), (threads,), [argument], threads=self.threads, reachable=self._reachable
@@ -185,24 +185,23 @@ class Emulator:
         """Within it, backend "native" serves CPU tensors by this emulator."""
         library = load_host_library()
         handler = _LAUNCH_HANDLER(self._launch)
-        empty, view = torch.empty, c_interface.view
+        empty, address = torch.empty, native_cuda._address
 
         def noted_empty(*arguments, **options):
             self._reachable.append(empty(*arguments, **options))
             return self._reachable[-1]
 
-        def noted_view(tensor):
-            if tensor is not None:
-                self._reachable.append(tensor)
-            return view(tensor)
+        def noted_address(tensor):
+            self._reachable.append(tensor)
+            return address(tensor)
 
         with serving(library):
             library.set_launch_handler(handler)
-            torch.empty, c_interface.view = noted_empty, noted_view
+            torch.empty, native_cuda._address = noted_empty, noted_address
             try:
                 yield self
             finally:
-                torch.empty, c_interface.view = empty, view
+                torch.empty, native_cuda._address = empty, address
                 library.set_launch_handler(_LAUNCH_HANDLER(0))
                 self._reachable.clear()
 

@@ -13,6 +13,7 @@ from triton.compiler import ASTSource
 
 import fastlogconv
 from fastlogconv import backends
+from fastlogconv.backends import triton_launch
 from fastlogconv.backends.triton import Launch
 
 from . import why_no_triton
@@ -56,10 +57,7 @@ def compile_launch(launch: Launch, capability: int):
         constexprs=launch.constants,
         attrs=aligned,
     )
-    options = dict(num_warps=launch.warps)
-    if launch.registers is not None:
-        options["maxnreg"] = launch.registers
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
 
 
 def resources(launch: Launch, capability: int) -> Resources:
@@ -72,16 +70,21 @@ def resources(launch: Launch, capability: int) -> Resources:
 _modules: dict = {}  # translated and built once
 
 
-class Emulator:
-    """Runs launches on CPU tensors and keeps a record of each."""
+def _in_pieces(device: torch.device, *pieces) -> tuple[None, list[Tensor]]:
+    """Scratch of separate pieces: nothing may reach from one into the next."""
+    return None, [torch.empty(shape, dtype=dtype) for shape, dtype in pieces]
 
-    def __init__(self, profile: bool = False, threads: int = 2) -> None:
-        self.profile, self.threads = profile, threads
+
+class Emulator:
+    """Runs launches on CPU tensors as compiled for compute capability `capability` / 10; records each."""
+
+    def __init__(self, profile: bool = False, threads: int = 2, capability: int = 80) -> None:
+        self.profile, self.threads, self.capability = profile, threads, capability
         self.launches: list[Launch] = []
         self.records: list[Record] = []
 
     def run(self, launch: Launch) -> None:
-        """Runs one launch as it stands compiled for sm_80."""
+        """Runs one launch as it stands compiled for the GPU."""
         constants = tuple((name, str(value)) for name, value in launch.constants.items())
         key = (
             launch.name,
@@ -90,9 +93,10 @@ class Emulator:
             launch.warps,
             launch.registers,
             self.profile,
+            self.capability,
         )
         if key not in _modules:
-            compiled = compile_launch(launch, 80)
+            compiled = compile_launch(launch, self.capability)
             module = Module(compiled.asm["ptx"], profile=self.profile)
             _modules[key] = module, compiled.metadata.name, compiled.metadata.shared
         module, name, shared = _modules[key]
@@ -109,12 +113,12 @@ class Emulator:
     def serving(self) -> Iterator[Emulator]:
         """Within it, backend "triton" serves CPU tensors by this emulator."""
         backend = backends.triton
-        before = backend._run, backend.why_not
-        backend._run, backend.why_not = self.run, lambda device: None
+        before = backend._run, backend.why_not, triton_launch.scratch
+        backend._run, backend.why_not, triton_launch.scratch = self.run, lambda device: None, _in_pieces
         try:
             yield self
         finally:
-            backend._run, backend.why_not = before
+            backend._run, backend.why_not, triton_launch.scratch = before
 
 
 @contextlib.contextmanager
