@@ -55,7 +55,7 @@ def far_pieces():
 
 
 def specks(largest, fill, seed=0):
-    """Thousands of instances of up to `largest` pixels a side, some overwritten in part, and one that is large."""
+    """Thousands of instances of up to `largest` pixels a side, overwritten in part, and a large one."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(SHAPE, dtype=int)
     for i in range(2500):

@@ -78,8 +78,9 @@ struct ImagePlan {
   int64_t shape_count;
   const Run* instance_runs;  // grouped by instance, rows ascending
   const flc_tensor* ignore;  // where soft masks count as 0, or null
-  // Where an instance in parts is out of reach, for border rules in which each has a say: in the blocks of BLOCK
-  // columns b it is out_of_reach[out_of_reach_begin[b], out_of_reach_begin[b + 1]). Null where there are no parts.
+  // Where an instance in parts is out of reach, for border rules in which each has a say: in the block of
+  // BLOCK columns b it is out_of_reach[out_of_reach_begin[b], out_of_reach_begin[b + 1]). Null where there
+  // are no parts.
   const Rectangle* out_of_reach;
   const int64_t* out_of_reach_begin;
   Rectangle border_area;  // where the border term is alive: it is 0 elsewhere

@@ -1,7 +1,7 @@
 // Shapes that many small instances have in common.
 //
-// What an instance adds to the pixels around it depends on its shape and on where they lie from it, on nothing
-// else. Where thousands of specks crowd, it is found once for each shape (see simd/stamps.h).
+// What an instance adds to the pixels around it depends on its shape and on where they lie from it alone.
+// Where thousands of specks crowd, it is found once for each shape (see simd/stamps.h).
 #pragma once
 
 #include <vector>

@@ -36,8 +36,8 @@ class RowBlocks {
   RowBlocks& operator=(const RowBlocks&) = delete;
 
   // Calls add(instance, first_row, last_row, left, right) for each instance, from left to right, that reaches
-  // rows first_row..last_row - 1 of these, in columns left..right of the image; false: memory ran out. For specks,
-  // find_stamp is called as Specks::add says.
+  // rows first_row..last_row - 1 of these, in columns left..right of the image; false: memory ran out. For
+  // specks, find_stamp is called as Specks::add says.
   template <class Add, class FindStamp>
   int32_t weigh(const Add& add, const FindStamp& find_stamp) {
     blocks_ = static_cast<Out**>(aligned_allocate(block_count_ * int64_t(sizeof(Out*))));
@@ -65,8 +65,8 @@ class RowBlocks {
   Out* at(int32_t y, int32_t x) { return blocks_[x / BLOCK] + int64_t(y - begin_) * stride + x % BLOCK; }
 
  private:
-  // Writes the weights of blocks composed_ to end_block, which nothing but specks adds to any more. False: memory
-  // ran out.
+  // Writes the weights of blocks composed_ to end_block, which nothing but specks adds to any more. False:
+  // memory ran out.
   template <class FindStamp>
   bool compose_until(int32_t end_block, const FindStamp& find_stamp) {
     for (; composed_ < end_block; ++composed_) {

@@ -1,9 +1,9 @@
 // Stages 1 and 2 for specks: small instances of a shape that many have (see cpu/shapes.h).
 //
-// A stamp is what an instance of the shape adds to the pixels around it: the terms of the sum, and the distances.
-// It is found once for a pass over some rows of the image, by the same arithmetic as for any instance, and added
-// wherever there is such an instance: one sum a vector. Of the distances, only those need a look that may be
-// among the two smallest of a pixel.
+// A stamp is what an instance of the shape adds to the pixels around it: the terms of the sum, and the
+// distances. It is found once for a pass over some rows of the image, by the same arithmetic as for any
+// instance, and added wherever there is such an instance: one sum a vector. Of the distances, only those need
+// a look that may be among the two smallest of a pixel.
 #pragma once
 
 #include "cpu/simd/accumulate.h"
@@ -87,8 +87,8 @@ class Specks {
   }
 
   // Adds them to the chunk at columns x.., `rows` points at it in the first row of the block. Calls
-  // find(shape, stamp, lead, stride) for shapes not met before: it writes their terms and distances, row by row
-  // from the first that they reach; the column of the shape's left edge is `lead`. False: memory ran out.
+  // find(shape, stamp, lead, stride) for shapes not met before: it writes their terms and distances, row by
+  // row from the first that they reach; the column of the shape's left edge is `lead`. False: memory ran out.
   template <class Find>
   bool add(int32_t x, Out* rows, const Find& find) {
     skip_until(x);
@@ -242,7 +242,8 @@ class Specks {
     return result;
   }
 
-  // Ranks one in those tiles in which its least distance lies above `above` and not above `limit` or the bound.
+  // Ranks one in those tiles in which its least distance lies above `above`, but not above `limit` or the
+  // bound.
   void rank_between(const Speck& speck, Out above, Out limit, int32_t x, Out* rows) const {
     const Stamp<Out>& stamp = stamps_[speck.shape];
     const int32_t right = speck.left + shape(speck).width - 1, bottom = speck.top + shape(speck).height - 1;
