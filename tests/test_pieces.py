@@ -1,4 +1,4 @@
-"""Instances in far pieces or of scattered pixels, which the CPU kernels cut into parts; no background."""
+"""What the CPU kernels treat apart: far pieces, scattered pixels, crowds of specks, no background."""
 
 import numpy as np
 import pytest
@@ -54,6 +54,26 @@ def far_pieces():
     return labels
 
 
+def specks(largest, fill, seed=0):
+    """Thousands of instances of up to `largest` pixels a side, overwritten in part, and a large one."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(SHAPE, dtype=int)
+    for i in range(2500):
+        height, width = rng.integers(1, largest + 1, 2)
+        y, x = rng.integers(0, SHAPE[0] - height + 1), rng.integers(0, SHAPE[1] - width + 1)
+        labels[y : y + height, x : x + width][rng.random((height, width)) < fill] = i + 1
+    labels[60:95, 120:170] = 2501
+    return np.unique(labels, return_inverse=True)[1].reshape(SHAPE)
+
+
+def squares():
+    """Squares of 3 px, a pixel apart, but in one corner."""
+    y, x = np.indices(SHAPE)
+    labels = (y // 4 * (SHAPE[1] // 4 + 1) + x // 4 + 1) * (np.maximum(y % 4, x % 4) < 3)
+    labels[:100, :130] = 0
+    return labels
+
+
 LABELS = {
     "scattered": lambda: spread(0.01),
     "scattered densely": lambda: spread(0.2),
@@ -66,6 +86,9 @@ LABELS = {
     "lines": lines,
     "far pieces": far_pieces,
     "an absent id": lambda: 2 * spread(0.01),
+    "specks": lambda: specks(2, 1),
+    "specks of many shapes": lambda: specks(4, 0.8),
+    "squares": squares,
 }
 SETTINGS = {
     "logconv": dict(distance="logconv"),

@@ -7,6 +7,7 @@
 #include "cpu/id_numbering.h"
 #include "cpu/parallel.h"
 #include "cpu/pieces.h"
+#include "cpu/shapes.h"
 #include "cpu/work.h"
 #include "rules.h"
 
@@ -170,6 +171,38 @@ void OwnedPlan::measure(Instance& instance, const CallSettings& settings, ValueR
   instance.arithmetic = settings.arithmetic(steps + CHUNK - 1);
 }
 
+// Whether the border term is alive and each instance has a say in it.
+bool OwnedPlan::asks_everybody(const CallSettings& settings) const {
+  return plan_.border_area.top <= plan_.border_area.bottom &&
+         plan_.border_area.left <= plan_.border_area.right &&
+         with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
+}
+
+// Where instances in parts are out of reach: the zones without a part, and of the others what is out of their
+// parts' reach. Instances from first_part on are parts.
+void OwnedPlan::note_out_of_reach(const std::vector<Rectangle>& empty, size_t first_part, int32_t reach) {
+  const Rectangle& area = plan_.border_area;
+  constexpr Rectangle nothing{0, -1, 0, -1};
+  std::vector<Rectangle> found;
+  for (const Rectangle& zone : empty) subtract(zone, nothing, area, found);
+  for (size_t i = first_part; i < instances_.size(); ++i) {
+    const Instance& part = instances_[i];
+    subtract(part.zone, {part.top - reach, part.bottom + reach, part.left - reach, part.right + reach}, area,
+             found);
+  }
+  std::vector<int64_t> next(plan_.width / BLOCK + 2, 0);
+  for (const Rectangle& rectangle : found)
+    for (int32_t block = rectangle.left / BLOCK; block <= rectangle.right / BLOCK; ++block) ++next[block + 1];
+  for (size_t block = 1; block < next.size(); ++block) next[block] += next[block - 1];
+  out_of_reach_begin_ = next;
+  out_of_reach_.resize(next.back());
+  for (const Rectangle& rectangle : found)
+    for (int32_t block = rectangle.left / BLOCK; block <= rectangle.right / BLOCK; ++block)
+      out_of_reach_[next[block]++] = rectangle;
+  plan_.out_of_reach = out_of_reach_.data();
+  plan_.out_of_reach_begin = out_of_reach_begin_.data();
+}
+
 // Cuts instances that are better cut into parts.
 void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings& settings, int64_t threads) {
   Pieces pieces(height, width, settings.get().halo, settings.distance().uses_tables);
@@ -183,8 +216,13 @@ void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings
   }
   if (pieces.parts.empty()) return;
   instances_.resize(kept);
-  instance_runs_.grow(run_count, run_count + static_cast<int64_t>(pieces.runs.size()));
-  std::copy(pieces.runs.begin(), pieces.runs.end(), instance_runs_.data() + run_count);
+  if (kept == 0) {
+    instance_runs_.swap(pieces.runs.array());
+    run_count = 0;
+  } else {
+    instance_runs_.grow(run_count, run_count + pieces.runs.size());
+    std::copy_n(pieces.runs.array().data(), pieces.runs.size(), instance_runs_.data() + run_count);
+  }
   for (Instance& part : pieces.parts) {
     part.first_run += run_count;
     part.last_run += run_count;
@@ -204,6 +242,7 @@ void OwnedPlan::cut_into_parts(int32_t height, int32_t width, const CallSettings
       part.arithmetic = SINGLE;
     }
   });
+  if (asks_everybody(settings)) note_out_of_reach(pieces.empty, kept, settings.get().reach);
 }
 
 void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present,
@@ -211,12 +250,11 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   plan_.height = height;
   plan_.width = width;
   plan_.border_area = border_area(settings, all_present);
-  // Parts are not counted: where every instance has a say, only whole ones show who is out of reach.
-  const bool all_needed =
-      with_border(settings.get().border, false, [](auto border) { return border.EVERY_INSTANCE; });
-  if (!all_needed || plan_.border_area.top > plan_.border_area.bottom ||
-      plan_.border_area.left > plan_.border_area.right)
-    cut_into_parts(height, width, settings, threads);
+  cut_into_parts(height, width, settings, threads);
+  if (!asks_everybody(settings)) {
+    shapes_ = common_shapes(instances_, instance_runs_.data(), height, width, settings.get().reach,
+                            settings.bytes_per_stamp());
+  }
 
   // By left edge, ties by index: a counting sort.
   const int32_t reach = settings.get().reach;
@@ -235,10 +273,28 @@ void OwnedPlan::finish(int32_t height, int32_t width, const CallSettings& settin
   left_to_right_.resize(instances_.size());
   for (size_t i = 0; i < instances_.size(); ++i)
     left_to_right_[next[place(instances_[i])]++] = static_cast<int32_t>(i);
+  if (!shapes_.empty()) take_specks();
   plan_.instances = instances_.data();
   plan_.left_to_right = left_to_right_.data();
-  plan_.instance_count = static_cast<int64_t>(instances_.size());
+  plan_.instance_count = static_cast<int64_t>(left_to_right_.size());
+  plan_.specks = specks_.data();
+  plan_.speck_count = static_cast<int64_t>(specks_.size());
+  plan_.shapes = shapes_.data();
+  plan_.shape_count = static_cast<int64_t>(shapes_.size());
   plan_.instance_runs = instance_runs_.data();
+}
+
+// Moves instances of a common shape from left_to_right to specks.
+void OwnedPlan::take_specks() {
+  size_t kept = 0;
+  for (const int32_t i : left_to_right_) {
+    const Instance& instance = instances_[i];
+    if (instance.shape < 0)
+      left_to_right_[kept++] = i;
+    else
+      specks_.push_back({instance.top, instance.left, instance.shape});
+  }
+  left_to_right_.resize(kept);
 }
 
 // Where the border rule finds the instances that it needs within reach.

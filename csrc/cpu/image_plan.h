@@ -65,12 +65,19 @@ class OwnedPlan {
   void measure(Instance& instance, const CallSettings& settings, ValueRange values) const;
   void cut_into_parts(int32_t height, int32_t width, const CallSettings& settings, int64_t threads);
   void finish(int32_t height, int32_t width, const CallSettings& settings, bool all_present, int64_t threads);
+  bool asks_everybody(const CallSettings& settings) const;
+  void take_specks();
+  void note_out_of_reach(const std::vector<Rectangle>& empty, size_t first_part, int32_t reach);
   Rectangle border_area(const CallSettings& settings, bool all_present) const;
 
   ImagePlan plan_{};
   ScratchArray<Run> instance_runs_;
   std::vector<Instance> instances_;
   std::vector<int32_t> left_to_right_;
+  std::vector<Shape> shapes_;
+  std::vector<Speck> specks_;
+  std::vector<Rectangle> out_of_reach_;
+  std::vector<int64_t> out_of_reach_begin_;
   int64_t largest_id_ = 0;
   bool uses_[3] = {false, false, false};
 };

@@ -36,11 +36,13 @@ bool Pieces::cut(const Instance& instance, const Run* begin, const Run* end) {
   if (std::max(height, width) <= std::min(2 * int64_t(halo_), int64_t(CELL))) return false;
   const Box box{instance.top, instance.bottom, instance.left, instance.right};
   if (!is_sparse(box, begin, end)) return false;
-  const size_t parts_before = parts.size(), runs_before = runs.size();
+  const size_t parts_before = parts.size(), empty_before = empty.size();
+  const int64_t runs_before = runs.size();
   cut_at_gaps(instance, instance.zone, begin, end, true);
   if (parts.size() > parts_before + 1) return true;
   parts.resize(parts_before);
-  runs.resize(runs_before);
+  runs.shrink(runs_before);
+  empty.resize(empty_before);
   return false;
 }
 
@@ -111,9 +113,9 @@ void Pieces::add(const Instance& whole, const Rectangle& zone, const Run* begin,
     return cut_cells(whole, zone, begin, end);
   Instance part = whole;
   part.zone = zone;
-  part.first_run = static_cast<int64_t>(runs.size());
-  runs.insert(runs.end(), begin, end);
-  part.last_run = static_cast<int64_t>(runs.size());
+  part.first_run = runs.size();
+  std::copy(begin, end, runs.extend(end - begin));
+  part.last_run = runs.size();
   parts.push_back(part);
 }
 
@@ -138,31 +140,52 @@ void Pieces::cut_cells(const Instance& whole, const Rectangle& zone, const Run* 
   for (const Run* run = begin; run != end; ++run)
     for_cells(*run, [&](int64_t cell, int32_t) { ++next[cell + 1]; });
   for (size_t cell = 1; cell < next.size(); ++cell) next[cell] += next[cell - 1];
-  const int64_t first = static_cast<int64_t>(runs.size());
-  runs.resize(first + next.back());
+  const int64_t first = runs.size();
+  Run* const sorted = runs.extend(next.back());
   for (const Run* run = begin; run != end; ++run) {
     for_cells(*run, [&](int64_t cell, int32_t x) {
       Run clipped = *run;
       clipped.first = std::max(run->first, x - halo_);
       clipped.last = std::min(run->last, x + size - 1 + halo_);
-      runs[first + next[cell]++] = clipped;
+      sorted[next[cell]++] = clipped;
     });
   }
+  const Rectangle image{0, height_ - 1, 0, width_ - 1};
+  subtract(zone, {top * size, (top + rows) * size - 1, left * size, (left + columns) * size - 1}, image,
+           empty);
   int64_t from = 0;
   for (int32_t row = 0; row < rows; ++row) {
     for (int32_t column = 0; column < columns; ++column) {
       const int64_t to = next[int64_t(row) * columns + column];
-      if (to == from) continue;
       Instance part = whole;
       const int32_t y = (top + row) * size, x = (left + column) * size;
       part.zone = {std::max(zone.top, y), std::min(zone.bottom, y + size - 1), std::max(zone.left, x),
                    std::min(zone.right, x + size - 1)};
+      if (to == from) {
+        empty.push_back(part.zone);
+        continue;
+      }
       part.first_run = first + from;
       part.last_run = first + to;
       parts.push_back(part);
       from = to;
     }
   }
+}
+
+void subtract(Rectangle from, const Rectangle& other, const Rectangle& area, std::vector<Rectangle>& to) {
+  from = {std::max(from.top, area.top), std::min(from.bottom, area.bottom), std::max(from.left, area.left),
+          std::min(from.right, area.right)};
+  if (from.top > from.bottom || from.left > from.right) return;
+  const int32_t top = std::clamp(other.top, from.top, from.bottom + 1);
+  const int32_t end = std::clamp(other.bottom + 1, top, from.bottom + 1);  // of the rows that both have
+  const auto add = [&to](const Rectangle& part) {
+    if (part.top <= part.bottom && part.left <= part.right) to.push_back(part);
+  };
+  add({from.top, top - 1, from.left, from.right});
+  add({end, from.bottom, from.left, from.right});
+  add({top, end - 1, from.left, std::min(other.left - 1, from.right)});
+  add({top, end - 1, std::max(other.right + 1, from.left), from.right});
 }
 
 // In squares of SIDE x SIDE pixels: 64 squares are the bits of a word.

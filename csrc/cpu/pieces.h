@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/plan.h"
+#include "cpu/scratch.h"
 
 namespace flc {
 
@@ -24,7 +25,8 @@ class Pieces {
   bool cut(const Instance& instance, const Run* begin, const Run* end);
 
   std::vector<Instance> parts;
-  std::vector<Run> runs;
+  ScratchList<Run> runs;
+  std::vector<Rectangle> empty;  // of an instance's zones those without a part, for nothing of it is in reach
 
  private:
   struct Box {
@@ -40,6 +42,9 @@ class Pieces {
   const int32_t height_, width_, halo_;
   const bool by_runs_;
 };
+
+// Appends the parts of a rectangle, within `area`, that lie outside of another one.
+void subtract(Rectangle from, const Rectangle& other, const Rectangle& area, std::vector<Rectangle>& to);
 
 // Whether each pixel of a zone within the image has one of the runs in its window, and at most `steps` steps
 // away. May be false where it is so.

@@ -50,6 +50,20 @@ struct Instance {
   Rectangle zone{0, INT32_MAX - 1, 0, INT32_MAX - 1};
   bool is_part = false;
   bool dense = false;  // a part of many runs a row
+  int32_t shape = -1;  // index into ImagePlan::shapes
+};
+
+// What a small instance looks like, within its box.
+constexpr int32_t SHAPE_SIDE = 8;
+struct Shape {
+  uint64_t pixels;  // bit row * SHAPE_SIDE + column
+  int32_t height, width;
+  Arithmetic arithmetic;
+};
+
+// An instance of a shape.
+struct Speck {
+  int32_t top, left, shape;
 };
 
 struct ImagePlan {
@@ -57,9 +71,18 @@ struct ImagePlan {
   const Instance* instances;
   const int32_t* left_to_right;  // instance indices by left edge, ties by first appearance; parts by
   // reach + the first column that they reach
-  int64_t instance_count;
+  int64_t instance_count;  // of left_to_right
+  const Speck* specks;  // the other instances, likewise from left to right
+  int64_t speck_count;
+  const Shape* shapes;
+  int64_t shape_count;
   const Run* instance_runs;  // grouped by instance, rows ascending
   const flc_tensor* ignore;  // where soft masks count as 0, or null
+  // Where an instance in parts is out of reach, for border rules in which each has a say: in the block of
+  // BLOCK columns b it is out_of_reach[out_of_reach_begin[b], out_of_reach_begin[b + 1]). Null where there
+  // are no parts.
+  const Rectangle* out_of_reach;
+  const int64_t* out_of_reach_begin;
   Rectangle border_area;  // where the border term is alive: it is 0 elsewhere
 };
 

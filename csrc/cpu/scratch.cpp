@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cpu/parallel.h"
 #include "cpu/plan.h"
 
 namespace flc {
@@ -59,6 +60,7 @@ void* aligned_allocate(int64_t bytes) {
   if (void* const memory = kept.take(bytes)) return memory;
   void* const allocated = std::malloc(static_cast<size_t>(bytes) + 64 + sizeof(Header));
   if (!allocated) return nullptr;
+  prefer_huge_pages(allocated, bytes);
   const uintptr_t aligned = (reinterpret_cast<uintptr_t>(allocated) + sizeof(Header) + 63) / 64 * 64;
   const Header header{allocated, bytes};
   std::memcpy(reinterpret_cast<void*>(aligned - sizeof(Header)), &header, sizeof(Header));

@@ -35,9 +35,12 @@ class ScratchArray {
     ScratchArray larger;
     larger.reserve(size);
     std::copy_n(data_, used, larger.data_);
-    std::swap(data_, larger.data_);
-    std::swap(size_, larger.size_);
+    swap(larger);
     return data_;
+  }
+  void swap(ScratchArray& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
   }
   T* data() const { return data_; }
   T& operator[](int64_t i) { return data_[i]; }
@@ -45,6 +48,25 @@ class ScratchArray {
  private:
   T* data_ = nullptr;
   int64_t size_ = 0;
+};
+
+// A sequence in such memory.
+template <class T>
+class ScratchList {
+ public:
+  // Room for `count` more values at its end, which it takes in.
+  T* extend(int64_t count) {
+    if (size_ + count > room_) array_.grow(size_, room_ = std::max(size_ + count, 2 * room_));
+    size_ += count;
+    return array_.data() + size_ - count;
+  }
+  void shrink(int64_t size) { size_ = size; }
+  int64_t size() const { return size_; }
+  ScratchArray<T>& array() { return array_; }
+
+ private:
+  ScratchArray<T> array_;
+  int64_t size_ = 0, room_ = 0;
 };
 
 }  // namespace flc

@@ -41,6 +41,12 @@ class CallSettings {
   // The most steps at which the arithmetic of the usual values is SINGLE; -1 where it never is.
   int32_t single_steps() const { return single_steps_; }
   void build_tables(Arithmetic arithmetic);
+  // What a common shape takes (see simd/stamps.h).
+  int64_t bytes_per_stamp() const {
+    const int64_t side = 2 * int64_t(settings_.reach) + SHAPE_SIDE;
+    if (side > 1 << 20) return INT64_MAX;
+    return 2 * side * (side + 4 * CHUNK) * (precision_ == FLOAT_THROUGHOUT ? 4 : 8);
+  }
   // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
   void reach_whole_window() { settings_.reach = settings_.halo = settings_.radius; }
 

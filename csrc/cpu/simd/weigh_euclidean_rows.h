@@ -51,7 +51,11 @@ class EuclideanRowPass {
     row_squares_ = static_cast<Out*>(aligned_allocate(ROWS * row_length_ * int64_t(sizeof(Out))));
     if (!bounds_ || !row_squares_ || !fill_table()) return FLC_OUT_OF_MEMORY;
     return blocks_.weigh([this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left,
-                                int32_t right) { return add(instance, first_row, last_row, left, right); });
+                                int32_t right) { return add(instance, first_row, last_row, left, right); },
+                         [this](const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) {
+                           find_stamp(shape, stamp, lead, stride);
+                           return true;
+                         });
   }
 
  private:
@@ -97,7 +101,11 @@ class EuclideanRowPass {
       runs_.start_row();
       for (int32_t x = left / CHUNK * CHUNK; x <= right; x += CHUNK) {
         V squares[Tiles::ROWS][Tiles::VECTORS];
-        if (!runs_.find(y, x, squares)) continue;
+        if (!runs_.find(y, x, squares)) {
+          if constexpr (!Border::EVERY_INSTANCE) continue;
+          for (auto& row : squares)
+            for (V& of_vector : row) of_vector = broadcast<V>(Out(BEYOND));
+        }
         Out* row = blocks_.at(y, x);
         for (int32_t i = 0; i < count; ++i, row += Blocks::stride)
           for (int n = 0; n < Tiles::VECTORS; ++n)
@@ -105,6 +113,30 @@ class EuclideanRowPass {
       }
     }
     return true;
+  }
+
+  // The stamp of a shape: each of its runs in turn.
+  void find_stamp(const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) const {
+    const int32_t reach = settings_.reach, columns = shape.width + 2 * reach;
+    Run runs[MOST_RUNS];
+    const int32_t count = runs_of(shape, reach, reach, runs);
+    for (int32_t y = 0; y < shape.height + 2 * reach; ++y) {
+      for (int32_t x = 0; x < columns; x += lanes) {
+        V column, squares = broadcast<V>(Out(BEYOND));
+        for (int lane = 0; lane < lanes; ++lane) column[lane] = Out(x + lane);
+        for (int32_t i = 0; i < count; ++i) {
+          const V across = larger(larger(Out(runs[i].first) - column, column - Out(runs[i].last)), V{});
+          const Out along = Out(y - runs[i].row);
+          squares = smaller(squares, across * across + along * along);
+        }
+        Out row[3 * BLOCK];
+        Accumulator<Out, Border>::clear(row);
+        accumulator_.add_squares(row, within_reach(squares));
+        const int64_t to = y * stride + lead - reach + x;
+        store<V>(stamp.terms + to, load<V>(row));
+        if constexpr (has_border<Border>) store<V>(stamp.distances + to, load<V>(row + BLOCK));
+      }
+    }
   }
 
   // What lies beyond the reach depends on how vectors and rows were grouped; no result may.

@@ -41,28 +41,37 @@ class RowPass {
     return blocks_.weigh(
         [this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
           mark_foreground(instance, first_row, last_row, left, right);
-          switch (instance.arithmetic) {
-            case SINGLE:
-              if constexpr (sizeof(Out) == 4) return add<Floats>(instance, first_row, last_row, left, right);
-              [[fallthrough]];
-            case DOUBLE:
-              return add<Doubles>(instance, first_row, last_row, left, right);
-            default:
-              return add<LogReal>(instance, first_row, last_row, left, right);
-          }
+          return with_sums(instance.arithmetic, [&](auto sum) {
+            return add<decltype(sum)>(instance, first_row, last_row, left, right);
+          });
+        },
+        [this](const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) {
+          return with_sums(shape.arithmetic,
+                           [&](auto sum) { return find_stamp<decltype(sum)>(shape, stamp, lead, stride); });
         });
   }
 
  private:
+  // Calls function(S()) for what sums are formed in.
+  template <class Function>
+  static FLC_INLINE bool with_sums(Arithmetic arithmetic, const Function& function) {
+    switch (arithmetic) {
+      case SINGLE:
+        if constexpr (sizeof(Out) == 4) return function(Floats());
+        [[fallthrough]];
+      case DOUBLE:
+        return function(Doubles());
+      default:
+        return function(LogReal());
+    }
+  }
+
   template <class S>
   bool add(const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
-    WantedRows wanted;
-    wanted.inside_begin = larger(first_row, instance.top) - instance.top;
-    wanted.inside_end = smaller(last_row, instance.bottom + 1) - instance.top;
-    wanted.above = first_row < instance.top;
-    wanted.below = last_row > instance.bottom + 1;
     InstanceDistance<S, Out> distance;
-    if (!distance.prepare(plan_, instance, settings_, wanted, soft_rows_, panel_rows_)) return false;
+    if (!distance.prepare(plan_, instance, settings_, wanted_rows(instance, first_row, last_row), soft_rows_,
+                          panel_rows_))
+      return false;
     PanelDistance<Out> panel;
     for (int32_t x = left / CHUNK * CHUNK; x <= right; x += PANEL * CHUNK) {
       const int32_t chunks = smaller(PANEL, (right - x) / CHUNK + 1);
@@ -71,6 +80,55 @@ class RowPass {
         accumulator_.add(instance, panel, chunk, blocks_.at(first_row, x + chunk * CHUNK), first_row,
                          last_row);
     }
+    return true;
+  }
+
+  static WantedRows wanted_rows(const Instance& instance, int32_t first_row, int32_t last_row) {
+    WantedRows wanted;
+    wanted.inside_begin = larger(first_row, instance.top) - instance.top;
+    wanted.inside_end = smaller(last_row, instance.bottom + 1) - instance.top;
+    wanted.above = first_row < instance.top;
+    wanted.below = last_row > instance.bottom + 1;
+    return wanted;
+  }
+
+  // The stamp of a shape, found as `add` does for an instance that nothing stands beside.
+  template <class S>
+  bool find_stamp(const Shape& shape, const Stamp<Out>& stamp, int64_t lead, int64_t stride) {
+    const int32_t reach = settings_.reach, rows = shape.height + 2 * reach;
+    const int32_t left = (reach + CHUNK - 1) / CHUNK * CHUNK, right = left + shape.width - 1;
+    Run runs[MOST_RUNS];
+    ImagePlan plan = plan_;
+    plan.instance_runs = runs;
+    Instance instance{};
+    instance.top = reach;
+    instance.bottom = reach + shape.height - 1;
+    instance.left = left;
+    instance.right = right;
+    instance.last_run = runs_of(shape, reach, left, runs);
+    instance.soft_mask = nullptr;
+    InstanceDistance<S, Out> distance;
+    if (!distance.prepare(plan, instance, settings_, wanted_rows(instance, 0, rows), soft_rows_, panel_rows_))
+      return false;
+    Out* const block = static_cast<Out*>(aligned_allocate(int64_t(rows) * Blocks::stride * sizeof(Out)));
+    if (!block) return false;
+    PanelDistance<Out> panel;
+    for (int32_t x = 0; x <= right + reach; x += BLOCK) {
+      for (int32_t y = 0; y < rows; ++y) Accumulator<Out, Border>::clear(block + int64_t(y) * Blocks::stride);
+      distance.find(x, BLOCK / CHUNK, panel);
+      for (int32_t chunk = 0; chunk < BLOCK / CHUNK; ++chunk)
+        accumulator_.add(instance, panel, chunk, block + chunk * CHUNK, 0, rows);
+      for (int32_t y = 0; y < rows; ++y) {
+        const Out* const row = block + int64_t(y) * Blocks::stride - x;
+        const int64_t to = y * stride + lead - left;
+        for (int32_t column = larger(x, left - reach); column <= smaller(x + BLOCK - 1, right + reach);
+             ++column) {
+          stamp.terms[to + column] = row[column];
+          if constexpr (has_border<Border>) stamp.distances[to + column] = row[BLOCK + column];
+        }
+      }
+    }
+    aligned_free(block);
     return true;
   }
 
