@@ -19,13 +19,15 @@ FLC_DEVICE void form_row_sums(const Block& block, const Batch& batch) {
     const Located instance = block.instance(candidate);
     const Box& box = instance.box;
     const int y = box.bottom + 1 - (shared.batches.end_rows[candidate] - row);
-    if (shared.candidates.at_hand && box.width() <= 32)
-      *words = row_at_hand(block.cells, shared.tile, shared.candidates, candidate, box, y);
-    else
+    float* const sums = shared.table[row - batch.begin_row];
+    const auto& numbers = block.numbers;
+    if (box.width() <= smaller(32, numbers.radius + 1)) {
+      const uint32_t bits = shared.candidates.at_hand ? row_at_hand(block.cells, shared.tile, shared.candidates, candidate, box, y) : RowBits(block.cells, shared.tile, instance, y).from(box.left);
+      NarrowRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, bits).sum(sums);
+    } else {
       RowBits(block.cells, shared.tile, instance, y).copy(box.left, (box.width() - 1) / 32 + 1, words);
-    const ScaledRow sums(block.numbers.scaling, shared.scaling.four_sums, block.numbers.bits_per_step,
-                         block.numbers.radius, box, words);
-    sums.sum(shared.table[row - batch.begin_row]);
+      ScaledRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, words).sum(sums);
+    }
   }
 }
 

@@ -32,6 +32,120 @@ struct FourSums {
   }
 };
 
+// Sums along a row of an instance whose box is at most 32 columns wide and no wider than what a window shows
+// of one side: four columns at a time, from the bits of the four and what lies beside them.
+class NarrowRow {
+ public:
+  // `bits`: of the row, from the left of the box on.
+  FLC_DEVICE NarrowRow(const Scaling& scaling, const FourSums& four_sums, float bits_per_step, int radius,
+                       const Box& box, uint32_t bits)
+      : scaling_(scaling),
+        four_sums_(four_sums),
+        bits_per_step_(bits_per_step),
+        radius_(radius),
+        left_(box.left),
+        right_(box.right),
+        bits_(bits) {}
+
+  // At the columns of the tile; those that the row does not reach get what does not matter.
+  FLC_DEVICE void sum(float* sums) const {
+    if (left_ < TILE_W && right_ >= 0) inside(sums);
+    // Most boxes have columns of the tile on one side only, so that all lanes are busy at the same time.
+    bool on_the_left = left_ > 0 && left_ - radius_ < TILE_W;
+    bool on_the_right = right_ < TILE_W - 1 && right_ + radius_ >= 0;
+#pragma unroll 1
+    while (on_the_left || on_the_right) {
+      beside(on_the_left, sums);
+      if (on_the_left)
+        on_the_left = false;
+      else
+        on_the_right = false;
+    }
+  }
+
+ private:
+  // The sum of 2^exponent a^i over the bits i of a word.
+  FLC_DEVICE float sum_of(uint32_t word) const {
+    float sum = around(word >> 28).at[0];
+#pragma unroll
+    for (int shift = 24; shift >= 0; shift -= 4) {
+      sum = sum * scaling_.powers[4] + around(word >> shift & 15).at[0];
+    }
+    return sum;
+  }
+
+  FLC_DEVICE const Four& around(uint32_t four) const { return four_sums_.around[four]; }
+
+  // In all columns of the tile, right in those of the box.
+  FLC_DEVICE void inside(float* sums) const {
+    constexpr int FOURS = TILE_W / 4;
+    const float decay_4 = scaling_.powers[4];
+    const uint32_t own = left_ < 0 ? bits_ >> -left_ : bits_ << left_;
+    float from_left = 0, from_right[FOURS];
+    from_right[FOURS - 1] = 0;
+    if (left_ < 0) {
+      from_left = sum_of(__brev(bits_ << (TILE_W + left_)));
+    } else if (right_ >= TILE_W) {
+      from_right[FOURS - 1] = sum_of(bits_ >> (TILE_W - left_));
+    }
+#pragma unroll
+    for (int i = FOURS - 1; i > 0; --i) {
+      from_right[i - 1] = from_right[i] * decay_4 + around(own >> 4 * i & 15).at[0];
+    }
+#pragma unroll
+    for (int i = 0; i < FOURS; ++i) {
+      const Four part = around(own >> 4 * i & 15);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        sums[4 * i + j] =
+            part.at[j] + scaling_.powers[j + 1] * from_left + scaling_.powers[4 - j] * from_right[i];
+      }
+      from_left = from_left * decay_4 + part.at[3];
+    }
+  }
+
+  // To one side of the box, from far to near: each time the window shows one pixel more of it.
+  FLC_DEVICE void beside(bool is_left, float* sums) const {
+    const int width = right_ - left_ + 1, step = is_left ? 1 : -1;
+    const uint32_t bits = is_left ? bits_ : __brev(bits_ << (32 - width));  // from near to far
+    const int edge = is_left ? left_ : TILE_W - 1 - right_;  // columns of the tile on this side, and more
+    const int away = smaller(radius_, edge);
+    const int shown = smaller(width, radius_ - away + 1);
+    int count = away - larger(edge - TILE_W, 0);  // columns
+    float sum = sum_of(bits & ALL_LANES >> (32 - shown));
+    float* at = sums + (is_left ? left_ - away : right_ + away);
+    float weight = exp2_of(float(scaling_.exponent) - float(shown) * bits_per_step_);
+    uint32_t next = shown < 32 ? bits >> shown : 0;
+    // A pixel that the window shows from a column on counts from the next one on.
+#pragma unroll 1
+    for (; count >= 4; count -= 4) {
+      const Four part = four_sums_.up_to[next & 15];
+      next >>= 4;
+      at[0] = sum;
+      at[step] = sum + weight * part.at[0];
+      at[2 * step] = sum + weight * part.at[1];
+      at[3 * step] = sum + weight * part.at[2];
+      sum += weight * part.at[3];
+      weight *= scaling_.powers[4];
+      at += 4 * step;
+    }
+#pragma unroll 1
+    for (; count > 0; --count) {
+      at[0] = sum;
+      if (next & 1) sum += weight;
+      next >>= 1;
+      weight *= scaling_.powers[1];
+      at += step;
+    }
+  }
+
+  const Scaling& scaling_;
+  const FourSums& four_sums_;
+  float bits_per_step_;
+  int radius_, left_, right_;
+  uint32_t bits_;
+};
+
 // One row of an instance: the sums along it, at the columns of the tile.
 class ScaledRow {
  public:

@@ -179,7 +179,7 @@ class TileWeigher {
     const Cells& cells = block_.cells;
     const unsigned own = 1u << block_.lane;
     const int x = tile.x + block_.lane, y = tile.y + block_.strip_y(), rows = arguments_.height - y;
-    if (x >= arguments_.width) return;
+    if (x >= arguments_.width || rows <= 0) return;
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
     const Words foreground(cells.foreground + first_word);
     const Words ignored = cells.ignored ? Words(cells.ignored + first_word) : Words();
