@@ -129,13 +129,11 @@ class NarrowRow {
       weight *= scaling_.powers[4];
       at += 4 * step;
     }
-#pragma unroll 1
-    for (; count > 0; --count) {
+    if (count > 0) {
+      const Four part = four_sums_.up_to[next & 15];
       at[0] = sum;
-      if (next & 1) sum += weight;
-      next >>= 1;
-      weight *= scaling_.powers[1];
-      at += step;
+      if (count > 1) at[step] = sum + weight * part.at[0];
+      if (count > 2) at[2 * step] = sum + weight * part.at[1];
     }
   }
 
