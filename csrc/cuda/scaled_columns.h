@@ -99,12 +99,10 @@ class ScaledColumn {
       add_group<DIRECTION, 8>(sum, weight, at);
       if (complete(sum, weight)) return false;
     }
-    if (row + 4 <= end) {
-      add_group<DIRECTION, 4>(sum, weight, at);
-      row += 4;
-    }
-#pragma unroll 1
-    for (; row < end; ++row) add_group<DIRECTION, 1>(sum, weight, at);
+    const int rest = larger(end - row, 0);
+    if (rest & 4) add_group<DIRECTION, 4>(sum, weight, at);
+    if (rest & 2) add_group<DIRECTION, 2>(sum, weight, at);
+    if (rest & 1) add_group<DIRECTION, 1>(sum, weight, at);
     return true;
   }
 

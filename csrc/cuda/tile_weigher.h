@@ -146,11 +146,17 @@ class TileWeigher {
   FLC_DEVICE void add_border() {
     const bool has_border =
         shared_.seen >= Border::FEWEST_INSTANCES && (!Border::EVERY_INSTANCE || every_instance_seen());
+    if (WAY == EUCLIDEAN) {
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      if (WAY == EUCLIDEAN) sums_[i].take_roots();
-      if (has_border) borders_[i] += border_term(sums_[i], block_.numbers);
-      if (BY_CLASS) sums_[i].next_class();
+      for (int i = 0; i < STRIP_H; ++i) sums_[i].take_roots();
+    }
+    if (has_border) {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) borders_[i] += border_term(sums_[i], block_.numbers);
+    }
+    if (BY_CLASS) {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) sums_[i].next_class();
     }
   }
 
@@ -182,16 +188,23 @@ class TileWeigher {
     if (x >= arguments_.width || rows <= 0) return;
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
     const Words foreground(cells.foreground + first_word);
-    const Words ignored = cells.ignored ? Words(cells.ignored + first_word) : Words();
     int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    const auto store_rows = [&](const auto& is_ignored) {
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      if (i >= rows) return;
-      T weight = compose(sums_[i].fd, borders_[i], block_.numbers);
-      if (foreground.at[i] & own) weight = 1;
-      if (ignored.at[i] & own) weight = 0;
-      store_weight(arguments_.out, arguments_.out_is_double, index, weight);
-      index += arguments_.width;
+      for (int i = 0; i < STRIP_H; ++i) {
+        if (i >= rows) return;
+        T weight = compose(sums_[i].fd, borders_[i], block_.numbers);
+        if (foreground.at[i] & own) weight = 1;
+        if (is_ignored(i)) weight = 0;
+        store_weight(arguments_.out, arguments_.out_is_double, index, weight);
+        index += arguments_.width;
+      }
+    };
+    if (cells.ignored) {
+      const Words ignored(cells.ignored + first_word);
+      store_rows([&](int i) { return (ignored.at[i] & own) != 0; });
+    } else {
+      store_rows([](int) { return false; });
     }
   }
 

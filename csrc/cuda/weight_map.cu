@@ -40,7 +40,9 @@ struct WeightMapCall {
 
 // Of a block. By the size of an image alone, so that its weights do not depend on what else is in a batch.
 static int warps_for(int64_t height, int64_t width) {
+#ifdef FLC_TRY
   if (const char* w = getenv("FLC_TRY_WARPS")) return atoi(w);
+#endif
   return WARPS;
 }
 
