@@ -22,11 +22,15 @@ FLC_DEVICE void form_row_sums(const Block& block, const Batch& batch) {
     float* const sums = shared.table[row - batch.begin_row];
     const auto& numbers = block.numbers;
     if (box.width() <= smaller(32, numbers.radius + 1)) {
-      const uint32_t bits = shared.candidates.at_hand ? row_at_hand(block.cells, shared.tile, shared.candidates, candidate, box, y) : RowBits(block.cells, shared.tile, instance, y).from(box.left);
-      NarrowRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, bits).sum(sums);
+      const uint32_t bits = shared.candidates.at_hand
+                                ? row_at_hand(block.cells, shared.tile, shared.candidates, candidate, box, y)
+                                : RowBits(block.cells, shared.tile, instance, y).from(box.left);
+      NarrowRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, bits)
+          .sum(sums);
     } else {
       RowBits(block.cells, shared.tile, instance, y).copy(box.left, (box.width() - 1) / 32 + 1, words);
-      ScaledRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, words).sum(sums);
+      ScaledRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, words)
+          .sum(sums);
     }
   }
 }
@@ -47,8 +51,8 @@ FLC_DEVICE void logconv_distances(const TileBlock<T, WAY, BY_CLASS>& block, int 
   if (WAY == LOGARITHMIC || (WAY == MIXED && !in_table)) {
     // Each warp has a part of the table for itself.
     constexpr int ROWS = TileBlock<T, WAY, BY_CLASS>::ROWS_OF_WARP;
-    log_distances<T, ROWS - STRIP_H>(block.numbers, block.cells, shared.tile, block.instance(candidate), block.strip_y(),
-                                     block.lane, shared.table + block.warp * ROWS, d);
+    log_distances<T, ROWS - STRIP_H>(block.numbers, block.cells, shared.tile, block.instance(candidate),
+                                     block.strip_y(), block.lane, shared.table + block.warp * ROWS, d);
   }
 }
 

@@ -57,9 +57,9 @@ struct Candidates {
   int64_t ids[CANDIDATES];
   Box boxes[CANDIDATES];
   int lists[CANDIDATES];  // that their entries are in; where they are at hand the first entry's number there
-  unsigned repeated;      // bit by bit: a list before that has the candidate too
-  bool any, more;         // candidates, now and later
-  bool at_hand;           // all entries that windows show, in `nearby`
+  unsigned repeated;  // bit by bit: a list before that has the candidate too
+  bool any, more;  // candidates, now and later
+  bool at_hand;  // all entries that windows show, in `nearby`
   int next_list, count, next;  // of instances at hand, or of entries of the 32 lists before next_list
   Nearby nearby[MOST_NEARBY];
   uint8_t firsts[MOST_NEARBY];  // entries at hand, of each instance the first one

@@ -31,7 +31,8 @@ FLC_DEVICE bool all_zero(const void* first, int64_t row_bytes, int lane) {
   };
   constexpr int LANES = CELL * ELEMENT_BYTES / sizeof(Sixteen);  // for a row
   constexpr int ROWS = WARP / LANES;                             // at a time
-  const char* at = static_cast<const char*>(first) + lane / LANES * row_bytes + lane % LANES * sizeof(Sixteen);
+  const char* at =
+      static_cast<const char*>(first) + lane / LANES * row_bytes + lane % LANES * sizeof(Sixteen);
   uint32_t bits = 0;
 #pragma unroll
   for (int row = 0; row < CELL; row += ROWS, at += ROWS * row_bytes) {
@@ -80,7 +81,8 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP)
   const int64_t region = cell / cells;
   const unsigned place = unsigned(cell % cells), cell_row = place / arguments.columns;
   const int64_t y = int64_t(cell_row) * CELL, x = int64_t(place - cell_row * arguments.columns) * CELL;
-  const int rows = int(smaller<int64_t>(CELL, size[1] - y)), columns = int(smaller<int64_t>(CELL, size[2] - x));
+  const int rows = int(smaller<int64_t>(CELL, size[1] - y)),
+            columns = int(smaller<int64_t>(CELL, size[2] - x));
   const int64_t first = region * stride[0] + y * stride[1] + x * stride[2];
   const int bytes = arguments.element_bytes;
   uint32_t box = NO_BOX;
@@ -139,50 +141,54 @@ __global__ void __launch_bounds__(WARPS* WARP, sizeof(T) == 8 ? 1 : 2)
   unsigned foreground = 0;
   int64_t seen = 0;
   const int64_t cells_of_region = int64_t(arguments.rows) * arguments.columns;
-  for (int64_t region = 0; region < regions; ++region) {
-    const int place = int(region % REGIONS);
-    if (place == 0) {
-      __syncthreads();
-      const int count = int(smaller<int64_t>(REGIONS, regions - region));
-      for (int i = warp; i < count; i += WARPS) {
-        const uint32_t* const boxes = arguments.boxes + (region + i) * cells_of_region;
-        const Box box = region_box(boxes, arguments.columns, tile, numbers.radius, lane);
-        if (lane == 0) shared.boxes[i] = box;
-      }
-      __syncthreads();
+  for (int64_t begin = 0; begin < regions; begin += REGIONS) {
+    const int count = int(smaller<int64_t>(REGIONS, regions - begin));
+    __syncthreads();
+    for (int i = warp; i < count; i += WARPS) {
+      const uint32_t* const boxes = arguments.boxes + (begin + i) * cells_of_region;
+      const Box box = region_box(boxes, arguments.columns, tile, numbers.radius, lane);
+      if (lane == 0) shared.boxes[i] = box;
     }
-    const Box box = shared.boxes[place];
-    if (box.empty()) continue;
-    ++seen;
-    T(*const totals)[TILE_W + 1] = shared.totals + strip_y;
-    StripSquares<T> squares;
-    if (!EUCLIDEAN) {
-      for (int i = 0; i < STRIP_H; ++i) totals[i][lane] = -INFINITE<T>;
-    }
-    for (int i = strip_y; i < strip_y + STRIP_H && tile.y + i < height && x < width; ++i) {
-      if (masks.value<T>(region, tile.y + i, x) > 0) foreground |= 1u << (i - strip_y);
-    }
-    for (int first = box.top; first <= box.bottom; first += REGION_ROWS) {
-      const int rows = smaller(REGION_ROWS, box.bottom - first + 1);
-      __syncthreads();
-      for (int i = warp; i < rows; i += WARPS) {
-        const MaskRow row = {masks, region, tile.y + first + i, tile.x, box, lane};
-        shared.rows[i][lane] =
-            EUCLIDEAN ? NearestPixels(row, box).square<T>(lane) : log_row_sum(numbers, row);
-      }
-      __syncthreads();
-      if (EUCLIDEAN)
-        squares.template add<TILE_W + 1>(&shared.rows[0][lane], rows, first - strip_y,
-                                         least_square<T>(box, lane, numbers.radius));
-      else
-        add_log_rows(numbers, shared.rows, rows, first - strip_y, lane, totals);
-    }
+    __syncthreads();
+    for (int first_place = 0; first_place < count; first_place += WARP) {
+      const int own = first_place + lane;
+      unsigned present = __ballot_sync(ALL_LANES, own < count && !shared.boxes[own].empty());
+      for (; present != 0; present &= present - 1) {
+        const int place = first_place + __ffs(present) - 1;
+        const int64_t region = begin + place;
+        const Box box = shared.boxes[place];
+        ++seen;
+        T(*const totals)[TILE_W + 1] = shared.totals + strip_y;
+        StripSquares<T> squares;
+        if (!EUCLIDEAN) {
+          for (int i = 0; i < STRIP_H; ++i) totals[i][lane] = -INFINITE<T>;
+        }
+        for (int i = strip_y; i < strip_y + STRIP_H && tile.y + i < height && x < width; ++i) {
+          if (masks.value<T>(region, tile.y + i, x) > 0) foreground |= 1u << (i - strip_y);
+        }
+        for (int first = box.top; first <= box.bottom; first += REGION_ROWS) {
+          const int rows = smaller(REGION_ROWS, box.bottom - first + 1);
+          __syncthreads();
+          for (int i = warp; i < rows; i += WARPS) {
+            const MaskRow row = {masks, region, tile.y + first + i, tile.x, box, lane};
+            shared.rows[i][lane] =
+                EUCLIDEAN ? NearestPixels(row, box).square<T>(lane) : log_row_sum(numbers, row);
+          }
+          __syncthreads();
+          if (EUCLIDEAN)
+            squares.template add<TILE_W + 1>(&shared.rows[0][lane], rows, first - strip_y,
+                                             least_square<T>(box, lane, numbers.radius));
+          else
+            add_log_rows(numbers, shared.rows, rows, first - strip_y, lane, totals);
+        }
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      if (EUCLIDEAN)
-        sums[i].add_square(squares[i], numbers.square_scale);
-      else
-        sums[i].add(-numbers.bit_scale * totals[i][lane]);
+        for (int i = 0; i < STRIP_H; ++i) {
+          if (EUCLIDEAN)
+            sums[i].add_square(squares[i], numbers.square_scale);
+          else
+            sums[i].add(-numbers.bit_scale * totals[i][lane]);
+        }
+      }
     }
   }
   if (x >= width) return;
@@ -258,7 +264,11 @@ static BoxRegionsArguments cells_of(const flc_tensor& masks, const flc_tensor* i
   const int rows = int(divide_up<int64_t>(masks.size[1], CELL)),
             columns = int(divide_up<int64_t>(masks.size[2], CELL));
   const int64_t count = masks.size[0] * rows * columns;
-  return {{masks, ignore ? *ignore : flc_tensor{}}, rows, columns, count, static_cast<uint32_t*>(boxes),
+  return {{masks, ignore ? *ignore : flc_tensor{}},
+          rows,
+          columns,
+          count,
+          static_cast<uint32_t*>(boxes),
           whole_bytes(masks)};
 }
 

@@ -80,7 +80,8 @@ struct TileBlock {
   // the others count as infinitely far away.
   template <class Border>
   FLC_DEVICE unsigned shown_to_strip(const Batch& batch, Accumulated<T, Border> (&sums)[STRIP_H]) const {
-    const unsigned shown = batch.candidates & __ballot_sync(ALL_LANES, strip_shows(shared.candidates.boxes[lane]));
+    const unsigned shown =
+        batch.candidates & __ballot_sync(ALL_LANES, strip_shows(shared.candidates.boxes[lane]));
     if (Border::EVERY_INSTANCE && shown != batch.candidates) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) sums[i].add_infinite();
