@@ -78,29 +78,42 @@ class NarrowRow {
 
   // In all columns of the tile, right in those of the box.
   FLC_DEVICE void inside(float* sums) const {
-    constexpr int FOURS = TILE_W / 4;
     const float decay_4 = scaling_.powers[4];
     const uint32_t own = left_ < 0 ? bits_ >> -left_ : bits_ << left_;
-    float from_left = 0, from_right[FOURS];
-    from_right[FOURS - 1] = 0;
+    float from_left = 0, from_right = 0;
     if (left_ < 0) {
       from_left = sum_of(__brev(bits_ << (TILE_W + left_)));
     } else if (right_ >= TILE_W) {
-      from_right[FOURS - 1] = sum_of(bits_ >> (TILE_W - left_));
+      from_right = sum_of(bits_ >> (TILE_W - left_));
     }
+    // Half of the columns at a time, for want of registers.
+    const auto next_to_the_left = [&](float sum, int i) {
+      return sum * decay_4 + around(own >> 4 * i & 15).at[0];
+    };
+    float half = from_right;
 #pragma unroll
-    for (int i = FOURS - 1; i > 0; --i) {
-      from_right[i - 1] = from_right[i] * decay_4 + around(own >> 4 * i & 15).at[0];
-    }
+    for (int i = 7; i >= 4; --i) half = next_to_the_left(half, i);
+    sum_half<0>(own, half, next_to_the_left, from_left, sums);
+    sum_half<4>(own, from_right, next_to_the_left, from_left, sums);
+  }
+
+  // In the four times four columns from 4 * FIRST on.
+  template <int FIRST, class Next>
+  FLC_DEVICE void sum_half(uint32_t own, float last, const Next& next_to_the_left, float& from_left,
+                           float* sums) const {
+    float from_right[4];
+    from_right[3] = last;
 #pragma unroll
-    for (int i = 0; i < FOURS; ++i) {
-      const Four part = around(own >> 4 * i & 15);
+    for (int i = 3; i > 0; --i) from_right[i - 1] = next_to_the_left(from_right[i], FIRST + i);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Four part = around(own >> 4 * (FIRST + i) & 15);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        sums[4 * i + j] =
+        sums[4 * (FIRST + i) + j] =
             part.at[j] + scaling_.powers[j + 1] * from_left + scaling_.powers[4 - j] * from_right[i];
       }
-      from_left = from_left * decay_4 + part.at[3];
+      from_left = from_left * scaling_.powers[4] + part.at[3];
     }
   }
 

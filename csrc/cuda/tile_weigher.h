@@ -104,7 +104,7 @@ class TileWeigher {
     for (bool more = true; more;) {
       if (block_.warp == 0) {
         candidates.take_next();
-        if (shared_.candidates.at_hand) plan(candidates.box(block_.lane));
+        if (shared_.candidates.any && shared_.candidates.at_hand) plan(candidates.box(block_.lane));
       }
       __syncthreads();
       if (!shared_.candidates.any) return;

@@ -17,6 +17,7 @@ constexpr int SCALED_BLOCKS = 4;
 template <class T, Way WAY, bool BY_CLASS>
 constexpr int BLOCKS = sizeof(T) == 8                 ? 1
                        : WAY == MIXED                 ? 2
+                       : WAY == EUCLIDEAN && BY_CLASS ? 2
                        : WAY == EUCLIDEAN || BY_CLASS ? 3
                                                       : SCALED_BLOCKS;
 

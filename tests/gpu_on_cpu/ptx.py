@@ -187,7 +187,10 @@ class Function:
     def _begin_block(self) -> None:
         if self.blocks[-1] or len(self.blocks) == 1:
             self.blocks.append(Counter())
-        self.statements.append(f"COUNT_BLOCK({len(self.blocks) - 1});")
+        count = f"COUNT_BLOCK({len(self.blocks) - 1});"
+        if count in self.statements[-2:]:  # of a branch right before this label: whoever passes both is one
+            self.statements.remove(count)
+        self.statements.append(count)
 
     def _statement(self, text: str) -> None:
         if text.startswith("{"):
