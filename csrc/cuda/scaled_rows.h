@@ -174,14 +174,9 @@ class ScaledRow {
 
   // Columns that the row does not reach get what does not matter.
   FLC_DEVICE void sum(float* sums) const {
-    if (left_ < TILE_W && right_ >= 0) {
-      if (right_ - left_ <= radius_)
-        inside(sums);
-      else
-        inside_wide(sums);
-    }
     beside<+1>(sums);
     beside<-1>(sums);
+    if (left_ < TILE_W && right_ >= 0) inside(sums);
   }
 
  private:
@@ -225,57 +220,14 @@ class ScaledRow {
     const int shown = smaller(width, radius_ - away + 1);
     float sum = sum_of<DIRECTION>(edge, shown);
     float* at = sums + edge - DIRECTION * away;
-    int growing = smaller(width - shown, count);
-    if (growing > 0) {
-      float weight = exp2_of(float(scaling_.exponent) - float(shown) * bits_per_step_);
-      uint32_t next = bits<DIRECTION>(edge + DIRECTION * shown);
-      // A pixel that the window shows from a column on counts from the next one on.
+    float weight = exp2_of(float(scaling_.exponent) - float(shown) * bits_per_step_);
+    uint32_t next = shown < width ? bits<DIRECTION>(edge + DIRECTION * shown) : 0;
 #pragma unroll 1
-      while (true) {
-        const Four part = four_sums_.up_to[next & 15];
-        at[0] = sum;
-        if (count > 1) at[DIRECTION] = sum + weight * part.at[0];
-        if (count > 2) at[2 * DIRECTION] = sum + weight * part.at[1];
-        if (count > 3) at[3 * DIRECTION] = sum + weight * part.at[2];
-        sum += weight * part.at[3];
-        weight *= decay_4_;
-        next >>= 4;
-        at += 4 * DIRECTION;
-        count -= 4;
-        growing -= 4;
-        if (growing <= 0) break;
-      }
-    }
-#pragma unroll 1
-    for (; count > 0; count -= 4, at += 4 * DIRECTION) {
-      at[0] = sum;
-      if (count > 1) at[DIRECTION] = sum;
-      if (count > 2) at[2 * DIRECTION] = sum;
-      if (count > 3) at[3 * DIRECTION] = sum;
-    }
-  }
-
-  // In all columns of the tile, right in those of the box: four at a time, from what lies within the four and
-  // the sums up to them from both sides.
-  FLC_DEVICE void inside(float* sums) const {
-    const uint32_t own = bits<+1>(0);
-    const Four* const around = four_sums_.around;
-    float from_right[TILE_W / 4];
-    from_right[TILE_W / 4 - 1] = right_ >= TILE_W ? sum_of<+1>(TILE_W, right_ - TILE_W + 1) : 0.f;
-#pragma unroll
-    for (int i = TILE_W / 4 - 1; i > 0; --i) {
-      from_right[i - 1] = from_right[i] * decay_4_ + around[own >> 4 * i & 15].at[0];
-    }
-    float from_left = left_ < 0 ? sum_of<-1>(-1, -left_) : 0.f;
-#pragma unroll
-    for (int i = 0; i < TILE_W / 4; ++i) {
-      const Four part = around[own >> 4 * i & 15];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        sums[4 * i + j] =
-            part.at[j] + scaling_.powers[j + 1] * from_left + scaling_.powers[4 - j] * from_right[i];
-      }
-      from_left = from_left * decay_4_ + part.at[3];
+    for (; count > 0; --count, at += DIRECTION) {
+      *at = sum;
+      if (next & 1) sum += weight;
+      next >>= 1;
+      weight *= scaling_.decay;
     }
   }
 
@@ -289,10 +241,10 @@ class ScaledRow {
     return radius_ + 1;
   }
 
-  // In the columns of a box from which pixels leave the window: those at the column and left of it by one
+  // In the columns of the box: pixels at the column and left of it by one
   // recursion, those right of it by another. What leaves is taken out by subtraction, which costs no
   // precision: what stays is nearer, thus more. Where none stays, the sum is exactly 0.
-  FLC_DEVICE void inside_wide(float* sums) const {
+  FLC_DEVICE void inside(float* sums) const {
     const int first = larger(left_, 0), last = smaller(right_, TILE_W - 1);
     const uint32_t own = bits<+1>(first);
     const auto has = [](uint32_t bits, int at) { return (bits >> at & 1) != 0; };

@@ -101,7 +101,8 @@ class TileWeigher {
   // Adds the instances within reach, those of the class where there are classes.
   FLC_DEVICE void add_instances() {
     const auto candidates = candidate_finder();
-    for (bool more = true; more;) {
+    bool more;
+    do {
       if (block_.warp == 0) {
         candidates.take_next();
         if (shared_.candidates.any && shared_.candidates.at_hand) plan(candidates.box(block_.lane));
@@ -114,18 +115,21 @@ class TileWeigher {
         if (block_.warp == 0) plan(candidates.box(block_.lane));
         __syncthreads();
       }
-      more = shared_.candidates.more;
-      const int batches = shared_.batches.count;
-      for (int i = 0; i < batches; ++i) {
-        if constexpr (WAY == EUCLIDEAN)
-          add_squares(block_, shared_.batches.plan[i], sums_);
-        else
-          add_sums(block_, shared_.batches.plan[i], sums_);
-        if (more || i + 1 < batches) __syncthreads();
-      }
-      // With no batch nobody has waited for those that still read what the search writes.
-      if (more && batches == 0) __syncthreads();
-    }
+      // What follows is read before anybody can write it anew, and not kept while adding: for registers.
+      bool again;
+      int i = 0;
+      do {
+        if (i < shared_.batches.count) {
+          if constexpr (WAY == EUCLIDEAN)
+            add_squares(block_, shared_.batches.plan[i], sums_);
+          else
+            add_sums(block_, shared_.batches.plan[i], sums_);
+        }
+        again = ++i < shared_.batches.count;
+        more = shared_.candidates.more;
+        if (again || more) __syncthreads();
+      } while (again);
+    } while (more);
   }
 
   // Divides the candidates that this tile needs into batches. By one warp, each lane with a candidate's box.
