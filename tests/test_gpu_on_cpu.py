@@ -107,6 +107,12 @@ def test_profile():
     assert profile.lane_use == 1
 
 
+def test_who_does_not_take_a_branch_to_the_next_line_is_counted_once():
+    text = KERNEL.replace("bar.sync 0;", "setp.lt.s32 %p2, %r2, 32; @%p2 bra next;\nnext:\n bar.sync 0;")
+    module, _, _ = run(text, np.arange(256, dtype=np.float32), profile=True)
+    assert module.profile("neighbour").warp_instructions == 8 * (23 + 2)
+
+
 def test_a_missing_barrier_is_a_race(capfd):
     x = np.arange(64, dtype=np.float32)
     _, _, races = run(KERNEL.replace(*FAULTS["race"]), x)

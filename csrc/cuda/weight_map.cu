@@ -1,6 +1,5 @@
 // Instance labels to weights, in two launches: the first lists what lies in each cell, the second weighs.
 #include <climits>
-#include <cstdlib>
 
 #include "cuda/launch.h"
 #include "cuda/tile_weigher.h"
@@ -39,24 +38,14 @@ struct WeightMapCall {
   cudaStream_t stream;
 };
 
-// Of a block. By the size of an image alone, so that its weights do not depend on what else is in a batch.
-static int warps_for(int64_t height, int64_t width) {
-#ifdef FLC_TRY
-  if (const char* w = getenv("FLC_TRY_WARPS")) return atoi(w);
-#endif
-  return WARPS;
-}
-
 template <Way WAY, class Border, bool BY_CLASS, class T>
 static int32_t weigh_tiles(const WeightMapCall& call, const Cells& cells, const Numbers<T>& numbers) {
   const int64_t* const size = call.tensors.labels.size;
-  const int warps = warps_for(size[1], size[2]);
-  const int64_t tiles =
-      size[0] * divide_up<int64_t>(size[1], warps * STRIP_H) * divide_up<int64_t>(size[2], TILE_W);
+  const int64_t tiles = size[0] * divide_up<int64_t>(size[1], TILE_H) * divide_up<int64_t>(size[2], TILE_W);
   const bool out_is_double = call.out_dtype == FLC_FLOAT64;
   const WeighTilesArguments<T> arguments = {cells,        numbers,  int(size[1]),
                                             int(size[2]), call.out, out_is_double};
-  return launch(weigh_tiles_kernel<T, WAY, Border, BY_CLASS>, tiles, warps * WARP, arguments, call.stream);
+  return launch(weigh_tiles_kernel<T, WAY, Border, BY_CLASS>, tiles, WARPS * WARP, arguments, call.stream);
 }
 
 // Whether a float holds the scaled sums of any instance.
