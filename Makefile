@@ -18,7 +18,7 @@ GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 # By files, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-all test-integrations fuzz demo bench lint clean FORCE
+.PHONY: test test-all test-gpu test-integrations fuzz demo bench lint clean FORCE
 
 # Everything that is promised.
 test: lint $(VENV)/built
@@ -27,6 +27,23 @@ test: lint $(VENV)/built
 # And the proofs again: for more GPUs, under AddressSanitizer, with more settings.
 test-all: lint $(VENV)/built
 	$(PYTEST) $(PYTEST_ARGS)
+
+# The tests on CUDA tensors, with the Python and the torch at hand. Kernels are built for the GPU that is there;
+# what runs the tests and the build is installed where it is missing, and nothing else.
+define GPU_ARCH
+import sys, torch
+if not torch.cuda.is_available(): sys.exit("make test-gpu: PyTorch finds no CUDA device")
+print("%d%d" % torch.cuda.get_device_capability())
+endef
+export GPU_ARCH
+
+test-gpu:
+	@arch=$$($(PYTHON) -c "$$GPU_ARCH") && set -x && \
+	  { $(PYTHON) -c "import pytest, xdist" || $(PYTHON) -m pip install pytest pytest-xdist; } && \
+	  { $(PYTHON) -c "import setuptools.command.bdist_wheel" || $(PYTHON) -m pip install "setuptools>=77"; } && \
+	  FASTLOGCONV_CUDA_ARCHS=$$arch $(PYTHON) setup.py --quiet build_ext --inplace && \
+	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m gpu --numprocesses logical --maxprocesses 16 \
+	    --dist worksteal $(PYTEST_ARGS)
 
 # torchvision and fastai, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built

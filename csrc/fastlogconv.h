@@ -1,7 +1,7 @@
 // The C interface of fastlogconv's native code: plain pointers, sizes and strides, no PyTorch.
 //
 // Every function returns FLC_OK or one of the codes below; nothing throws across this boundary.
-// Sizes and strides are in elements. Pixels are the unit of every length.
+// Sizes and strides are in elements. Pixels are the unit of every length, but where there is a spacing.
 #pragma once
 
 #include <stdint.h>
@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 4
+#define FLC_ABI_VERSION 5
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
@@ -53,8 +53,8 @@ enum flc_border { FLC_FARTHEST = 0, FLC_SECOND_NEAREST = 1 };
 
 enum flc_padding { FLC_CONSTANT = 0, FLC_REFLECT, FLC_REPLICATE, FLC_CIRCULAR };
 
-// Read through any strides. Of `axes` sizes and strides, the rest is not looked at. Here an image is three
-// axes, [images or regions, rows, columns].
+// Read through any strides. Of `axes` sizes and strides, the rest is not looked at. An image is three axes,
+// [images or regions, rows, columns], volumes are four, [B, D, H, W].
 typedef struct flc_tensor {
   const void* data;
   int32_t dtype;
@@ -143,6 +143,47 @@ FLC_API int32_t flc_cpu_distance_to_weight(const flc_tensor* distance, const flc
 // radius >= 0; with FLC_REFLECT the radius is less than H and W, with FLC_CIRCULAR at most as large.
 FLC_API int32_t flc_cpu_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
                                          int32_t padding, void* out, int32_t out_dtype, int32_t threads);
+
+// The weights of flc_cpu_nearest_weight_map, see there.
+typedef struct flc_nearest_params {
+  double spacing[3];  // the length of a voxel along D, H and W: the unit of all that follows
+  double one;
+  double zero;
+  double fall;
+  double bwf;
+  double foreground_exponent;  // < 0, per squared unit, of the power of 2 that the term is
+  double border_exponent;
+  double limit;       // a nearest instance beyond it adds nothing
+  double pair_limit;  // near + second beyond it add nothing
+  int64_t border_everywhere;  // 0 or 1
+} flc_nearest_params;
+
+// The exact distances to the `count` (1 or 2) nearest instances: contiguous [count, B, D, H, W], float32 or
+// (out_dtype) float64, +inf where there is no such instance, 0 to a voxel's own. labels and ignore (bool or
+// null: there is no instance) are [B, D, H, W], an image being a volume of depth 1. `ids` [B, D, H, W], which
+// may be null, are those of the nearest, 0 where there is none; of several that are equally near, the smallest.
+// (Where ids are asked for, float32 results are computed in double unless all squares of distances are exact
+// in float; distances whose squares differ by less than double tells apart count as equal.) Each spacing is
+// from 1e-30 to 1e30. Scratch memory: 12 bytes a voxel, 24 where double is computed in, and for each thread as
+// much for a plane of H x W, with rows rounded up to whole vectors of at most 64 bytes.
+FLC_API int32_t flc_cpu_nearest_instances(const flc_tensor* labels, const flc_tensor* ignore,
+                                          const double spacing[3], int32_t count, void* distances,
+                                          int32_t out_dtype, int64_t* ids, int32_t threads,
+                                          double* bad_value);
+
+// Labels to weights by the two nearest instances alone: contiguous [B, D, H, W] of out_dtype. On background
+//
+//   w = zero + sum over classes of (fall 2^(foreground_exponent near^2)
+//                                   + bwf 2^(border_exponent (near + second)^2))
+//
+// on foreground `one`, plus bwf's term with border_everywhere; 0 where `ignore` is true. Tensors are
+// [B, D, H, W], any but the labels may be null, and they mean what they do in flc_cpu_weight_map. Distances go
+// to whole instances, so to those at a labelled voxel near is 0, be it foreground or not. The time grows with
+// the number of classes.
+FLC_API int32_t flc_cpu_nearest_weight_map(const flc_tensor* labels, const flc_tensor* classes,
+                                           const flc_tensor* foreground, const flc_tensor* ignore,
+                                           const flc_nearest_params* params, void* out, int32_t out_dtype,
+                                           int32_t threads, double* bad_value);
 
 // ---------------------------------------------------------------------------------------------------- CUDA
 //

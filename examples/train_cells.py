@@ -36,7 +36,7 @@ except ModuleNotFoundError as missing:
 WEIGHTS = {
     "no weights": lambda cells: torch.ones(cells.shape),
     "deepflash2": fastlogconv.WeightTransform(preset="deepflash2"),
-    "U-Net": fastlogconv.WeightTransform(preset="unet_logconv"),
+    "U-Net": fastlogconv.WeightTransform(preset="deepflash2_logconv"),
 }
 
 

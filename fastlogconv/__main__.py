@@ -8,10 +8,16 @@ from pathlib import Path
 import torch
 
 import fastlogconv
-from fastlogconv.rules import BORDERS, DISTANCES
-from fastlogconv.settings import BY_PRESET, DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS, WeightSettings
-
-RULES = {"distance": DISTANCES, "border": BORDERS}
+from fastlogconv.settings import (
+    BY_PRESET,
+    DEFAULT_PRESET,
+    DEFAULTS,
+    NAMES,
+    PRESETS,
+    RULES,
+    SETTINGS,
+    WeightSettings,
+)  # fmt: skip
 
 WEIGHTS = """\
 Write one weight image (float32) for each label image: DIR/NAME.tif, or DIR/NAME.npy for an .npy. 0 is
@@ -38,6 +44,10 @@ def label(text):
         ) from None
 
 
+_KINDS = {  # of settings: what an option of theirs is beside its type
+    "flag": {"action": argparse.BooleanOptionalAction},
+    "spacing": {"type": float, "nargs": "+", "metavar": "LENGTH"},
+}
 TYPES = {"float": float, "int | None": whole_number_or_none}
 
 
@@ -72,10 +82,10 @@ def build_parser():
         rules = "; ".join(f"{rule.name}: {rule.meaning}" for rule in RULES.get(name, {}).values())
         meaning = setting.metadata["meaning"] + (f": {rules}" if rules else "")
         weights.add_argument(
-            f"--{name}",
-            type=TYPES.get(setting.type, str),
+            f"--{name.replace('_', '-')}",
             default=None if name in BY_PRESET else DEFAULTS[name],
             help=f"{meaning} (default: {'that of the preset' if name in BY_PRESET else '%(default)s'})",
+            **_KINDS.get(setting.metadata["kind"], {"type": TYPES.get(setting.type, str)}),
         )
     weights.add_argument(
         "--ignore-index",
@@ -141,6 +151,7 @@ def run(options):
 def settings_of(options):
     """The settings, tried on one pixel; leaves with the usage where they are refused."""
     given = {name: getattr(options, name) for name in NAMES}
+    given["spacing"] = given["spacing"] and tuple(given["spacing"])
     given = {name: value for name, value in given.items() if value is not None or name not in BY_PRESET}
     try:
         settings = WeightSettings.preset(options.preset, **given)

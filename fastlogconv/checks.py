@@ -7,7 +7,8 @@ Settings check themselves, see settings.py.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +16,15 @@ from torch import Tensor
 
 from . import backends
 from .codes import DTYPES, PADDING_MODES
-from .settings import check_kernel_size, check_length, choice_error
+from .settings import (
+    DEFAULTS,
+    NAMES,
+    OF_LABELS,
+    check_kernel_size,
+    check_length,
+    check_spacing,
+    choice_error,
+)
 
 DEVICES = ("cpu", "cuda")
 _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
@@ -29,10 +38,10 @@ def check_backend(name: str) -> None:
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def positive(integers: Tensor) -> Tensor:
-    """Where a tensor of integers is > 0: bool."""
-    signed = _SIGNED.get(integers.dtype)  # PyTorch compares hardly any of the larger unsigned types
-    return integers > 0 if signed is None else integers.view(signed) != 0
+def positive(values: Tensor) -> Tensor:
+    """Where a tensor is > 0: bool."""
+    signed = _SIGNED.get(values.dtype)  # PyTorch compares hardly any of the larger unsigned types
+    return values > 0 if signed is None else values.view(signed) != 0
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several
@@ -104,8 +113,73 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise _device_error(name, tensor.device)
 
 
+SPATIAL_SHAPES = {
+    2: ((2, 3), "[H, W] or [B, H, W] (spatial_dims=2)"),
+    3: ((3, 4), "[D, H, W] or [B, D, H, W] (spatial_dims=3)"),
+}
+
+
+def check_spatial_dims(spatial_dims: int) -> None:
+    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, int) or spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 (images) or 3 (volumes), got {spatial_dims!r}")
+
+
+def check_spatial_labels(labels, spatial_dims: int) -> None:
+    """Labels of images or, with three spatial dims, of volumes; one or a batch."""
+    check_spatial_dims(spatial_dims)
+    check_tensor(labels, "labels", *SPATIAL_SHAPES[spatial_dims])
+    if labels.requires_grad:
+        raise grad_error("labels")
+
+
+def check_region_masks(masks, spatial_dims: int) -> None:
+    check_spatial_dims(spatial_dims)
+    axes = "H, W" if spatial_dims == 2 else "D, H, W"
+    check_tensor(masks, "masks", (spatial_dims + 1, spatial_dims + 2), f"[N, {axes}] or [B, N, {axes}]")
+
+
+OF_MASKS = (torch.bool, torch.uint8)  # what binary masks come in
+_warned_of_masks = False
+
+
+def warn_of_masks(labels: Tensor) -> None:
+    """Says once per process that labels look like a binary mask: bool, or uint8 of 0 and 255 alone.
+
+    On the CPU alone, and not in compiled code: nothing waits for a GPU.
+    """
+    global _warned_of_masks
+    if _warned_of_masks or torch.compiler.is_compiling() or labels.device.type != "cpu":
+        return
+    if labels.dtype is torch.uint8:
+        inside = labels != 0
+        if not inside.any() or (inside & (labels != 255)).any():
+            return
+    _warned_of_masks = True
+    kind = "bool" if labels.dtype is torch.bool else "0 and 255 alone"
+    warnings.warn(
+        f"labels are {kind}, so one instance: without instance ids there is no border between cells. If this "
+        "is a binary mask, pass fastlogconv.binary_to_instances(mask), or ids from your own annotation",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def check_axes_of_spacing(spacing, spatial_dims: int) -> list[float]:
+    """The length of a pixel along each spatial axis; all 1 for None.
+
+    Raises:
+        TypeError, ValueError: they are no numbers in their range, or not one for each axis.
+    """
+    checked = check_spacing("spacing", spacing)
+    if checked is None:
+        return [1.0] * spatial_dims
+    if len(checked) != spatial_dims:
+        raise ValueError(f"spacing must be {spatial_dims} numbers, one for each axis, got {len(checked)}")
+    return list(checked)
+
+
 def check_classes(classes, labels: Tensor) -> None:
-    check_tensor(classes, "classes", (2, 3), "[H, W] or [B, H, W]")
+    check_tensor(classes, "classes", (2, 3, 4), "[H, W] or [B, H, W]")
     if classes.requires_grad:
         raise grad_error("classes")
     if classes.shape != labels.shape or classes.device != labels.device:
@@ -113,6 +187,25 @@ def check_classes(classes, labels: Tensor) -> None:
             f"classes must have the shape and device of labels, {tuple(labels.shape)} on {labels.device}, "
             f"got {tuple(classes.shape)} on {classes.device}"
         )
+
+
+def check_region_classes(classes, regions: int) -> list[int]:
+    """The class of each region as plain int.
+
+    Raises:
+        TypeError, ValueError: they are no whole numbers, or not one for each region.
+    """
+    values = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise TypeError(
+            f"classes must be a list, tuple or tensor of {regions} integers, got {type(classes).__name__}"
+        )
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"classes must be integers, one for each region, got {value!r}")
+    if len(values) != regions:
+        raise ValueError(f"classes must be one for each of {regions} regions, got {len(values)}")
+    return [int(value) for value in values]
 
 
 def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str) -> Tensor:
@@ -153,20 +246,30 @@ def _can_hold(dtype: torch.dtype, value: int) -> bool:
     return limits.min <= value <= limits.max and abs(odd_part) <= 2 / limits.eps
 
 
-def check_foreground(foreground, distance: Tensor) -> None:
+def check_of_regions(values: tuple) -> None:
+    """Whether settings are those of region masks."""
+    given = dict(zip(NAMES, values, strict=True))
+    for name in OF_LABELS:
+        if given[name] != DEFAULTS[name]:
+            raise ValueError(
+                f"region masks have {name}={DEFAULTS[name]!r} alone, got {given[name]!r}: where no regions "
+                "overlap, make labels of them for weight_map"
+            )
+
+
+def check_foreground(foreground, shape: torch.Size, device: torch.device, like: str) -> None:
     if not isinstance(foreground, Tensor) or foreground.dtype is not torch.bool:
         kind = foreground.dtype if isinstance(foreground, Tensor) else type(foreground).__name__
-        raise TypeError(f"foreground must be a bool tensor [H, W] or None, got {kind}")
+        raise TypeError(f"foreground must be a bool tensor or None, got {kind}: pass mask > 0")
     if foreground.is_nested:
         raise nested_error("foreground")
-    if foreground.shape != distance.shape[1:]:
+    if foreground.shape != shape:
         raise ValueError(
-            f"foreground must have the shape {tuple(distance.shape[1:])} of the distances, "
-            f"got {tuple(foreground.shape)}"
+            f"foreground must have the shape {tuple(shape)} of {like}, got {tuple(foreground.shape)}"
         )
-    if foreground.layout is not torch.strided or foreground.device != distance.device:
+    if foreground.layout is not torch.strided or foreground.device != device:
         raise ValueError(
-            f"foreground must be dense and on the device of distance, {distance.device}, "
+            f"foreground must be dense and on the device of {like}, {device}, "
             f"got layout {foreground.layout} on {foreground.device}"
         )
 

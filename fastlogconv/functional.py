@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from . import checks, ops
+from . import checks, ops, regions
+from .arguments import remembered_spatial_values, settings_values, spatial_values
 from .backends import reference
-from .rules import BorderName, DistanceName
-from .settings import (
-    BY_PRESET,
-    DEFAULT_PRESET,
-    DEFAULTS,
-    NAMES,
-    PresetName,
-    WeightSettings,
-    check_preset,
-    checked_values,
-)
+from .labels import separate_touching
+from .rules import BalanceName, BorderName, DistanceName, FalloffName
+from .settings import DEFAULTS, NAMES, PRESET_OF_VOLUMES, PresetName, WeightSettings, checked_values
 
-_DEFAULT_VALUES = tuple(None if name in BY_PRESET else value for name, value in DEFAULTS.items())
-
-
-def _values_of_preset(preset: str | None, *single) -> tuple:
-    """The settings in the order of `NAMES`: single ones, and the preset's where they are None."""
-    chosen = check_preset(DEFAULT_PRESET if preset is None else preset)
-    return checked_values(
-        *[
-            chosen[name] if value is None and name in BY_PRESET else value
-            for name, value in zip(NAMES, single, strict=True)
-        ]
-    )
-
-
-_remembered_values = functools.lru_cache(1024, typed=True)(_values_of_preset)
-
-
-def _values(settings: WeightSettings | None, preset: str | None, *single) -> tuple:
-    """The settings in the order of `NAMES`, from an object, or from a preset and single ones."""
-    if settings is None:
-        if torch.compiler.is_compiling():
-            return _values_of_preset(preset, *single)
-        try:
-            return _remembered_values(preset, *single)
-        except TypeError:  # of a wrong type, perhaps of one without a hash
-            return _values_of_preset(preset, *single)
-    if not isinstance(settings, WeightSettings):
-        raise TypeError(f"settings must be WeightSettings or None, got {type(settings).__name__}")
-    if preset is not None:
-        raise TypeError(
-            f"give settings or a preset, not both, got settings and preset={preset!r}: "
-            f"WeightSettings.preset({preset!r}) are its settings"
-        )
-    if not _are_defaults(single):
-        pairs = zip(NAMES, single, _DEFAULT_VALUES, strict=True)
-        given = [name for name, value, default in pairs if hasattr(value, "shape") or value != default]
-        raise TypeError(
-            f"give settings or single ones, not both, got settings and {', '.join(given)}: pass "
-            f"settings.replace({given[0]}=...)"
-        )
-    return settings.values
-
-
-def _are_defaults(single: tuple) -> bool:
-    try:
-        return single == _DEFAULT_VALUES
-    except (ValueError, RuntimeError):  # an array, or a tensor, of several values
-        return False
+_GAPS = NAMES.index("gaps")
 
 
 def weight_map(
@@ -77,48 +23,69 @@ def weight_map(
     classes: Tensor | None = None,
     ignore: Tensor | None = None,
     ignore_index: checks.IgnoreIndex | None = None,
+    foreground: Tensor | None = None,
     settings: WeightSettings | None = None,
     preset: PresetName | None = None,
     distance: DistanceName | None = None,
     border: BorderName | None = None,
-    bws: float = 10.0,
+    falloff: FalloffName | None = None,
+    balance: BalanceName | None = None,
+    border_everywhere: bool = False,
+    gaps: bool | None = None,
+    bws: float | None = None,
     fds: float = 10.0,
     bwf: float | None = None,
     fbr: float = 0.1,
     lmbda: float = 0.35,
     ks: int | None = 73,
+    spacing: tuple[float, ...] | None = None,
+    spatial_dims: int = 2,
     backend: str = "auto",
 ) -> Tensor:
     """The weight of every pixel in a segmentation loss, from instance labels.
 
     Foreground pixels get 1, pixels to ignore 0, background pixels p
 
-        fbr + (1 - fbr) fd(p) + bwf border(p)
-        fd(p) = sum over i of exp(-d_i(p)^2 / (2 fds^2))
+        fbr + (1 - fbr) fall(p) + bwf border(p)
+        fall(p) = sum over i of exp(-d_i(p)^2 / (2 fds^2))
         border(p) = exp(-(near(p) + X(p))^2 / (2 bws^2))
 
     with d_i(p) the distance to instance i, near the smallest of them and X the second smallest
     (`border="second_nearest"`: ridges between neighbours, as in U-Net, Ronneberger et al. 2015 and Falk et
     al. 2019) or the largest (`border="farthest"`: what deepflash2's real-time transform computes; one
-    instance out of reach makes the border term 0).
+    instance out of reach makes the border term 0). The other terms that were published:
 
-    Presets choose `distance`, `border` and `bwf`; each of them wins where it is given, too:
+        falloff="nearest"      fall(p) = exp(-near(p)^2 / (2 fds^2))
+        falloff="none"         fall(p) = 0
+        balance="frequency"    N / (K n) in place of 1 and fbr, where n of the N pixels of an image are of the
+                               pixel's kind: one of the K kinds that are present, background and classes
+        border_everywhere      bwf border(p) is added on the foreground, too
+        gaps                   the foreground is `separate_touching(labels, classes) > 0`: give the training
+                               target the same gaps
 
-        preset          distance       border            bwf
-        "unet"          "euclidean"    "second_nearest"  10    as published: for training
-        "unet_logconv"  "logconv"      "second_nearest"  10    faster; the default
-        "deepflash2"    "logconv"      "farthest"        1     the default of `WeightTransform`
+    Presets choose among them; what is given beside a preset wins:
 
-    With `distance="euclidean"` the weights are those of `calculate_weights` without ridges.
+        preset                distance     border            falloff    balance      gaps  bwf  bws
+        "unet2019"            "euclidean"  "second_nearest"  "nearest"  "none"       yes   50   6
+        "unet2015"            "euclidean"  "second_nearest"  "none"     "frequency"  no    10   5
+        "deepflash2_offline"  "euclidean"  "second_nearest"  "sum"      "none"       no    10   10
+        "deepflash2_logconv"  "logconv"    "second_nearest"  "sum"      "none"       no    10   10
+        "deepflash2"          "logconv"    "farthest"        "sum"      "none"       no    1    10
 
-    Weights err by at most 1e-5 (float64: 1e-10) of max(1, fbr + |1 - fbr| fd + bwf border), which is
+    "unet2019" is Falk et al. as the authors' Fiji plugin computes it, "unet2015" equation 2 of Ronneberger et
+    al. "deepflash2_offline" is `calculate_weights` without ridges, "deepflash2" deepflash2's real-time
+    transform and the default of `WeightTransform`, "deepflash2_logconv" the default here, a faster
+    approximation of the offline weights.
+
+    Weights err by at most 1e-5 (float64: 1e-10) of max(1, fbr + |1 - fbr| fall + bwf border), which is
     max(1, weight) where `fbr` is at most 1; for `lmbda` of up to 1000 times the smaller sigma.
 
     Args:
-        labels: instance ids [H, W] or [B, H, W], any integer or floating-point type or bool (one instance),
-            any strides. Whole numbers up to 2**63 - 1 (float16: 2**11, bfloat16: 2**8, where they cannot tell
-            ids apart any more); 0 and below are background. Ids may be sparse, but for
-            "farthest" the instances of an image are 1..max, so that an id which is absent makes the border 0.
+        labels: instance ids [H, W] or [B, H, W], with `spatial_dims=3` [D, H, W] or [B, D, H, W]; any integer
+            or floating-point type or bool (one instance), any strides. Whole numbers up to 2**63 - 1
+            (float16: 2**11, bfloat16: 2**8, where they cannot tell ids apart any more); 0 and below are
+            background. Ids may be sparse, but for "farthest" the instances of an image are 1..max, so that an
+            id which is absent makes the border 0.
         classes: class labels of the shape and device of `labels`, of any of its types: whole numbers up to
             2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
             is the sum of what each class's instances give by themselves, and fd sums over all. (With
@@ -128,12 +95,18 @@ def weight_map(
             to be ignored: its weight is 0, it belongs to no instance, and its label (not its class) may be
             anything.
         ignore_index: the label of further pixels to ignore, or a list of such labels.
+        foreground: bool, of the shape and device of `labels`: a foreground of your own, in place of where
+            instances are. Distances still go to instances. Not together with `gaps`.
         settings: all of the settings below in one object, in their place.
-        preset: one of the names above; None: "unet_logconv".
+        preset: one of the names above; None: "deepflash2_logconv", in volumes "deepflash2_offline".
         distance: "logconv": about the city-block distance, found by convolution, +inf where i is more than ks
             // 2 pixels away along an axis. "euclidean": exact, unbounded. None: the preset's.
         border: "second_nearest" or "farthest"; None: the preset's.
-        bws: border weight sigma in pixels, > 0.
+        falloff: "sum", "nearest" or "none"; None: the preset's.
+        balance: "none", or, with `falloff="none"`, "frequency": then `fbr` has no effect; None: the preset's.
+        border_everywhere: True adds the border term on the foreground, too; with exact distances.
+        gaps: True puts gaps between touching instances; None: the preset's.
+        bws: border weight sigma in pixels, > 0; None: the preset's.
         fds: foreground distance sigma in pixels, > 0.
         bwf: border weight factor, from 0 to 1e30; None: the preset's. What float16 cannot hold (above 65504)
             becomes inf there.
@@ -143,6 +116,9 @@ def weight_map(
             effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
             no effect with "euclidean".
+        spacing: the length of a pixel along each axis, (sy, sx) or (sz, sy, sx), from 1e-30 to 1e30: the unit
+            of `bws` and `fds`. None: 1 along each. Unequal ones need exact distances.
+        spatial_dims: 2 for images, 3 for volumes, which have exact distances alone.
         backend: "auto", "triton", "native" or "reference"; see `fastlogconv.info()`.
 
     Returns:
@@ -152,18 +128,24 @@ def weight_map(
     Raises:
         TypeError: an argument is of the wrong type; `labels` is complex, sparse, nested or no tensor;
             settings come with a preset or single ones.
-        ValueError: an argument is out of its range, `labels` has the wrong rank, requires grad, lies on a
-            device that no backend serves, or (on the CPU) holds NaN, inf or a fraction, as `classes` must
-            not; `classes` or `ignore` is of another shape or device.
+        ValueError: an argument is out of its range or does not go with another; `labels` has the wrong rank,
+            requires grad, lies on a device that no backend serves, or (on the CPU) holds NaN, inf or a
+            fraction, as `classes` must not; `classes`, `ignore` or `foreground` is of another shape or
+            device.
         RuntimeError: the backend that was asked for cannot run here; the message says why.
 
     Source: weights of deepflash2 (Griebel et al.); distance of Karam, Sugimoto and Hirakawa, "Fast
     convolutional distance transform", IEEE Signal Processing Letters 26(6), 2019.
     """
-    checks.check_tensor(labels, "labels", (2, 3), "[H, W] or [B, H, W]")
-    if labels.requires_grad:
-        raise checks.grad_error("labels")
-    values = _values(settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks)
+    checks.check_spatial_labels(labels, spatial_dims)
+    if labels.dtype in checks.OF_MASKS and ignore_index is None:
+        checks.warn_of_masks(labels)
+    values = settings_values(
+        settings, _preset(preset, settings, spatial_dims), distance, border, falloff, balance,
+        border_everywhere, gaps, bws, fds, bwf, fbr, lmbda, ks, spacing,
+    )  # fmt: skip
+    if spatial_dims != 2 or values[-1] is not None:
+        values = _spatial(values, spatial_dims)
     checks.check_backend(backend)
     if classes is not None:
         checks.check_classes(classes, labels)
@@ -171,30 +153,62 @@ def weight_map(
         ignore = checks.broadcast_ignore(ignore, labels.shape, labels.device, "labels")
     if ignore_index is not None:
         ignore = checks.with_ignore_index(ignore, labels, checks.check_ignore_labels(ignore_index))
-    if labels.dim() == 3:
-        return ops.weight_map(labels, classes, ignore, *values, backend)
-    classes = None if classes is None else classes[None]
-    ignore = None if ignore is None else ignore[None]
-    return ops.weight_map(labels[None], classes, ignore, *values, backend)[0]
+    if foreground is not None:
+        checks.check_foreground(foreground, labels.shape, labels.device, "labels")
+    if values[_GAPS]:
+        if foreground is not None:
+            raise ValueError("give foreground or gaps=True, not both: foreground says where gaps are")
+        foreground = _separated(labels, classes, spatial_dims)
+    if labels.dim() > spatial_dims:
+        return ops.weight_map(labels, classes, ignore, foreground, *values, backend)
+    beside = [None if tensor is None else tensor[None] for tensor in (classes, ignore, foreground)]
+    return ops.weight_map(labels[None], *beside, *values, backend)[0]
+
+
+def _preset(
+    preset: PresetName | None, settings: WeightSettings | None, spatial_dims: int
+) -> PresetName | None:
+    """The default in volumes has exact distances."""
+    return PRESET_OF_VOLUMES if spatial_dims == 3 and preset is None and settings is None else preset
+
+
+def _spatial(values: tuple, spatial_dims: int) -> tuple:
+    if torch.compiler.is_compiling():
+        return spatial_values(values, spatial_dims)
+    return remembered_spatial_values(values, spatial_dims)
+
+
+def _separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tensor:
+    """Where the foreground is, with gaps between touching instances."""
+    separated = separate_touching(labels, classes, spatial_dims=spatial_dims)
+    foreground = separated if separated.dtype is torch.bool else checks.positive(separated)
+    if classes is not None:
+        foreground = foreground & (classes if classes.dtype is torch.bool else checks.positive(classes))
+    return foreground
 
 
 def region_weight_map(
     masks: Tensor,
     *,
+    classes: Sequence[int] | Tensor | None = None,
     ignore: Tensor | None = None,
     settings: WeightSettings | None = None,
     preset: PresetName | None = None,
     distance: DistanceName | None = None,
     border: BorderName | None = None,
-    bws: float = 10.0,
+    bws: float | None = None,
     fds: float = 10.0,
     bwf: float | None = None,
     fbr: float = 0.1,
     lmbda: float = 0.35,
     ks: int | None = 73,
+    spacing: tuple[float, ...] | None = None,
+    spatial_dims: int = 2,
     backend: str = "auto",
 ) -> Tensor:
     """The weights of `weight_map`, from one mask per region: regions may overlap and may be soft.
+
+    Of its terms those with `falloff="sum"`: the others are for instance labels.
 
     The values of floating-point masks weigh their pixels in the convolution: a value v shortens distances by
     lmbda ln(v). Integers and bool say where a region is (> 0), not how much: 0 and 255 are as good as 0 and
@@ -205,40 +219,49 @@ def region_weight_map(
     masks hold it for values v with lmbda ln(v) <= 2 min(bws, fds) (at the defaults: up to 1e24).
 
     Args:
-        masks: [N, H, W], or [B, N, H, W] for B images, finite and >= 0, usually in [0, 1]; any floating-point
-            type, or bool or integers, for which 0 and below are background. N = 0 gives `fbr` everywhere.
-            Images of fewer regions may have masks of 0, but for "farthest", where a region that is absent
-            makes the border 0.
+        masks: [N, H, W], or [B, N, H, W] for B images; with `spatial_dims=3` [N, D, H, W] or [B, N, D, H, W]
+            and exact distances, which only the slow reference computes yet. Finite and >= 0, usually in
+            [0, 1]; any floating-point type, or bool or integers, for which 0 and below are background. N = 0
+            gives `fbr` everywhere. Images of fewer regions may have masks of 0, but for "farthest", where a
+            region that is absent makes the border 0.
+        classes: the class of each region, N whole numbers, the same in all images: a list, a tuple or a
+            tensor [N] (one on a GPU is waited for). Regions of class 0 and below count as background. As in
+            `weight_map`, border is then the sum of what each class's regions give by themselves ("farthest":
+            a region that is absent makes its class's border 0), and fd sums over all. None: one class.
         ignore: bool, of a shape that broadcasts to that of the weights, on the device of `masks`; True where
             a pixel is to be ignored: its weight is 0, it belongs to no region, and its mask values may be
             anything.
-        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, backend: as for `weight_map`.
+        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, spacing, spatial_dims,
+            backend: as for `weight_map`.
 
     Returns:
         Weights [H, W] or [B, H, W], contiguous, on the device of `masks`; float32 for integer and bool masks,
         else their dtype.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as for `weight_map`; ValueError also for a negative mask value.
+        TypeError, ValueError, RuntimeError: as for `weight_map`; ValueError also for a negative mask value,
+            and for `classes` of another length than N.
     """
-    checks.check_tensor(masks, "masks", (3, 4), "[N, H, W] or [B, N, H, W]")
+    checks.check_region_masks(masks, spatial_dims)
     if masks.requires_grad:
         raise checks.grad_error("masks")
-    values = _values(settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks)
+    values = settings_values(
+        settings, _preset(preset, settings, spatial_dims), distance, border, None, None, False, None,
+        bws, fds, bwf, fbr, lmbda, ks, spacing,
+    )  # fmt: skip
+    if spatial_dims != 2 or values[-1] is not None:
+        values = _spatial(values, spatial_dims)
+    checks.check_of_regions(values)
     checks.check_backend(backend)
     if ignore is not None:
-        ignore = checks.broadcast_ignore(ignore, masks.shape[:-3] + masks.shape[-2:], masks.device, "masks")
+        shape = masks.shape[: -spatial_dims - 1] + masks.shape[-spatial_dims:]
+        ignore = checks.broadcast_ignore(ignore, shape, masks.device, "masks")
     if not masks.is_floating_point() and masks.dtype is not torch.bool:
         masks = checks.positive(masks)
-    if masks.dim() == 3:
-        return ops.region_weight_map(masks, ignore, *values, backend)
-    ignored = [None] * len(masks) if ignore is None else ignore
-    images = [
-        ops.region_weight_map(image, here, *values, backend)
-        for image, here in zip(masks, ignored, strict=True)
-    ]
-    dtype = reference.result_dtype(masks)
-    return torch.stack(images) if images else masks.new_empty((0, *masks.shape[2:]), dtype=dtype)
+    if classes is not None:
+        of_regions = checks.check_region_classes(classes, masks.shape[-spatial_dims - 1])
+        return regions.weights_by_class(masks, of_regions, ignore, values, spatial_dims, backend)
+    return regions.weights(masks, ignore, values, spatial_dims, backend)
 
 
 def distance_to_weight(
@@ -273,8 +296,9 @@ def distance_to_weight(
     if distance.requires_grad:
         raise checks.grad_error("distance")
     if foreground is not None:
-        checks.check_foreground(foreground, distance)
-    values = checked_values("euclidean", border, bws, fds, bwf, fbr, DEFAULTS["lmbda"], DEFAULTS["ks"])
+        checks.check_foreground(foreground, distance.shape[1:], distance.device, "distance")
+    given = dict(distance="euclidean", border=border, bws=bws, fds=fds, bwf=bwf, fbr=fbr)
+    values = checked_values(*{**DEFAULTS, **given}.values())
     checks.check_backend(backend)
     if not distance.is_floating_point():
         distance = distance.to(torch.float32)

@@ -42,16 +42,18 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
 
         distance="logconv"      ks // 2 pixels, all that the window holds
         distance="euclidean"    as far as an instance changes a weight at all: about 8 times the larger of bws
-                                and fds, in float64 10 times
+                                and fds, in float64 10 times; divided by the spacing along each axis
 
     The result is that of the whole image up to rounding. Each of the two is as near to the exact weights as
     `fastlogconv.weight_map` promises, 1e-5 max(1, w) in float32 and 1e-10 max(1, w) in float64, so that they
     differ by at most 2e-5 max(1, w) and 2e-10 max(1, w); README.md says what was measured. Refused are
     settings with which a weight depends on the whole image: `border="farthest"`, where every instance of the
-    image has a say, and LogConv with `ks=None`, whose window is unbounded.
+    image has a say, `balance="frequency"`, which counts all pixels, and LogConv with `ks=None`, whose window
+    is unbounded.
 
     Args:
-        array: instance ids [H, W] or [B, H, W], the same in all tiles: a Dask array, or what has `shape`,
+        array: instance ids [H, W] or [B, H, W], with `spatial_dims=3` [D, H, W] or [B, D, H, W], the same in
+            all tiles: a Dask array, or what has `shape`,
             `dtype` and slices, such as zarr, h5py and NumPy arrays.
         classes, ignore: None, or arrays of the shape of `array`, for `fastlogconv.weight_map`.
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
@@ -76,7 +78,7 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
         functools.partial(_tile, job.transform, job.beside),
         labels,
         *beside,
-        depth={axis: min(job.reach, labels.shape[axis]) for axis in (labels.ndim - 2, labels.ndim - 1)},
+        depth={axis: min(reach, labels.shape[axis]) for axis, reach in enumerate(job.reach)},
         boundary="none",
         dtype=job.meta.dtype,
         meta=job.meta[:0, :0],
@@ -147,21 +149,25 @@ class _Job(NamedTuple):
     arrays: tuple[da.Array, ...]  # labels, and what is beside them
     beside: tuple[str, ...]  # of "classes" and "ignore" those that there are
     meta: np.ndarray  # weights of one pixel
-    reach: int  # how many pixels away, along an axis, an instance can change a weight
+    reach: tuple[int, ...]  # how many pixels away, along each axis, an instance can change a weight
     description: str  # settings, and what is beside the labels
 
 
 def _job(array, classes, ignore, settings: dict) -> _Job:
     transform = weight_transform(settings)
     labels = _as_dask(array, "array")
-    if labels.ndim not in (2, 3):
-        raise ValueError(f"array must have the shape [H, W] or [B, H, W], got {labels.shape}")
-    check_no_trailing_channel(labels.shape, "array", "[H, W] or [B, H, W]")
+    dims = transform.spatial_dims
+    shape = "[H, W] or [B, H, W]" if dims == 2 else "[D, H, W] or [B, D, H, W]"
+    if labels.ndim not in (dims, dims + 1):
+        raise ValueError(f"array must have the shape {shape}, got {labels.shape}")
+    if dims == 2:
+        check_no_trailing_channel(labels.shape, "array", shape)
     given = {"classes": classes, "ignore": ignore}
     beside = {name: _beside(value, name, labels) for name, value in given.items() if value is not None}
-    pixels = {name: np.zeros((1, 1), value.dtype) for name, value in beside.items()}
-    meta = weights_like(transform, np.zeros((1, 1), labels.dtype), **pixels)
-    reach = _reach(transform.settings, meta.dtype, *labels.shape[-2:])
+    pixels = {name: np.zeros((1,) * dims, value.dtype) for name, value in beside.items()}
+    meta = weights_like(transform, np.zeros((1,) * dims, labels.dtype), **pixels)
+    reach = _reach(transform.settings, meta.dtype, labels.shape[labels.ndim - dims :])
+    reach = (0,) * (labels.ndim - dims) + reach
     description = ", ".join([repr(transform), *beside])
     return _Job(transform, (labels, *beside.values()), tuple(beside), meta, reach, description)
 
@@ -170,6 +176,10 @@ def _as_dask(array, name: str) -> da.Array:
     if isinstance(array, da.Array):
         if any(map(math.isnan, array.shape)):
             raise ValueError(f"{name} has chunks of unknown sizes: call its compute_chunk_sizes() first")
+        if isinstance(array._meta, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} must not be masked, for its mask would be lost: pass da.ma.filled(array, 0)"
+            )
         return array
     if isinstance(array, torch.Tensor):
         raise TypeError(
@@ -193,25 +203,42 @@ def _beside(array, name: str, labels: da.Array) -> da.Array:
     return array
 
 
-def _reach(settings: WeightSettings, dtype: np.dtype, height: int, width: int) -> int:
+def _reach(settings: WeightSettings, dtype: np.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How many pixels away, along each axis of an image or volume, an instance can change a weight."""
     if BORDERS[settings.border].every_instance:
         raise ValueError(
             f"border={settings.border!r} depends on every instance of the image, so that tiles cannot be "
             "computed by themselves: choose border='second_nearest'"
         )
+    if settings.balance == "frequency":
+        raise ValueError(
+            "balance='frequency' counts the pixels of the whole image, so that tiles cannot be computed by "
+            "themselves: compute with balance='none' and fbr=0, and add the balance to the whole"
+        )
+    least = 1 if settings.gaps else 0  # a gap is a matter of neighbours
     if DISTANCES[settings.distance].windowed:
         if settings.ks is None:
             raise ValueError(
                 "ks=None makes each weight depend on the whole image: choose a ks, or distance='euclidean'"
             )
-        return settings.radius
+        return (max(settings.radius, least),) * len(shape)
     # All instances beyond, and the border terms of all classes, leave no trace together.
     smallest = np.finfo(np.promote_types(dtype, np.float32)).eps / 128
 
     def reach(sigma: float, factor: float) -> float:
-        return gaussian_reach(sigma, factor, smallest / crowd_beyond(sigma, height, width))
+        if len(shape) == 2 and settings.spacing is None:
+            crowd = crowd_beyond(sigma, *shape)
+        else:
+            crowd = float(max(math.prod(shape), 1))  # an instance in every voxel
+        return gaussian_reach(sigma, factor, smallest / crowd)
 
-    return math.ceil(max(reach(settings.fds, abs(1 - settings.fbr)), reach(settings.bws, settings.bwf)))
+    of_falloff = 0.0 if settings.falloff == "none" else reach(settings.fds, abs(1 - settings.fbr))
+    farthest = max(of_falloff, reach(settings.bws, settings.bwf))
+    lengths = settings.spacing or (1.0,) * len(shape)
+    return tuple(
+        max(math.ceil(min(farthest / length, size)), least)
+        for length, size in zip(lengths, shape, strict=True)
+    )
 
 
 def _tile(transform: WeightTransform, names: tuple[str, ...], labels: np.ndarray, *beside) -> np.ndarray:
@@ -234,7 +261,7 @@ def _axes(job: _Job) -> list[_Intervals]:
     labels = job.arrays[0]
     axes = []
     for axis, (length, chunks) in enumerate(zip(labels.shape, labels.chunks, strict=True)):
-        reach = job.reach if axis >= labels.ndim - 2 else 0
+        reach = job.reach[axis]
         size = max(*chunks, 1)
         size = max(1, min(size * math.ceil(max(reach, 1) / size), length))
         inner = [(start, min(start + size, length)) for start in range(0, length, size)]

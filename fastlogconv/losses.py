@@ -1,66 +1,128 @@
-"""The loss that the weights are for."""
+"""The loss that the weights are for; those with a Dice coefficient are in dice.py."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_ignore_index, nested_error
+from .checks import check_ignore_index
+from .loss_checks import (
+    NO_INDEX,
+    NORMALIZATIONS,
+    REDUCTIONS,
+    Pixels,
+    as_class_weight,
+    check_choice,
+    check_class_weight,
+    check_label_smoothing,
+    check_several_classes,
+    pixels,
+    settings_of,
+)
 
-NORMALIZATIONS = ("mean", "weight")
-
-_INDICES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_ONE_CLASS = (
+    "with one class the cross entropy is 0 everywhere. For a binary problem give background a channel, too, "
+    "logits = torch.cat([torch.zeros_like(logits), logits], dim=1), or take "
+    "weights * torch.nn.functional.binary_cross_entropy_with_logits(logits, target.float(), "
+    'reduction="none"), all of them [B, 1, ...]'
+)
 
 
 def weighted_cross_entropy(
-    logits: Tensor, target: Tensor, weights: Tensor, normalize: str = "mean", *, ignore_index: int = -100
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    normalize: str = "mean",
+    *,
+    reduction: str = "mean",
+    class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = NO_INDEX,
 ) -> Tensor:
     """The cross entropy of every pixel times its weight, over the pixels that count.
 
     A pixel counts where its weight is not 0 and its target is not `ignore_index`. With w(p) the weight and
-    c(p) the cross entropy of pixel p, n the number of pixels that count, all sums over these:
+    c(p) the cross entropy of pixel p, as `torch.nn.functional.cross_entropy` defines it with class weights
+    and label smoothing, v(p) the class weight of its target (1 without class weights, and for a soft target),
+    all sums over the pixels that count:
 
-        normalize="mean":    sum of w(p) c(p) / n            heavier weights, heavier loss
-        normalize="weight":  sum of w(p) c(p) / sum of w(p)  a mean of the cross entropy
+        normalize="mean":    sum of w(p) c(p) / sum of v(p)       heavier weights, heavier loss
+        normalize="weight":  sum of w(p) c(p) / sum of w(p) v(p)  a mean of the cross entropy
 
-    Where a pixel does not count, its logits do not matter, not even if they are infinite or NaN. The loss is
-    0, with a gradient of 0, where no pixel counts. Half types are computed and summed in float32, under
-    autocast, too.
+    Without class weights the sum of v(p) is the number of pixels that count. With weights of 1 both are what
+    PyTorch returns. Where a pixel does not count, its logits do not matter, not even if they are infinite or
+    NaN. The loss is 0, with a gradient of 0, where no pixel counts. Half types are computed and summed in
+    float32, under autocast, too.
 
     Args:
-        logits: unnormalised scores [B, C, H, W] of C >= 2 classes, floating point.
-        target: class of each pixel [B, H, W], integers in 0..C - 1, or `ignore_index`.
-        weights: >= 0, [B, H, W], floating point, such as `weight_map` returns.
+        logits: unnormalised scores [B, C, ...] of C >= 2 classes, floating point; any number of spatial axes.
+        target: class of each pixel [B, ...] or [B, 1, ...], integers in 0..C - 1, or `ignore_index`; or soft:
+            probabilities of the classes [B, C, ...], floating point.
+        weights: of pixels, >= 0, [B, ...] or [B, 1, ...], floating point, such as `weight_map` returns.
         normalize: "mean" or "weight".
-        ignore_index: the target of pixels that do not count; it may lie outside of 0..C - 1.
+        reduction: "mean"; "sum": of w(p) c(p); "none": w(p) c(p) of each pixel, 0 where it does not count.
+            `normalize` matters for "mean" alone.
+        class_weight: of classes, >= 0, [C], floating point: PyTorch's `weight`.
+        label_smoothing: from 0 to 1, the share of a target that is spread over all classes.
+        ignore_index: the target of pixels that do not count; it may lie outside of 0..C - 1. Not for a soft
+            target: there a weight of 0 leaves a pixel out.
 
     Returns:
-        A number: float32, or float64 for logits of float64. Differentiable in `logits` and `weights`.
+        A number, or for `reduction="none"` [B, ...]: float32, or float64 for logits of float64.
+        Differentiable in `logits`, `weights` and a soft `target`.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: shapes that do not fit, fewer than two classes, another `normalize`, an `ignore_index`
-            beyond 64 bits; on the CPU, and not in compiled code, a negative weight.
+        ValueError: shapes or devices that do not fit, fewer than two classes, another `normalize` or
+            `reduction`, an `ignore_index` beyond 64 bits or beside a soft target; on the CPU, and not in
+            compiled code, a negative weight.
         IndexError: a target outside of 0..C - 1 (on CUDA an assertion of the device, as of F.cross_entropy).
 
     Source: the pixel-weighted cross entropy of Ronneberger et al., "U-Net: convolutional networks for
     biomedical image segmentation", 2015.
     """
-    _check_normalize(normalize)
+    check_choice("normalize", normalize, NORMALIZATIONS)
+    check_choice("reduction", reduction, REDUCTIONS)
+    label_smoothing = check_label_smoothing(label_smoothing)
     ignore_index = check_ignore_index(ignore_index)
-    _check_tensors(logits, target, weights)
-    _check_no_negative(weights)
-    compute = torch.promote_types(logits.dtype, torch.float32)
-    target = target.to(torch.int64)
-    counts = (weights != 0) & (target != ignore_index)
-    target = target.masked_fill(~counts, ignore_index)
-    # Else 0 times NaN would come back in the gradient.
-    logits = logits.to(compute).masked_fill(~counts[:, None], 0)
-    cross_entropy = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    weights = weights.to(compute).where(counts, 0)
-    total = counts.sum() if normalize == "mean" else weights.sum()
-    return (weights * cross_entropy).sum() / torch.where(total > 0, total, 1)
+    check_several_classes(logits, _ONE_CLASS)
+    checked = pixels(logits, target, weights, ignore_index)
+    check_class_weight(class_weight, logits.shape[1], logits.device)
+    return cross_entropy_of(checked, normalize, reduction, class_weight, label_smoothing, ignore_index)
+
+
+def cross_entropy_of(
+    checked: Pixels,
+    normalize: str,
+    reduction: str,
+    class_weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+) -> Tensor:
+    """`weighted_cross_entropy` behind its checks."""
+    logits, target, weights, counts = checked
+    if class_weight is not None:
+        class_weight = class_weight.to(logits.dtype)
+    weighted = weights * F.cross_entropy(
+        logits,
+        target,
+        class_weight,
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    if reduction == "none":
+        return weighted
+    if reduction == "sum":
+        return weighted.sum()
+    share = counts if normalize == "mean" else weights
+    if class_weight is not None and not target.is_floating_point():
+        share = share * class_weight[target]
+    total = share.sum()
+    return weighted.sum() / torch.where(total > 0, total, 1)
 
 
 class WeightedCrossEntropyLoss(nn.Module):
@@ -68,74 +130,49 @@ class WeightedCrossEntropyLoss(nn.Module):
 
     Args:
         normalize: "mean" or "weight".
+        reduction: "mean", "sum" or "none".
+        class_weight: of classes, C numbers >= 0 or a tensor [C]; a buffer, as in `torch.nn.CrossEntropyLoss`.
+        label_smoothing: from 0 to 1.
         ignore_index: the target of pixels that do not count.
 
     Shape:
-        logits [B, C, H, W], target [B, H, W], weights [B, H, W] -> a number.
+        logits [B, C, ...], target [B, ...] or [B, 1, ...] or, soft, [B, C, ...], weights [B, ...] or
+        [B, 1, ...] -> a number, or [B, ...] for `reduction="none"`.
 
     Raises:
         TypeError, ValueError: at construction for a setting of the wrong type or another value; when called,
             as for `weighted_cross_entropy`.
     """
 
-    def __init__(self, normalize: str = "mean", *, ignore_index: int = -100) -> None:
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        normalize: str = "mean",
+        *,
+        reduction: str = "mean",
+        class_weight: Tensor | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = NO_INDEX,
+    ) -> None:
         super().__init__()
-        _check_normalize(normalize)
-        self.normalize = normalize
+        self.normalize = check_choice("normalize", normalize, NORMALIZATIONS)
+        self.reduction = check_choice("reduction", reduction, REDUCTIONS)
+        self.register_buffer("class_weight", as_class_weight(class_weight))
+        self.label_smoothing = check_label_smoothing(label_smoothing)
         self.ignore_index = check_ignore_index(ignore_index)
 
     def forward(self, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-        return weighted_cross_entropy(logits, target, weights, self.normalize, ignore_index=self.ignore_index)
+        return weighted_cross_entropy(
+            logits,
+            target,
+            weights,
+            self.normalize,
+            reduction=self.reduction,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
+        )
 
     def extra_repr(self) -> str:
-        return f"normalize={self.normalize!r}, ignore_index={self.ignore_index}"
-
-
-def _check_normalize(normalize) -> None:
-    if normalize not in NORMALIZATIONS:
-        allowed = ", ".join(map(repr, NORMALIZATIONS))
-        raise ValueError(f"normalize must be one of {allowed}, got {normalize!r}")
-
-
-def _check_no_negative(weights: Tensor) -> None:
-    """Values are looked at on the CPU only, and not in compiled code: nothing waits for a GPU."""
-    if weights.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    negative = weights.detach() < 0
-    try:
-        found = bool(negative.any())
-    except RuntimeError:  # under vmap, where values cannot be looked at either
-        return
-    if found:
-        raise ValueError(f"weights must be >= 0, got {weights[negative][0].item():g}")
-
-
-def _check_tensors(logits, target, weights) -> None:
-    for name, tensor, shape in (
-        ("logits", logits, "[B, C, H, W]"),
-        ("target", target, "[B, H, W]"),
-        ("weights", weights, "[B, H, W]"),
-    ):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor {shape}, got {type(tensor).__name__}")
-        if tensor.is_nested:
-            raise nested_error(name)
-        if name == "target" and tensor.dtype not in _INDICES:
-            raise TypeError(f"target must hold integers (class indices), got {tensor.dtype}")
-        if name != "target" and not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
-        if tensor.dim() != shape.count(",") + 1:
-            raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
-    if logits.shape[1] < 2:
-        raise ValueError(
-            f"logits must have a channel for each of at least 2 classes, got C = {logits.shape[1]}: with one "
-            "class the cross entropy is 0 everywhere. Give background a channel, too, or take "
-            "torch.nn.functional.binary_cross_entropy_with_logits with these weights"
-        )
-    expected = (logits.shape[0], *logits.shape[2:])
-    for name, tensor in (("target", target), ("weights", weights)):
-        if tensor.shape != expected:
-            raise ValueError(
-                f"{name} must have the shape {tuple(expected)} that goes with logits "
-                f"{tuple(logits.shape)}, got {tuple(tensor.shape)}"
-            )
+        return settings_of(self, "normalize", "reduction", "label_smoothing", "ignore_index")

@@ -46,6 +46,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 from .rules import DISTANCES
 from .settings import WeightSettings
@@ -169,6 +170,38 @@ def numbers_for(settings: WeightSettings, height: int, width: int, kernels: str,
     """
     find = _logconv_numbers if DISTANCES[settings.distance].windowed else _euclidean_numbers
     return find(settings, height, width, kernels, double)
+
+
+class NearestNumbers(NamedTuple):
+    """How far weights by the two nearest instances look, in the unit of the sigmas, and how exactly."""
+
+    limit: float  # a nearest instance beyond it adds less than half of the last bit
+    pair_limit: float  # so do two, near + second beyond it
+    double_inside: bool
+
+
+@functools.lru_cache(1024)
+def nearest_numbers(settings: WeightSettings, double: bool) -> NearestNumbers:
+    """The numbers for exact distances to the two nearest instances."""
+    arithmetic = ARITHMETICS["cpu", double]
+    double_inside = double or not _float_suffices(settings, arithmetic, 0)
+    epsilon = ARITHMETICS["cpu", double_inside].half_bit
+    falloff = 0.0 if settings.falloff == "none" else abs(1 - settings.fbr)
+    return NearestNumbers(
+        gaussian_reach(settings.fds, falloff, epsilon) if falloff else 0.0,
+        gaussian_reach(settings.bws, settings.bwf, epsilon) if settings.bwf else 0.0,
+        double_inside,
+    )
+
+
+@functools.lru_cache(1024)
+def exact_limit(settings: WeightSettings, most_instances: int) -> float:
+    """The exact distance, in units of the sigmas, beyond which so many instances together change no bit."""
+    epsilon = ARITHMETICS["cpu", True].half_bit / most_instances
+    return max(
+        gaussian_reach(settings.fds, abs(1 - settings.fbr), epsilon),
+        gaussian_reach(settings.bws, settings.bwf, epsilon),
+    )
 
 
 def _scales(settings: WeightSettings) -> dict[str, float]:

@@ -18,7 +18,7 @@ from torch._C import _AutoDispatchBelowAutograd as _below_autograd
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from . import backends
+from . import backends, engines
 from .backends.reference import result_dtype
 from .checks import DEVICES
 from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, class_error, half_error
@@ -51,26 +51,34 @@ def _new(like: Tensor, shape) -> Tensor:
 
 # The settings travel through PyTorch as the plain values that they consist of.
 _SCHEMA_TYPES: dict[Any, str] = {
-    "DistanceName": "str", "BorderName": "str", "float": "float", "int | None": "int?",
+    "DistanceName": "str", "BorderName": "str", "FalloffName": "str", "BalanceName": "str",
+    "float": "float", "int | None": "int?", "bool": "bool",
+    "tuple[float, ...] | None": "float[]?",
 }  # fmt: skip
 _SCHEMA = ", ".join(f"{_SCHEMA_TYPES[field.type]} {name}" for name, field in SETTINGS.items())
-_settings = functools.lru_cache(1024, typed=True)(WeightSettings)
+_remembered_settings = functools.lru_cache(1024, typed=True)(WeightSettings)
 
 
-def _weight_map(labels, classes, ignore, *values_and_backend):
+def _settings(*values) -> WeightSettings:
+    *others, spacing = values  # which comes as a list
+    return _remembered_settings(*others, spacing if spacing is None else tuple(spacing))
+
+
+def _weight_map(labels, classes, ignore, foreground, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
     if labels.dtype in _HALF:
         _check_half(labels, ignore)
-    features = _features(settings, ignore, classes)
+    features = _features(settings, ignore, classes, foreground, labels.dim() == 4)
     classes = None if classes is None else _class_labels(classes)
-    return backends.select(backend, labels.device, features).weight_map(labels, classes, ignore, settings)
+    chosen = backends.select(backend, labels.device, features)
+    return chosen.weight_map(labels, classes, ignore, foreground, settings)
 
 
 def _region_weight_map(masks, ignore, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
-    features = _features(settings, ignore)
+    features = _features(settings, ignore, volumes=masks.dim() == 4)
     return backends.select(backend, masks.device, features).region_weight_map(masks, ignore, settings)
 
 
@@ -80,15 +88,29 @@ def _distance_to_weight(distance, foreground, *values_and_backend):
     return backends.select(backend, distance.device).distance_to_weight(distance, foreground, settings)
 
 
-def _features(settings: WeightSettings, ignore, classes=None) -> tuple[str, ...]:
+def _features(
+    settings: WeightSettings, ignore, classes=None, foreground=None, volumes: bool = False
+) -> tuple[str, ...]:
     """What is asked for beyond what every backend computes."""
-    if settings.distance == "logconv" and ignore is None and classes is None:
+    plain = settings.distance == "logconv" and settings.falloff == "sum" and not settings.border_everywhere
+    if plain and ignore is None and classes is None and foreground is None:
         return ()
     features: list[str] = [] if settings.distance == "logconv" else [settings.distance]
     if classes is not None:
         features.append("classes")
     if ignore is not None:
         features.append("ignore")
+    by_logconv = " by LogConv distances" if settings.distance == "logconv" else ""
+    if settings.falloff == "nearest":
+        farthest = " beside border='farthest'" if settings.border == "farthest" and not by_logconv else ""
+        features.append(f"nearest falloff{by_logconv}{farthest}")
+    if foreground is not None or settings.border_everywhere:
+        features.append(f"foreground{by_logconv}")
+    by_two = settings.falloff != "sum" and engines.choose(settings).name == "two nearest"
+    if volumes:
+        features.append("volumes" if by_two else "volumes by every instance")
+    if settings.spacing is not None:
+        features.append("spacing" if by_two else "spacing by every instance")
     return tuple(features)
 
 
@@ -122,7 +144,8 @@ def _class_labels(classes: Tensor) -> Tensor:
 
 
 weight_map = _define(
-    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, {_SCHEMA}, str backend) -> Tensor",
+    f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, Tensor? foreground, {_SCHEMA}, str backend) "
+    "-> Tensor",
     _weight_map,
     lambda labels, *settings: _new(labels, labels.shape),
 )
@@ -135,6 +158,30 @@ distance_to_weight = _define(
     f"distance_to_weight(Tensor distances, Tensor? foreground, {_SCHEMA}, str backend) -> Tensor",
     _distance_to_weight,
     lambda distance, *settings: _new(distance, distance.shape[1:]),
+)
+
+
+# ---------------------------------------------------------------------------------- the nearest instances
+
+
+def _nearest_instances(labels, ignore, k, spacing, backend):
+    if labels.dtype in _HALF:
+        _check_half(labels, ignore)
+    chosen = backends.select(backend, labels.device, ("nearest instances",))
+    return chosen.nearest_instances(labels, ignore, k, spacing)
+
+
+def _new_nearest(labels, ignore, k, spacing, backend):
+    dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
+    distances = torch.empty((k, *labels.shape), dtype=dtype, device=labels.device)
+    return distances, torch.empty(labels.shape, dtype=torch.int64, device=labels.device)
+
+
+nearest_instances = _define(
+    "nearest_instances(Tensor labels, Tensor? ignore, int k, float[] spacing, str backend)"
+    " -> (Tensor distances, Tensor ids)",
+    _nearest_instances,
+    _new_nearest,
 )
 
 

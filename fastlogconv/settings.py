@@ -5,12 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from .rules import BORDERS, DISTANCES, BorderName, DistanceName
+from .rules import (
+    BALANCES,
+    BORDERS,
+    DISTANCES,
+    FALLOFFS,
+    BalanceName,
+    BorderName,
+    DistanceName,
+    FalloffName,
+)
 
-PresetName = Literal["unet", "unet_logconv", "deepflash2"]  # for editors, as in rules.py: those of `PRESETS`
+# For editors, as in rules.py: those of `PRESETS`.
+PresetName = Literal["unet2019", "unet2015", "deepflash2_offline", "deepflash2_logconv", "deepflash2"]
 
 LARGEST_KS = 2**31 - 1
 LARGEST_FACTOR = 1e30  # times any sum of an image is still a float32
@@ -28,7 +38,15 @@ class WeightSettings:
 
     Args:
         distance: "logconv": about the city-block distance, by convolution. "euclidean": exact, unbounded.
-        border: the border term: "second_nearest" as published for the U-Net, "farthest" as in deepflash2.
+        border: the border term: "second_nearest" as published for the U-Net, "farthest" as in deepflash2's
+            real-time transform.
+        falloff: what the background gets from how near the foreground is: "sum" adds up a term for each
+            instance, "nearest" takes that of the nearest one (of each class), "none" leaves it out.
+        balance: "none": 1 on the foreground, `fbr` far from it. "frequency": each class and the background
+            the same in total, in every image; `fbr` is of no effect. Needs `falloff="none"`.
+        border_everywhere: True adds the border term on the foreground, too. Needs exact distances.
+        gaps: True puts a gap of background, one pixel wide, where instances touch, as `separate_touching`
+            does: only what it leaves is foreground, while distances go to the whole instances.
         bws: border weight sigma in pixels, > 0.
         fds: foreground distance sigma in pixels, > 0.
         bwf: border weight factor, from 0 to 1e30.
@@ -36,6 +54,8 @@ class WeightSettings:
         lmbda: decay length of the LogConv kernel in pixels, > 0. Of no effect with "euclidean".
         ks: size of the LogConv kernel in pixels, >= 1; an even one is taken one larger. None: unbounded. Of
             no effect with "euclidean".
+        spacing: the length of a pixel along each axis, (sy, sx) or (sz, sy, sx), from 1e-30 to 1e30: the unit
+            of `bws` and `fds`. None: 1 along each. LogConv distances have the same along all axes.
 
     Raises:
         TypeError: a setting is of the wrong type.
@@ -46,6 +66,10 @@ class WeightSettings:
 
     distance: DistanceName = _setting("logconv", "rule", "how far away an instance is")  # noqa: RUF009
     border: BorderName = _setting("second_nearest", "rule", "the border term")  # noqa: RUF009
+    falloff: FalloffName = _setting("sum", "rule", "what nearness to the foreground adds")  # noqa: RUF009
+    balance: BalanceName = _setting("none", "rule", "the weights without that")  # noqa: RUF009
+    border_everywhere: bool = _setting(False, "flag", "the border term on the foreground, too")
+    gaps: bool = _setting(False, "flag", "a gap of background where instances touch")
     bws: float = _setting(10.0, "length", "sigma of the border term, pixels")
     fds: float = _setting(10.0, "length", "sigma of the distance to the foreground, pixels")
     bwf: float = _setting(10.0, "factor", "factor of the border term")
@@ -55,12 +79,17 @@ class WeightSettings:
         73, "kernel_size", "size of the convolution kernel, pixels, or none for an unbounded one"
     )
 
+    spacing: tuple[float, ...] | None = _setting(
+        None, "spacing", "length of a pixel along each axis, the unit of the sigmas"
+    )
+
     def __post_init__(self) -> None:
         values = checked_values(*(getattr(self, name) for name in NAMES))
         for name, value in zip(NAMES, values, strict=True):
             object.__setattr__(self, name, value)
         # Settings are looked up at every call.
-        self.__dict__.update(_values=values, _hash=hash(values))
+        composed = self.falloff == "none" or self.balance != "none" or self.border_everywhere
+        self.__dict__.update(_values=values, _hash=hash(values), _composed=composed)
 
     def __hash__(self) -> int:
         return self.__dict__["_hash"]
@@ -72,6 +101,11 @@ class WeightSettings:
 
     def __reduce__(self) -> tuple:
         return type(self), self.values  # hashes of strings differ from process to process
+
+    @property
+    def composed(self) -> bool:
+        """Whether these weights are put together from those of other settings, see backends/terms.py."""
+        return self.__dict__["_composed"]
 
     @property
     def radius(self) -> int:
@@ -116,13 +150,34 @@ SETTINGS = {field.name: field for field in dataclasses.fields(WeightSettings)}
 NAMES = tuple(SETTINGS)
 DEFAULTS = {name: field.default for name, field in SETTINGS.items()}
 
+
+def _preset(
+    distance: DistanceName,
+    border: BorderName,
+    falloff: FalloffName,
+    balance: BalanceName,
+    gaps: bool,
+    *,
+    bws: float,
+    bwf: float,
+) -> dict[str, Any]:
+    return dict(
+        distance=distance, border=border, falloff=falloff, balance=balance, gaps=gaps, bws=bws, bwf=bwf
+    )
+
+
 # By name: what differs from the defaults or is named where a preset is chosen.
 PRESETS: dict[str, dict[str, Any]] = {
-    "unet": dict(distance="euclidean", border="second_nearest", bwf=10.0),
-    "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10.0),
-    "deepflash2": dict(distance="logconv", border="farthest", bwf=1.0),
+    "unet2019": _preset("euclidean", "second_nearest", "nearest", "none", True, bws=6.0, bwf=50.0),
+    "unet2015": _preset("euclidean", "second_nearest", "none", "frequency", False, bws=5.0, bwf=10.0),
+    "deepflash2_offline": _preset("euclidean", "second_nearest", "sum", "none", False, bws=10.0, bwf=10.0),
+    "deepflash2_logconv": _preset("logconv", "second_nearest", "sum", "none", False, bws=10.0, bwf=10.0),
+    "deepflash2": _preset("logconv", "farthest", "sum", "none", False, bws=10.0, bwf=1.0),
 }
-DEFAULT_PRESET: PresetName = "unet_logconv"  # the defaults
+DEFAULT_PRESET: PresetName = "deepflash2_logconv"  # the defaults
+PRESET_OF_VOLUMES: PresetName = "deepflash2_offline"  # their default: the same with exact distances
+OF_LABELS = ("falloff", "balance", "border_everywhere", "gaps")  # region masks have the defaults of these
+RENAMED = {"unet": "deepflash2_offline", "unet_logconv": "deepflash2_logconv"}
 BY_PRESET = tuple(PRESETS[DEFAULT_PRESET])  # what every preset names: where these are None, a preset chooses
 
 
@@ -135,13 +190,18 @@ def check_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is none of that name.
     """
+    if isinstance(name, str) and name in RENAMED:
+        raise ValueError(
+            f"preset {name!r} is now {RENAMED[name]!r}; the weights that the U-Net's authors published are "
+            "'unet2019' and 'unet2015'"
+        )
     if not isinstance(name, str) or name not in tuple(PRESETS):
         raise choice_error("preset", name, tuple(PRESETS))
     return PRESETS[name]
 
 
 def check_rule(name: str, value: str) -> str:
-    """The name of a distance or of a border rule, whichever setting `name` is.
+    """The name of a row in the table of the setting `name`.
 
     Raises:
         ValueError: there is none of that name.
@@ -193,12 +253,54 @@ def check_kernel_size(name: str, value: int | None) -> int | None:
     return value
 
 
-_RULES = {"distance": tuple(DISTANCES), "border": tuple(BORDERS)}
+def check_flag(name: str, value: bool) -> bool:
+    """True or False, NumPy's among them.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise _type_error(name, value, "True or False")
+
+
+SPACING_RANGE = (1e-30, 1e30)
+
+
+def check_spacing(name: str, value: Sequence[float] | None) -> tuple[float, ...] | None:
+    """The lengths of a pixel along each axis as floats, or None.
+
+    Raises:
+        TypeError, ValueError: they are no numbers in `SPACING_RANGE`, or not one for each of 2 or 3 axes.
+    """
+    if value is None:
+        return None
+    values = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise _type_error(name, value, "a sequence of numbers, one for each axis, or None")
+    if len(values) not in (2, 3):
+        raise ValueError(f"{name} must be two or three numbers, one for each axis, got {len(values)}")
+    lengths = tuple([_number(name, length) for length in values])
+    least, most = SPACING_RANGE
+    for length in lengths:
+        if not least <= length <= most:  # NaN compares false
+            raise ValueError(f"{name} must be from {least:g} to {most:g} along each axis, got {length!r}")
+    return lengths
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "distance": DISTANCES, "border": BORDERS, "falloff": FALLOFFS, "balance": BALANCES,
+}  # fmt: skip
+_RULES = {name: tuple(table) for name, table in RULES.items()}
 _CHECK_OF_KIND: dict[str, Callable[[str, Any], Any]] = {
     "rule": check_rule,
     "length": check_length,
     "factor": check_factor,
     "kernel_size": check_kernel_size,
+    "flag": check_flag,
+    "spacing": check_spacing,
 }
 _CHECKS = tuple((name, _CHECK_OF_KIND[field.metadata["kind"]]) for name, field in SETTINGS.items())
 
@@ -214,6 +316,21 @@ def checked_values(*values) -> tuple:
     checked = []
     for (name, check), value in zip(_CHECKS, values, strict=True):
         checked.append(check(name, value))
+    distance, _, falloff, balance, border_everywhere, *_ = checked
+    if balance == "frequency" and falloff != "none":
+        raise ValueError(
+            f"balance='frequency' goes with falloff='none', as in Ronneberger et al. 2015, got {falloff!r}"
+        )
+    spacing = checked[-1]
+    if spacing is not None and distance == "logconv" and len(set(spacing)) > 1:
+        raise ValueError(
+            "LogConv distances count steps of pixels, so they know no unequal spacing: take "
+            f"distance='euclidean', got spacing={spacing}"
+        )
+    if border_everywhere and distance != "euclidean":
+        raise ValueError(
+            f"border_everywhere=True needs exact distances: distance='euclidean', got {distance!r}"
+        )
     return tuple(checked)
 
 

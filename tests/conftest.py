@@ -1,4 +1,6 @@
+import importlib.util
 import os
+from pathlib import Path
 
 # Threads of OpenMP that have nothing to do sleep: the processes of a test run share the cores. OpenMP reads
 # it when PyTorch is imported.
@@ -6,23 +8,37 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from extras import missing_extra
 
+import fastlogconv
 from fastlogconv import backends
 from fastlogconv.backends import native
 
+# What is not installed, only built in its folder, finds the Triton kernels in theirs.
+if importlib.util.find_spec("fastlogconv.kernels") is None:
+    fastlogconv.__path__.append(str(Path(__file__).parents[1]))
+
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-SERVED = [
-    (name, device)
-    for device in DEVICES
-    for name, reason in backends.reasons(torch.device(device)).items()
-    if reason is None
-]
+
+
+def on_device(value, device, *, id=None):
+    """A parameter of tests on `device`: those on CUDA tensors are marked `gpu`."""
+    return pytest.param(value, id=id, marks=[pytest.mark.gpu] if device == "cuda" else [])
+
+
+def _served(device):
+    return [name for name, reason in backends.reasons(torch.device(device)).items() if reason is None]
+
+
+SERVED = [(name, device) for device in DEVICES for name in _served(device)]
 
 # The files that take longest come first, so that the two processes of `make test` end together.
 LONGEST = (
     "test_cuda_compiled.py",
     "test_worst_cases.py",
     "test_triton_compiled.py",
+    "test_gpu.py",
+    "test_subnormal.py",
     "test_operators.py",
     "test_triton_interpreted.py",
     "test_bench.py",
@@ -40,7 +56,28 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
-@pytest.fixture(params=SERVED, ids="-".join)
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    if report.failed and isinstance(collector, pytest.Module):
+        reason = missing_extra(report.call.excinfo.value)
+        if reason is not None:
+            report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: {reason}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        reason = missing_extra(error)
+        if reason is None:
+            raise
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=[on_device(pair, pair[1], id="-".join(pair)) for pair in SERVED])
 def served(request):
     """Every (backend, device) that can run here."""
     return request.param
@@ -63,7 +100,9 @@ def on_cpu(device):
         pytest.skip("values are looked at on the CPU only: nothing waits for a GPU")
 
 
-@pytest.fixture(params=[pair for pair in SERVED if pair[0] != "reference"], ids="-".join)
+@pytest.fixture(
+    params=[on_device(pair, pair[1], id="-".join(pair)) for pair in SERVED if pair[0] != "reference"]
+)
 def faster(request):
     """Every (backend, device) that can run here and is to agree with the reference."""
     return request.param

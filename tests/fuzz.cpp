@@ -172,6 +172,72 @@ void separable_conv2d(Random& random) {
       });
 }
 
+// A volume: some axes of one voxel.
+Size random_volume(Random& random) {
+  Size size{{random.between(0, 3), random.between(0, 12), random.between(0, 12), random.between(0, 40)}, 4};
+  for (int axis = 1; axis < 4; ++axis)
+    if (random.once_in(5)) size.n[axis] = 1;
+  return size;
+}
+
+bool random_spacing(Random& random, double* spacing) {
+  bool known = true;
+  for (int axis = 0; axis < 3; ++axis) {
+    spacing[axis] = random.once_in(2) ? 1.0 : random.positive();
+    if (random.once_in(50)) spacing[axis] = random.one_of<double>({0.0, -1.0, NAN, INFINITY});
+    known &= spacing[axis] >= 1e-30 && spacing[axis] <= 1e30;
+  }
+  return known;
+}
+
+void nearest_instances(Random& random) {
+  const Size size = random_volume(random);
+  const Values values = random.once_in(5) ? Values::garbage : Values::ids;
+  const Input labels = random_input(random, size, random_dtype(random), values);
+  const Input ignore = random_input(random, size, FLC_BOOL, Values::mask);
+  const flc_tensor* const ignored = random.once_in(3) ? &ignore.tensor : nullptr;
+  double spacing[3];
+  const bool known_spacing = random_spacing(random, spacing);
+  const int32_t count = random.once_in(30) ? random.no_code() : int32_t(random.between(1, 2));
+  const bool known_count = count == 1 || count == 2;
+  const bool supported = known_spacing && known_count && have_axes({&labels.tensor, ignored}, 4);
+  const bool with_ids = random.once_in(2);
+  const int64_t n = size.pixels();
+  check_weights(random, (known_count ? count : 1) * n, supported, false,
+                [&](void* out, int32_t dtype, int32_t threads, double* bad) {
+                  std::unique_ptr<int64_t[]> ids(new int64_t[n]);
+                  return flc_cpu_nearest_instances(&labels.tensor, ignored, spacing, count, out, dtype,
+                                                   with_ids ? ids.get() : nullptr, threads, bad);
+                });
+}
+
+void nearest_weight_map(Random& random) {
+  const Size size = random_volume(random);
+  Labels labels = random_labels(random, size, true);
+  labels.has[0] = true;
+  flc_nearest_params params{};
+  const bool known = random_spacing(random, params.spacing);
+  const auto factor = [&] { return random.once_in(4) ? 0 : random.positive(); };
+  params.one = factor();
+  params.zero = factor();
+  params.fall = factor();
+  params.bwf = factor();
+  params.foreground_exponent = -random.positive();
+  params.border_exponent = -random.positive();
+  params.limit = factor();
+  params.pair_limit = factor();
+  params.border_everywhere = random.once_in(2);
+  const bool supported = known && have_axes({labels.of(0), labels.of(1), labels.of(2), labels.of(3)}, 4);
+  const auto moderate = [](double value) { return value < 1e3; };
+  const bool finite =
+      moderate(params.one) && moderate(params.zero) && moderate(params.fall) && moderate(params.bwf);
+  check_weights(random, size.pixels(), supported, finite,
+                [&](void* out, int32_t dtype, int32_t threads, double* bad) {
+                  return flc_cpu_nearest_weight_map(labels.of(0), labels.of(1), labels.of(2), labels.of(3),
+                                                    &params, out, dtype, threads, bad);
+                });
+}
+
 // What the interface is to refuse without a look at the pixels, beside the codes and axes of the other cases.
 void unsupported(Random& random) {
   Params params = random_params(random, 4, 4);
@@ -210,7 +276,7 @@ void run_case(uint64_t number) {
   current_case = number;
   Random random{std::mt19937_64(number)};
   flc_cpu_use_instruction_set(random.one_of<const char*>({"baseline", "avx2", "avx512"}));  // if there
-  switch (random.between(0, 9)) {
+  switch (random.between(0, 12)) {
     case 0:
       return class_labels(random);
     case 1:
@@ -220,6 +286,11 @@ void run_case(uint64_t number) {
     case 3:
     case 4:
       return region_weight_map(random);
+    case 10:
+      return nearest_instances(random);
+    case 11:
+    case 12:
+      return nearest_weight_map(random);
     case 5:
       return random.once_in(10) ? unsupported(random) : weight_map(random);
     default:

@@ -44,9 +44,11 @@ struct Input {
   std::unique_ptr<unsigned char, decltype(&std::free)> memory{nullptr, std::free};
 };
 
+// Of images [B, H, W] or of volumes [B, D, H, W].
 struct Size {
-  int64_t n[3];
-  int64_t pixels() const { return n[0] * n[1] * n[2]; }
+  int64_t n[4];
+  int axes = 3;
+  int64_t pixels() const { return n[0] * n[1] * n[2] * (axes == 3 ? 1 : n[3]); }
 };
 
 Size random_size(Random& random) {
@@ -120,11 +122,13 @@ Input random_input(Random& random, const Size& size, int32_t dtype, Values value
   Input input;
   flc_tensor& tensor = input.tensor;
   tensor.dtype = dtype;
-  tensor.axes = random.once_in(60) ? random.one_of<int32_t>({-1, 0, 1, 2, 4, 5, INT32_MAX}) : 3;
-  int order[] = {2, 1, 0};
-  if (random.once_in(3)) std::shuffle(order, order + 3, random.bits);
+  const int axes = size.axes, other_axes = 7 - axes;
+  tensor.axes = random.once_in(60) ? random.one_of<int32_t>({-1, 0, 1, 2, other_axes, 5, INT32_MAX}) : axes;
+  int order[] = {axes - 1, axes - 2, axes - 3, axes - 4};
+  if (random.once_in(3)) std::shuffle(order, order + axes, random.bits);
   int64_t step = random.once_in(3) ? random.between(1, 3) : 1, lowest = 0, highest = 0;
-  for (const int axis : order) {
+  for (int place = 0; place < axes; ++place) {
+    const int axis = order[place];
     tensor.size[axis] = size.n[axis];
     tensor.stride[axis] = random.once_in(6) ? -step : random.once_in(12) ? 0 : step;
     step *= size.n[axis] > 0 ? size.n[axis] : 1;
@@ -200,10 +204,14 @@ Params random_params(Random& random, int64_t height, int64_t width) {
   return params;
 }
 
-// Whether tensors, null where there is none, have the axes of images.
-bool are_images(std::initializer_list<const flc_tensor*> tensors) {
+// Whether tensors, null where there is none, have so many axes.
+bool have_axes(std::initializer_list<const flc_tensor*> tensors, int32_t axes) {
   return std::all_of(tensors.begin(), tensors.end(),
-                     [](const flc_tensor* tensor) { return !tensor || tensor->axes == 3; });
+                     [axes](const flc_tensor* tensor) { return !tensor || tensor->axes == axes; });
+}
+
+bool are_images(std::initializer_list<const flc_tensor*> tensors) {
+  return have_axes(tensors, 3);
 }
 
 }  // namespace

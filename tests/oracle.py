@@ -71,6 +71,47 @@ def class_weight_map(labels, classes, ignore, *, distance, border, bws, fds, bwf
     return weight if ignore is None else np.where(ignore, 0, weight)
 
 
+def frequency_balance(kinds, ignore):
+    """w_c of each pixel: N / (K n) for the n pixels of its kind, of K kinds and N pixels that count."""
+    counted = kinds[~ignore]
+    out = np.zeros(kinds.shape)
+    for kind in np.unique(counted):
+        out[kinds == kind] = counted.size / (len(np.unique(counted)) * (counted == kind).sum())
+    return out
+
+
+def terms_weight_map(
+    labels, classes, ignore, foreground, *, distance, border, falloff, balance, border_everywhere, bws, fds,
+    bwf, fbr, lmbda, ks,
+):  # fmt: skip
+    """The weights [H, W] of all published terms; distances that are finite everywhere."""
+    ids = np.where(ignore | (classes <= 0), 0, labels)
+    foreground = (ids > 0 if foreground is None else foreground) & ~ignore
+    fall, border_sum = np.zeros(ids.shape), np.zeros(ids.shape)
+    present = np.unique(ids[ids > 0])
+    bordered = border not in EVERY_INSTANCE or present.max(initial=0) == len(present)
+    for c in np.unique(classes[ids > 0]):
+        of_class = np.where(classes == c, ids, 0)
+        masks = of_class == np.unique(of_class[of_class > 0])[:, None, None]
+        if distance == "euclidean":
+            d = np.array([distance_transform_edt(~mask) for mask in masks])
+        else:
+            d = distances(masks, lmbda, 2 * max(ids.shape) if ks is None else ks)
+        gaussians = np.exp(-(d**2) / (2 * fds**2))
+        if falloff == "sum":
+            fall += gaussians.sum(axis=0)
+        elif falloff == "nearest":
+            fall += np.exp(-(d.min(axis=0) ** 2) / (2 * fds**2))
+        both = BOTH[border](np.sort(d, axis=0))
+        border_sum += bordered * bwf * np.exp(-(both**2) / (2 * bws**2))
+    one, zero = np.ones(ids.shape), np.full(ids.shape, float(fbr))
+    if balance == "frequency":
+        one = zero = frequency_balance(np.where(foreground, np.maximum(classes, 0) + 1, 0), ignore)
+    weight = np.where(foreground, one, zero + (1 - fbr) * fall)
+    weight += np.where(foreground & (not border_everywhere), 0, border_sum)
+    return np.where(ignore, 0, weight)
+
+
 def region_weight_map(masks, *, lmbda, ks, **settings):
     """The weights [H, W] of masks [N, H, W]."""
     return weights(distances(masks, lmbda, ks), (masks > 0).any(axis=0), **settings)

@@ -1,6 +1,7 @@
 """Everything that is refused, and in which words, before anything is computed."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from cases import BORDERS, DISTANCES
 
 import fastlogconv
-from fastlogconv import WeightSettings, ops
+from fastlogconv import WeightSettings, checks, ops, weight_map
 from fastlogconv.settings import BY_PRESET
 
 LABELS = torch.zeros(2, 8, 9, dtype=torch.int32)
@@ -188,8 +189,8 @@ def test_numpy_scalars_are_accepted(name, value):
 @pytest.mark.parametrize(
     "foreground, error, message",
     [
-        (torch.zeros(8, 9), TypeError, r"must be a bool tensor \[H, W\] or None, got torch.float32"),
-        (np.zeros((8, 9), dtype=bool), TypeError, r"must be a bool tensor \[H, W\] or None, got ndarray"),
+        (torch.zeros(8, 9), TypeError, r"must be a bool tensor or None, got torch.float32"),
+        (np.zeros((8, 9), dtype=bool), TypeError, r"must be a bool tensor or None, got ndarray"),
         (torch.zeros(9, 8, dtype=torch.bool), ValueError, r"must have the shape \(8, 9\).*got \(9, 8\)"),
         (torch.zeros(2, 8, 9, dtype=torch.bool), ValueError, r"must have the shape \(8, 9\)"),
         (
@@ -342,3 +343,30 @@ def test_ids_that_a_half_type_cannot_tell_apart(dtype, limit, backend, on_cpu):
     labels[1:, 7] = 0
     with pytest.raises(ValueError, match="finite whole numbers"):
         fastlogconv.weight_map(labels, backend=backend)
+
+
+@pytest.fixture
+def not_warned(monkeypatch):
+    monkeypatch.setattr(checks, "_warned_of_masks", False)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [torch.ones(3, 4, dtype=torch.bool), torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8)],
+    ids=["bool", "0 and 255"],
+)
+def test_binary_masks_are_told_once(labels, not_warned):
+    with pytest.warns(UserWarning, match=r"without instance ids .* fastlogconv.binary_to_instances\(mask\)"):
+        weight_map(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight_map(labels)
+
+
+@pytest.mark.parametrize("values", [[0, 1], [0, 0], [1, 1], [0, 3, 255], [254, 255]])
+def test_a_crop_with_one_cell_is_usual(values, not_warned):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype in (torch.uint8, torch.int32, torch.float32):
+            weight_map(torch.tensor([values]).to(dtype))
+        weight_map(torch.tensor([[0, 255]], dtype=torch.int32))  # an id like any other

@@ -280,9 +280,10 @@ def test_public_names():
     assert fastlogconv.__all__ == sorted(fastlogconv.__all__)
     assert " ".join(fastlogconv.__all__) == (
         "SeparableConv2D UNetWeights WeightSettings WeightTransform WeightTransformSingle "
-        "WeightedCrossEntropyLoss calculate_weights create_pdf distance_to_weight info lambda_kernel "
-        "plot_weight_parameters preprocess_mask random_center random_centers region_weight_map "
-        "separable_conv2d show use_backend weight_map weighted_cross_entropy"
+        "WeightedCrossEntropyLoss WeightedDiceCELoss WeightedDiceLoss binary_to_instances calculate_weights "
+        "create_pdf distance_to_weight info lambda_kernel plot_weight_parameters preprocess_mask "
+        "random_center random_centers region_weight_map resize_nearest separable_conv2d separate_touching "
+        "show use_backend weight_map weighted_cross_entropy weighted_dice_loss"
     )
     for name in fastlogconv.__all__:
         assert getattr(fastlogconv, name).__doc__

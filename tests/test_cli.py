@@ -87,7 +87,13 @@ def test_weights_made_from_something_else_are_no_success(suffix, tmp_path, capsy
         assert f"kept {target} (--overwrite replaces it)" in capsys.readouterr().out
     changes = {
         "bwf was 10.0, now 4.5": ["--ignore-index", "3", "255", "--bwf", "4.5"],
-        "distance was logconv, now euclidean": ["--ignore-index", "3", "255", "--preset", "unet"],
+        "distance was logconv, now euclidean": [
+            "--ignore-index",
+            "3",
+            "255",
+            "--preset",
+            "deepflash2_offline",
+        ],
         "ignore_index was [3, 255], now []": [],
         "colour_ids was False, now True": ["--ignore-index", "3", "255", "--colour-ids"],
     }

@@ -151,9 +151,9 @@ def test_ids_coded_by_colour(name, tmp_path):
     "given, settings",
     [
         ([], dict()),
-        (["--preset", "unet"], dict(distance="euclidean")),
+        (["--preset", "deepflash2_offline"], dict(distance="euclidean")),
         (["--preset", "deepflash2"], dict(border="farthest", bwf=1)),
-        (["--preset", "unet", "--bwf", "0", "--border", "farthest"],
+        (["--preset", "deepflash2_offline", "--bwf", "0", "--border", "farthest"],
          dict(distance="euclidean", border="farthest", bwf=0)),
         (["--distance", "euclidean"], dict(distance="euclidean")),
         (["--ks", "none", "--fds", "40"], dict(ks=None, fds=40)),

@@ -59,14 +59,20 @@ C_TYPES = {
 
 
 @pytest.mark.parametrize(
-    "struct, twin", [("flc_weight_params", c_interface.WeightParams), ("flc_tensor", c_interface.TensorView)]
+    "struct, twin",
+    [
+        ("flc_weight_params", c_interface.WeightParams),
+        ("flc_nearest_params", c_interface.NearestParams),
+        ("flc_tensor", c_interface.TensorView),
+    ],
 )
 def test_structs_of_the_header(struct, twin):
     body = re.search(rf"typedef struct {struct} {{(.*?)}}", without_comments(HEADER), re.DOTALL)[1]
     fields = []
     for kind, name, count in re.findall(r"([\w ]+\*?) (\w+)(?:\[(\w+)\])?;", body):
         ctype = C_TYPES[kind.strip()]
-        fields.append((name, ctype * codes.MOST_AXES if count == "FLC_MOST_AXES" else ctype))
+        counts = {"": 1, "FLC_MOST_AXES": codes.MOST_AXES} | {str(n): n for n in range(2, 9)}
+        fields.append((name, ctype * counts[count] if count else ctype))
     assert fields == list(twin._fields_)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cases import BORDERS, scattered, surrounded, weight_error
+from cases import BORDERS, moved, scattered, surrounded, weight_error
 from tolerances import REFERENCE, WEIGHT
 
 from fastlogconv import distance_to_weight, weight_map
@@ -118,7 +118,7 @@ def test_views(backend, device):
         (surrounded(distance, torch.nan), surrounded(foreground, True)),
         (distance.permute(1, 2, 0).contiguous().permute(2, 0, 1), foreground.T.contiguous().T),
     ):
-        weights = distance_to_weight(d.to(device), f.to(device), backend=backend)
+        weights = distance_to_weight(moved(d, device), moved(f, device), backend=backend)
         assert weights.is_contiguous()
         assert torch.equal(weights, expected)
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from cases import two_cells
+from cases import scattered, two_cells, weight_error
 from tiles import EUCLIDEAN, LABELS, LOGCONV, NEAR, SHAPE, Rows, error, whole
 
 import fastlogconv
@@ -40,7 +40,7 @@ def test_defaults_are_those_of_weight_map(labels):
 
 
 def test_settings_in_one_object(labels):
-    settings = fastlogconv.WeightSettings.preset("unet", bws=4, fds=5)
+    settings = fastlogconv.WeightSettings.preset("deepflash2_offline", bws=4, fds=5)
     result = large.weight_map(da.from_array(labels, (80, 100)), **settings.as_dict()).compute()
     assert error(result, whole(labels, settings=settings)) <= NEAR
 
@@ -189,6 +189,59 @@ def test_what_is_missing_is_named(monkeypatch):
         importlib.import_module("fastlogconv.large")
 
 
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        dict(preset="unet2019", bws=3, fds=4),
+        dict(preset="unet2019", border_everywhere=True, bws=3, fds=1),
+        dict(falloff="none", distance="euclidean", bws=4),
+        dict(falloff="nearest", gaps=True, ks=5),
+        dict(gaps=True, ks=1),
+    ],
+    ids=str,
+)
+def test_published_terms(terms, beside):
+    rng = np.random.default_rng(12)
+    labels = scattered((70, 90), 60, 8, rng)
+    given = dict(
+        classes=rng.integers(0, 3, (7, 9)).repeat(10, 0).repeat(10, 1), ignore=rng.random((70, 90)) < 0.05
+    )
+    given = given if beside else {}
+    expected = fastlogconv.weight_map(
+        torch.from_numpy(labels), **{k: torch.from_numpy(v) for k, v in given.items()}, **terms
+    )
+    tiles = large.weight_map(da.from_array(labels, (20, 30)), **given, **terms).compute()
+    assert weight_error(torch.from_numpy(tiles), expected) <= 2e-5
+
+
+@pytest.mark.parametrize("preset", ["unet2019", "deepflash2_offline"])
+@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 0.5)], ids=str)
+def test_volumes(spacing, preset):
+    rng = np.random.default_rng(13)
+    labels = np.stack([scattered((40, 36), 12, 4, rng) for _ in range(20)])
+    settings = dict(preset=preset, bws=2, fds=1.5, spacing=spacing, spatial_dims=3)
+    expected = fastlogconv.weight_map(torch.from_numpy(labels), **settings)
+    tiles = large.weight_map(da.from_array(labels, (10, 20, 18)), **settings).compute()
+    assert weight_error(torch.from_numpy(tiles), expected) <= 2e-5
+    with pytest.raises(ValueError, match=r"array must have the shape \[D, H, W\] or \[B, D, H, W\]"):
+        large.weight_map(labels[0], **settings)
+
+
+def test_stored_volumes(tmp_path):
+    labels = np.zeros((2, 12, 20, 16), np.int32)
+    labels[:, 2:5, 3:9, 3:9], labels[:, 2:5, 9:14, 3:9] = 1, 2
+    settings = dict(preset="unet2019", bws=1, fds=1, spacing=(2.0, 1.0, 1.0), spatial_dims=3)
+    stored = large.store(da.from_array(labels, (1, 6, 10, 8)), tmp_path / "w", progress=False, **settings)
+    expected = fastlogconv.weight_map(torch.from_numpy(labels), **settings)
+    assert weight_error(torch.from_numpy(stored[:]), expected) <= 2e-5
+
+
+def test_balance_counts_the_whole():
+    with pytest.raises(ValueError, match="balance='frequency' counts the pixels of the whole image"):
+        large.weight_map(two_cells(), preset="unet2015")
+
+
 def test_what_is_refused_at_once():
     labels = two_cells()
     with pytest.raises(TypeError, match=r"array of fastlogconv.large must be .*Tensor: pass array.numpy"):
@@ -197,6 +250,10 @@ def test_what_is_refused_at_once():
         large.weight_map(labels, classes=torch.from_numpy(labels))
     with pytest.raises(TypeError, match=r"array must not be a masked array"):
         large.weight_map(np.ma.masked_array(labels))
+    with pytest.raises(TypeError, match=r"array must not be masked, .*: pass da.ma.filled\(array, 0\)"):
+        large.weight_map(da.from_array(np.ma.masked_array(labels)))
+    with pytest.raises(TypeError, match=r"ignore must not be masked"):
+        large.weight_map(labels, ignore=da.ma.masked_equal(da.from_array(labels > 0), 0))
     with pytest.raises(ValueError, match=r"images are one column wide: .* pass array\[..., 0\]"):
         large.weight_map(labels[..., None])
 

@@ -19,9 +19,9 @@ def _tile_and_whole(labels, corner, size, settings):
     """The same pixels computed as `large` does, from a tile with its surroundings, and in one piece."""
     (top, left), (bottom, right) = corner, np.minimum(np.add(corner, size), labels.shape)
     expected = whole(labels, **settings)
-    reach = large._reach(fastlogconv.WeightSettings(**settings), expected.dtype, *labels.shape)
-    above, before = max(top - reach, 0), max(left - reach, 0)
-    tile = whole(np.ascontiguousarray(labels[above : bottom + reach, before : right + reach]), **settings)
+    rows, columns = large._reach(fastlogconv.WeightSettings(**settings), expected.dtype, labels.shape)
+    above, before = max(top - rows, 0), max(left - columns, 0)
+    tile = whole(np.ascontiguousarray(labels[above : bottom + rows, before : right + columns]), **settings)
     region = np.s_[top - above : bottom - above, left - before : right - before]
     return tile[region], expected[top:bottom, left:right]
 

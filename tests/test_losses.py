@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEVICES
+from conftest import DEVICES, on_device
 
 from fastlogconv import WeightedCrossEntropyLoss, weight_map, weighted_cross_entropy
 from fastlogconv.losses import NORMALIZATIONS
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=[on_device(name, name) for name in DEVICES])
 def device(request):
     """A loss has no backend."""
     return request.param
@@ -183,41 +183,67 @@ def test_integers_of_numpy():
 
 def test_module():
     module = WeightedCrossEntropyLoss("weight", ignore_index=255)
-    assert repr(module) == "WeightedCrossEntropyLoss(normalize='weight', ignore_index=255)"
+    assert repr(module) == (
+        "WeightedCrossEntropyLoss(normalize='weight', reduction='mean', label_smoothing=0.0, "
+        "ignore_index=255)"
+    )
     assert not module.state_dict() and repr(copy.deepcopy(module)) == repr(module)
 
 
 @pytest.mark.parametrize(
     "changed, error, message",
     [
-        (dict(logits=[1.0]), TypeError, r"logits must be a torch.Tensor \[B, C, H, W\], got list"),
+        (dict(logits=[1.0]), TypeError, r"logits must be a torch.Tensor \[B, C, ...\], got list"),
         (
             dict(logits=torch.zeros(1, 2, 3, 4).int()),
             TypeError,
             "logits must be floating point, got torch.int32",
         ),
+        (dict(logits=torch.zeros(2)), ValueError, r"logits must have the shape \[B, C, ...\], got \(2,\)"),
         (
-            dict(logits=torch.zeros(2, 3, 4)),
-            ValueError,
-            r"logits must have the shape \[B, C, H, W\], got \(2, 3",
+            dict(target=torch.zeros(1, 3, 4)),
+            TypeError,
+            r"target must hold integers .*, got torch.float32 .*target.long",
         ),
-        (dict(target=torch.zeros(1, 3, 4)), TypeError, r"target must hold integers .*, got torch.float32"),
         (
             dict(target=torch.zeros(1, 4, 3).long()),
             ValueError,
-            r"target must have the shape \(1, 3, 4\) that goes",
+            r"target must have the shape \(1, 3, 4\) or \(1, 1, 3, 4\) that go with logits \(1, 2, 3, 4\)",
+        ),
+        (
+            dict(target=torch.zeros(1, 2, 3, 4).long()),
+            ValueError,
+            r"target must have the shape .* got \(1, 2, 3, 4\): masks of classes are a soft target, pass",
+        ),
+        (
+            dict(target=torch.zeros(1, 2, 3, 4), ignore_index=1),
+            ValueError,
+            "ignore_index=1 means nothing for a soft target, torch.float32",
         ),
         (
             dict(weights=torch.zeros(1, 3, 4).long()),
             TypeError,
             "weights must be floating point, got torch.int64",
         ),
-        (dict(weights=torch.zeros(1, 1, 3, 4)), ValueError, r"weights must have the shape \[B, H, W\], got"),
+        (
+            dict(weights=torch.zeros(1, 2, 3, 4)),
+            ValueError,
+            r"weights must have the shape \(1, 3, 4\) or \(1, 1, 3, 4\) that go with .*, got \(1, 2, 3, 4\)",
+        ),
         (
             dict(weights=torch.zeros(2, 3, 4)),
             ValueError,
-            r"weights must have the shape \(1, 3, 4\) that goes",
+            r"weights must have the shape \(1, 3, 4\) or \(1, 1, 3, 4\) that go with",
         ),
+        (
+            dict(weights=torch.zeros(1, 3, 4, device="meta")),
+            ValueError,
+            "target and weights must be on the device of logits, cpu, got cpu and meta",
+        ),
+        (dict(reduction="max"), ValueError, "reduction must be one of 'mean', 'sum', 'none', got 'max'"),
+        (dict(label_smoothing=1.5), ValueError, "label_smoothing must be from 0 to 1, got 1.5"),
+        (dict(label_smoothing="a"), TypeError, "label_smoothing must be a number, got 'a'"),
+        (dict(class_weight=torch.tensor([1, -0.5])), ValueError, "class_weight must be >= 0, got -0.5"),
         *[
             (
                 dict(logits=torch.zeros(1, c, 3, 4)),
@@ -243,6 +269,30 @@ def test_arguments(changed, error, message):
     )
     with pytest.raises(error, match=f"^{message}"):
         weighted_cross_entropy(**{**arguments, **changed})
-    if "normalize" in changed or "ignore_index" in changed:
+    if changed.keys() <= {"normalize", "reduction", "class_weight", "label_smoothing", "ignore_index"}:
         with pytest.raises(error, match=f"^{message}"):
             WeightedCrossEntropyLoss(**changed)
+
+
+@pytest.mark.parametrize(
+    "class_weight, error, message",
+    [
+        (
+            [1.0, 2.0],
+            TypeError,
+            r"class_weight must be a floating point torch.Tensor \[C\] or None, got list",
+        ),
+        (torch.ones(2).long(), TypeError, "class_weight must be .* got torch.int64"),
+        (torch.ones(3), ValueError, r"class_weight must have the shape \(2,\), .* got \(3,\) on cpu"),
+        (torch.ones(2, device="meta"), ValueError, r"class_weight must .* be on cpu, got \(2,\) on meta"),
+    ],
+)
+def test_class_weights_that_do_not_fit(class_weight, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        weighted_cross_entropy(LOGITS, TARGET, torch.ones(1, 2, 2), class_weight=class_weight)
+
+
+@pytest.mark.parametrize("value", ["ab", [[1.0], [2.0, 3.0]], [None]])
+def test_class_weights_of_a_module_that_are_no_numbers(value):
+    with pytest.raises(TypeError, match="class_weight must be numbers, one for each class, got"):
+        WeightedCrossEntropyLoss(class_weight=value)

@@ -32,10 +32,10 @@ def cells(device="cpu"):
 def test_opcheck_weight_map(dtype, border, backend, device):
     labels = torch.stack([cells(device), cells(device).flip(1)]).to(dtype)
     logconv, exact = values("logconv", border), values("euclidean", border)
-    opcheck(ops.weight_map, (labels, None, None, *logconv, backend))
-    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, *exact, "auto"))
+    opcheck(ops.weight_map, (labels, None, None, None, *logconv, backend))
+    opcheck(ops.weight_map, (labels.transpose(1, 2), None, None, None, *exact, "auto"))
     classes, ignore = labels.int() + 1, torch.zeros_like(labels[:1, :1], dtype=torch.bool)
-    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), *logconv, backend))
+    opcheck(ops.weight_map, (labels, classes, ignore.expand(labels.shape), None, *logconv, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.float32, torch.float64], ids=str)
@@ -57,6 +57,15 @@ def test_opcheck_distance_to_weight(dtype, backend, device):
         opcheck(ops.distance_to_weight, (distance, foreground, *chosen))
         opcheck(ops.distance_to_weight, (distance, None, *chosen))
         opcheck(ops.distance_to_weight, (distance.transpose(1, 2), foreground.T, *chosen))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["native", "reference"])
+def test_opcheck_nearest_instances(name, dtype):
+    labels = torch.stack([cells(), cells().flip(1)]).to(dtype)
+    opcheck(ops.nearest_instances, (labels, None, 2, [1.0, 2.0], name))
+    opcheck(ops.nearest_instances, (labels.transpose(1, 2), None, 1, [1.0, 1.0], name))
+    opcheck(ops.nearest_instances, (labels[None], (labels[None] == 1), 2, [4.0, 1.0, 1.0], name))
 
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
@@ -96,6 +105,18 @@ def test_compile_modules(dynamic, backend, device):
         compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=dynamic)
         for input in inputs:
             assert torch.equal(compiled(input), module(input))
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compile_distances(dynamic):
+    labels = torch.stack([cells(), cells().flip(1)])
+    for function in (fastlogconv.nearest_instances, fastlogconv.signed_distance_map):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+        for input in (labels, labels[0, :20], labels.double(), labels > 0):
+            for chosen in ({}, dict(spacing=(2, 0.5)), dict(ignore=input == 1)):
+                expected = function(input, **chosen)
+                torch.testing.assert_close(compiled(input, **chosen), expected, rtol=0, atol=0)
+        assert len(compiled(labels, spacing=(4, 1, 1), spatial_dims=3)) == 2
 
 
 @pytest.mark.parametrize("dynamic", [None, True])

@@ -8,6 +8,7 @@ from cases import (
     bwf_without_border,
     golden,
     in_turn,
+    moved,
     scattered,
     settings_of,
     surrounded,
@@ -170,7 +171,7 @@ def test_views(backend, device):
         masks.permute(1, 2, 0).contiguous().permute(2, 0, 1),
         masks.transpose(1, 2).contiguous().transpose(1, 2),
     ):
-        view = view.to(device)
+        view = moved(view, device)
         assert not view.is_contiguous()
         weights = region_weight_map(view, backend=backend)
         assert weights.is_contiguous()

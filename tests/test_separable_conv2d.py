@@ -4,8 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from cases import golden, relative_error, surrounded
-from scipy.ndimage import correlate1d
+from cases import golden, moved, relative_error, surrounded
 from tolerances import CONVOLUTION
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +17,8 @@ SCIPY_MODES = {"constant": "constant", "reflect": "mirror", "replicate": "neares
 
 
 def by_scipy(input, lmbda, ks, padding_mode):
+    from scipy.ndimage import correlate1d
+
     kernel = np.exp(-abs(np.arange(-(ks // 2), ks // 2 + 1)) / lmbda)
     for axis in (1, 2):
         input = correlate1d(input, kernel, axis=axis, mode=SCIPY_MODES[padding_mode])
@@ -154,7 +155,7 @@ def test_views(view, padding_mode, backend, device):
         seen, input = input.flip(2)[:, ::3], input.flip(2)[:, ::3].clone()
     else:
         seen, input = input[:1].expand(3, -1, -1), input[:1].repeat(3, 1, 1)
-    seen, input = seen.to(device), input.contiguous().to(device)
+    seen, input = moved(seen, device), input.contiguous().to(device)
     ks = 13 if input.shape[1] > 6 else 9
     result = separable_conv2d(seen, 1.5, ks, padding_mode, backend=backend)
     assert result.is_contiguous()

@@ -17,11 +17,35 @@ import fastlogconv
 from fastlogconv import WeightSettings, calculate_weights, integrations, ops, rules
 from fastlogconv.__main__ import build_parser
 from fastlogconv.backends import c_interface, reference
-from fastlogconv.settings import BY_PRESET, DEFAULT_PRESET, DEFAULTS, NAMES, PRESETS, SETTINGS, PresetName
+from fastlogconv.settings import (
+    BY_PRESET,
+    DEFAULT_PRESET,
+    DEFAULTS,
+    NAMES,
+    OF_LABELS,
+    PRESETS,
+    RENAMED,
+    RULES,
+    SETTINGS,
+    PresetName,
+)
 
 CHANGES = dict(
-    distance="euclidean", border="farthest", bws=3.5, fds=7.25, bwf=0.0, fbr=2.0, lmbda=1.5, ks=None
-)  # one of each, none a default
+    distance="euclidean", border="farthest", falloff="none", balance="frequency", border_everywhere=True,
+    gaps=True, bws=3.5, fds=7.25, bwf=0.0, fbr=2.0, lmbda=1.5, ks=None,
+    spacing=(2.0, 0.5),
+)  # fmt: skip  # one of each, none a default
+OF_REGIONS = {name: value for name, value in CHANGES.items() if name not in OF_LABELS}
+NEEDS = dict(
+    balance=dict(falloff="none"),
+    border_everywhere=dict(distance="euclidean"),
+    spacing=dict(distance="euclidean"),
+)
+
+
+def changed(name):
+    """One setting changed, and what it needs."""
+    return {**NEEDS.get(name, {}), name: CHANGES[name]}
 
 
 def test_a_change_of_each_is_tried_here():
@@ -35,13 +59,17 @@ def test_a_change_of_each_is_tried_here():
 def test_equal_settings_are_one_key():
     assert WeightSettings(bws=3) == WeightSettings(bws=3.0)
     assert len({WeightSettings(bws=3), WeightSettings(bws=3.0), WeightSettings()}) == 2
-    for name, value in CHANGES.items():
-        assert WeightSettings().replace(**{name: value}) != WeightSettings()
+    for name in CHANGES:
+        settings = WeightSettings(**NEEDS.get(name, {}))
+        assert settings.replace(**{name: CHANGES[name]}) != settings
 
 
 def test_values_are_plain():
     settings = WeightSettings(bws=torch.tensor(3).item(), ks=True + 6)
-    assert [type(value) for value in settings.values] == [str, str, float, float, float, float, float, int]
+    flags = [bool, bool]
+    assert [type(value) for value in settings.values] == [str] * 4 + flags + [float] * 5 + [int, type(None)]
+    for spacing in ([2, 1], np.array([2, 1]), (2.0, True + 0)):
+        assert WeightSettings(distance="euclidean", spacing=spacing).spacing == (2.0, 1.0)
     assert settings.as_dict() == dict(zip(NAMES, settings.values, strict=True))
     assert settings.as_dict() == dataclasses.asdict(settings)
 
@@ -80,11 +108,11 @@ def test_the_defaults_are_a_preset():
 
 
 def test_repr_shows_what_differs_and_gives_it_back():
-    assert repr(WeightSettings()) == "WeightSettings.preset('unet_logconv')"
-    assert repr(WeightSettings(bws=3)) == "WeightSettings.preset('unet_logconv', bws=3.0)"
+    assert repr(WeightSettings()) == "WeightSettings.preset('deepflash2_logconv')"
+    assert repr(WeightSettings(bws=3)) == "WeightSettings.preset('deepflash2_logconv', bws=3.0)"
     for preset in PRESETS:
-        for name, value in CHANGES.items():
-            settings = WeightSettings.preset(preset, **{name: value})
+        for name in CHANGES:
+            settings = WeightSettings.preset(preset, **{"balance": "none", **changed(name)})
             assert eval(repr(settings)) == settings
 
 
@@ -108,9 +136,12 @@ def test_functions_take_the_object():
     labels = torch.zeros(12, 16, dtype=torch.int32)
     labels[3:6, 4:7], labels[8:10, 9:14] = 1, 2
     masks = torch.stack([labels == 1, labels == 2])
-    settings = WeightSettings(**CHANGES)
-    for function, tensor in ((fastlogconv.weight_map, labels), (fastlogconv.region_weight_map, masks)):
-        assert torch.equal(function(tensor, settings=settings), function(tensor, **CHANGES))
+    of_regions = WeightSettings(**OF_REGIONS)
+    for function, tensor, settings, changes in (
+        (fastlogconv.weight_map, labels, WeightSettings(**CHANGES), CHANGES),
+        (fastlogconv.region_weight_map, masks, of_regions, OF_REGIONS),
+    ):
+        assert torch.equal(function(tensor, settings=settings), function(tensor, **changes))
         with pytest.raises(
             TypeError, match=r"not both, got settings and bws, ks: pass settings.replace\(bws="
         ):
@@ -132,35 +163,63 @@ def parameters_of(function):
 @pytest.mark.parametrize("function", [fastlogconv.weight_map, fastlogconv.region_weight_map])
 def test_signatures_of_functions(function):
     parameters = parameters_of(function)
-    assert tuple(parameters) == NAMES
+    of_labels = () if function is fastlogconv.weight_map else OF_LABELS
+    assert tuple(parameters) == tuple(name for name in NAMES if name not in of_labels)
     for name, parameter in parameters.items():
         assert parameter.default == (None if name in BY_PRESET else DEFAULTS[name])
         own = SETTINGS[name].type
         assert parameter.annotation == (f"{own} | None" if name in BY_PRESET else own)
     tensor = torch.zeros(2, 5, 6, dtype=torch.int32)
     tensor[0, :2], tensor[1, 4:] = 1, 1
-    assert torch.equal(function(tensor), function(tensor, **DEFAULTS))
-    assert torch.equal(function(tensor), function(tensor, **dict.fromkeys(BY_PRESET)))
+    assert torch.equal(function(tensor), function(tensor, **{name: DEFAULTS[name] for name in parameters}))
+    by_preset = [name for name in BY_PRESET if name in parameters]
+    assert torch.equal(function(tensor), function(tensor, **dict.fromkeys(by_preset)))
 
 
 @pytest.mark.parametrize("function", [fastlogconv.weight_map, fastlogconv.region_weight_map])
 def test_functions_take_a_preset(function):
     tensor = torch.zeros(2, 12, 16, dtype=torch.int32)
     tensor[0, 3:6, 4:7], tensor[1, 8:10, 9:14] = 1, 1
+    parameters = parameters_of(function)
     for preset in PRESETS:
+        if function is fastlogconv.region_weight_map and preset.startswith("unet"):
+            with pytest.raises(
+                ValueError, match=r"region masks have falloff='sum' alone, got '(nearest|none)'"
+            ):
+                function(tensor, preset=preset)
+            continue
         assert torch.equal(
             function(tensor, preset=preset), function(tensor, settings=WeightSettings.preset(preset))
         )
-        for name, value in [*CHANGES.items(), *DEFAULTS.items()]:  # what is given wins, a default, too
-            settings = WeightSettings.preset(preset, **{name: value})
-            assert torch.equal(
-                function(tensor, preset=preset, **{name: value}), function(tensor, settings=settings)
-            )
+        for name in parameters:  # what is given wins, a default, too
+            for value in (CHANGES[name], DEFAULTS[name]):
+                given = {name: value}
+                if preset == "unet2015" or value == "frequency":
+                    given = {"balance": "none", **NEEDS.get(name, {}), **given}
+                elif name in ("border_everywhere", "spacing") and value:
+                    given = changed(name)
+                settings = WeightSettings.preset(preset, **given)
+                assert torch.equal(
+                    function(tensor, preset=preset, **given), function(tensor, settings=settings)
+                )
         with pytest.raises(TypeError, match=f"settings or a preset, not both, got .* and preset='{preset}'"):
             function(tensor, settings=WeightSettings(), preset=preset)
-    for wrong in ("unet2019", 3, np.array(["unet", "unet"])):
-        with pytest.raises(ValueError, match=r"preset must be one of 'unet', .*got"):
+    for wrong in ("unet2018", 3, np.array(["deepflash2", "deepflash2"])):
+        with pytest.raises(ValueError, match=r"preset must be one of 'unet2019', .*got"):
             function(tensor, preset=wrong)
+    for old, new in RENAMED.items():
+        with pytest.raises(ValueError, match=f"preset '{old}' is now '{new}'; .* 'unet2019' and 'unet2015'"):
+            function(tensor, preset=old)
+
+
+def test_what_goes_together():
+    with pytest.raises(ValueError, match=r"balance='frequency' goes with falloff='none', .* got 'sum'"):
+        WeightSettings(balance="frequency")
+    with pytest.raises(ValueError, match=r"border_everywhere=True needs exact distances: .* got 'logconv'"):
+        WeightSettings(border_everywhere=True)
+    with pytest.raises(TypeError, match="gaps must be True or False, got 1 of type int"):
+        WeightSettings(gaps=1)
+    assert WeightSettings(gaps=np.bool_(True)).gaps is True
 
 
 def test_every_preset_names_what_presets_choose():
@@ -172,16 +231,20 @@ def test_unet_weights():
     labels[3:6, 4:7], labels[8:10, 9:14], labels[0] = 1, 2, 255
     unet = fastlogconv.UNetWeights(bwf=5, ignore_index=[255, -1])
     assert isinstance(unet, fastlogconv.WeightTransform)
-    assert unet.settings == WeightSettings.preset("unet", bwf=5)
-    assert fastlogconv.UNetWeights().settings == WeightSettings.preset("unet")
-    assert torch.equal(unet(labels), fastlogconv.weight_map(labels, preset="unet", bwf=5, ignore_index=255))
+    assert unet.settings == WeightSettings.preset("unet2019", bwf=5)
+    assert fastlogconv.UNetWeights().settings == WeightSettings.preset("unet2019")
+    assert torch.equal(
+        unet(labels), fastlogconv.weight_map(labels, preset="unet2019", bwf=5, ignore_index=255)
+    )
     parameters = parameters_of(fastlogconv.UNetWeights)
-    preset = WeightSettings.preset("unet")
+    preset = WeightSettings.preset("unet2019")
     for name, parameter in parameters.items():
         assert parameter.default == getattr(preset, name) and parameter.annotation == SETTINGS[name].type
     assert set(NAMES) - set(parameters) == {
         "distance",
         "border",
+        "falloff",
+        "balance",
         "lmbda",
         "ks",
     }  # the preset's, or of no effect
@@ -195,8 +258,14 @@ def test_signatures_of_transforms(transform):
         assert parameter.default == (None if name in BY_PRESET else DEFAULTS[name])
         own = SETTINGS[name].type
         assert parameter.annotation == (f"{own} | None" if name in BY_PRESET else own)
-        changed = transform(**{name: CHANGES[name]})
-        assert getattr(changed, name) == getattr(changed.settings, name) == CHANGES[name]
+        if transform is fastlogconv.WeightTransformSingle and name in OF_LABELS:
+            with pytest.raises(ValueError, match=f"region masks have {OF_LABELS[0]}|{name}="):
+                transform(**changed(name))
+            with pytest.raises(ValueError, match="region masks have"):
+                transform(distance="euclidean").falloff = "none"
+            continue
+        other = transform(**changed(name))
+        assert getattr(other, name) == getattr(other.settings, name) == CHANGES[name]
 
 
 def test_signatures_of_the_rest():
@@ -209,7 +278,7 @@ def test_signatures_of_the_rest():
 def test_docstring_names_each():
     documented = inspect.getdoc(WeightSettings)
     assert [name for name in NAMES if f"\n    {name}: " not in documented] == []
-    for table, name in ((rules.DISTANCES, "distance"), (rules.BORDERS, "border")):
+    for name, table in RULES.items():
         for function in (WeightSettings, fastlogconv.weight_map):
             assert all(f'"{rule}"' in inspect.getdoc(function) for rule in table), name
 
@@ -217,6 +286,8 @@ def test_docstring_names_each():
 def test_literals_are_the_tables():
     assert set(typing.get_args(rules.DistanceName)) == set(rules.DISTANCES)
     assert set(typing.get_args(rules.BorderName)) == set(rules.BORDERS)
+    assert set(typing.get_args(rules.FalloffName)) == set(rules.FALLOFFS)
+    assert set(typing.get_args(rules.BalanceName)) == set(rules.BALANCES)
     assert typing.get_args(PresetName) == tuple(PRESETS)
 
 
@@ -228,9 +299,15 @@ def test_schema_of_the_operators():
 
 def test_options_of_the_command_line():
     values = {name: "none" if value is None else str(value) for name, value in CHANGES.items()}
-    options = [part for name, value in values.items() for part in (f"--{name}", value)]
+    options = []
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if CHANGES[name] is True:
+            options.append(option)
+        else:
+            options += [option, *map(str, CHANGES[name])] if name == "spacing" else [option, value]
     parsed = build_parser().parse_args(["weights", "labels.tif", "--out", "out", *options])
-    assert {name: getattr(parsed, name) for name in NAMES} == CHANGES
+    assert {name: getattr(parsed, name) for name in NAMES} == {**CHANGES, "spacing": [2.0, 0.5]}
 
 
 def test_keywords_of_the_integrations():

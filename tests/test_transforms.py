@@ -13,6 +13,8 @@ from fastlogconv import (
     SeparableConv2D,
     WeightTransform,
     WeightTransformSingle,
+    backends,
+    ops,
     region_weight_map,
     separable_conv2d,
     weight_map,
@@ -43,7 +45,7 @@ def test_signatures():
         parameters = inspect.signature(transform).parameters
         positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         assert positional == ["channels", "bws", "fds", "bwf", "fbr", "lmbda", "ks"]
-        by_preset = {"distance", "border", "bwf"}
+        by_preset = {"distance", "border", "falloff", "balance", "gaps", "bws", "bwf"}
         assert all(parameters[name].default is None for name in by_preset)
         assert parameters["preset"].default == "deepflash2"
         made = transform()
@@ -75,8 +77,14 @@ def test_weight_transform_single_is_the_function(backend, device):
 
 
 PRESETS = {
-    "unet": dict(distance="euclidean", border="second_nearest", bwf=10),
-    "unet_logconv": dict(distance="logconv", border="second_nearest", bwf=10),
+    "unet2019": dict(
+        distance="euclidean", border="second_nearest", falloff="nearest", gaps=True, bws=6, bwf=50
+    ),
+    "unet2015": dict(
+        distance="euclidean", border="second_nearest", falloff="none", balance="frequency", bws=5, bwf=10
+    ),
+    "deepflash2_offline": dict(distance="euclidean", border="second_nearest", bwf=10),
+    "deepflash2_logconv": dict(distance="logconv", border="second_nearest", bwf=10),
     "deepflash2": dict(distance="logconv", border="farthest", bwf=1),
 }
 
@@ -87,8 +95,14 @@ def test_presets(preset, backend, device):
     for settings in (dict(), dict(bws=4), dict(bwf=3), dict(border="farthest"), dict(distance="euclidean")):
         expected = {**PRESETS[preset], **settings, "backend": backend}
         chosen = dict(preset=preset, **settings, backend=backend)
+        features = ops._features(WeightTransform(**chosen).settings, None)
+        if backends.why_not(backends.BACKENDS[backend], labels.device, features):
+            with pytest.raises(RuntimeError, match=r"it does not compute .* yet"):
+                weight_map(labels, **expected)
+            continue
         assert torch.equal(WeightTransform(**chosen)(labels), weight_map(labels, **expected))
-        assert torch.equal(WeightTransformSingle(**chosen)(masks), region_weight_map(masks, **expected))
+        if preset.startswith("deepflash2"):
+            assert torch.equal(WeightTransformSingle(**chosen)(masks), region_weight_map(masks, **expected))
 
 
 def test_presets_differ():
@@ -97,9 +111,11 @@ def test_presets_differ():
 
 
 @pytest.mark.parametrize("transform", [WeightTransform, WeightTransformSingle])
-@pytest.mark.parametrize("preset", ["u-net", "", None, 1, ["unet"]])
+@pytest.mark.parametrize("preset", ["u-net", "", None, 1, ["deepflash2_offline"]])
 def test_unknown_presets(preset, transform):
-    with pytest.raises(ValueError, match=f"preset must be one of 'unet', .*got {re.escape(repr(preset))}"):
+    with pytest.raises(
+        ValueError, match=f"preset must be one of 'unet2019', .*got {re.escape(repr(preset))}"
+    ):
         transform(preset=preset)
 
 
@@ -107,12 +123,13 @@ def test_classes_and_ignore(backend, device):
     labels = labels_of(device)
     classes, ignore = (labels > 1).int() + 1, labels < 0
     ignore[:, :3] = True
-    transform = WeightTransform(preset="unet", ignore_index=2, backend=backend)
-    settings = dict(**PRESETS["unet"], ignore_index=2, backend=backend)
+    transform = WeightTransform(preset="deepflash2_offline", ignore_index=2, backend=backend)
+    settings = dict(**PRESETS["deepflash2_offline"], ignore_index=2, backend=backend)
     for given in (dict(), dict(classes=classes), dict(ignore=ignore), dict(classes=classes, ignore=ignore)):
         assert torch.equal(transform(labels, **given), weight_map(labels, **given, **settings))
-    transform = WeightTransformSingle(16, preset="unet", backend=backend)
-    expected = region_weight_map(masks_of(device), ignore=ignore, **PRESETS["unet"], backend=backend)
+    transform = WeightTransformSingle(16, preset="deepflash2_offline", backend=backend)
+    offline = PRESETS["deepflash2_offline"]
+    expected = region_weight_map(masks_of(device), ignore=ignore, **offline, backend=backend)
     assert torch.equal(transform(masks_of(device), ignore=ignore), expected)
     expected = torch.full(ignore.shape, 0.1, device=device).masked_fill(ignore, 0)
     assert torch.equal(transform(masks_of(device)[:0], ignore=ignore), expected)
@@ -215,12 +232,16 @@ def test_no_parameters_no_state(name):
 
 def test_repr_shows_the_settings():
     assert repr(WeightTransform(bwf=3, border="second_nearest")) == (
-        "WeightTransform(channels=None, distance='logconv', border='second_nearest', bws=10.0, fds=10.0, "
-        "bwf=3.0, fbr=0.1, lmbda=0.35, ks=73, backend='auto', ignore_index=None)"
+        "WeightTransform(channels=None, distance='logconv', border='second_nearest', falloff='sum', "
+        "balance='none', border_everywhere=False, gaps=False, bws=10.0, "
+        "fds=10.0, bwf=3.0, fbr=0.1, lmbda=0.35, ks=73, spacing=None, spatial_dims=2, "
+        "backend='auto', ignore_index=None)"
     )
     assert repr(WeightTransformSingle(512)) == (
-        "WeightTransformSingle(channels=512, distance='logconv', border='farthest', bws=10.0, fds=10.0, "
-        "bwf=1.0, fbr=0.1, lmbda=0.35, ks=73, backend='auto')"
+        "WeightTransformSingle(channels=512, distance='logconv', border='farthest', falloff='sum', "
+        "balance='none', border_everywhere=False, gaps=False, bws=10.0, "
+        "fds=10.0, bwf=1.0, fbr=0.1, lmbda=0.35, ks=73, spacing=None, spatial_dims=2, "
+        "backend='auto')"
     )
     assert repr(SeparableConv2D(0.5, ks=9, padding_mode="circular")) == (
         "SeparableConv2D(lmbda=0.5, channels=None, ks=9, padding_mode='circular', backend='auto')"

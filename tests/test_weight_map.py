@@ -13,6 +13,7 @@ from cases import (
     disk,
     golden,
     in_turn,
+    moved,
     random_case,
     random_weights64,
     scattered,
@@ -372,8 +373,8 @@ def test_broadcast_batch(backend, device):
 def test_reads_only_its_pixels(dtype, filling, backend, device):
     images = [scattered((29, 37), 6, 8, np.random.default_rng(seed)) for seed in (12, 13)]
     labels = torch.from_numpy(np.stack(images)).to(dtype)
-    view = surrounded(labels, filling).to(device)
-    around = view._base if view._base is not None else view
+    view = moved(surrounded(labels, filling), device)
+    around = view._base
     before = around.clone()
     weights = weight_map(view, backend=backend)
     assert torch.equal(weights, weight_map(labels.to(device), backend=backend))

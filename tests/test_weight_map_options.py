@@ -15,13 +15,13 @@ from cases import (
     bwf_without_border,
     golden,
     in_turn,
+    moved,
     scattered,
     settings_of,
     surrounded,
     two_cells,
     weight_error,
 )
-from scipy import ndimage
 from tolerances import EUCLIDEAN, REFERENCE, WEIGHT
 
 from fastlogconv import WeightTransform, region_weight_map, weight_map
@@ -135,6 +135,8 @@ def test_a_distance_beyond_the_window(backend, device):
 
 @pytest.mark.parametrize("name", ["inst", "p1", "both", "p2", "cls"])
 def test_euclidean_is_calculate_weights_without_ridges(name, backend, device):
+    from scipy import ndimage
+
     file = golden("masks")
     settings = {"p1": dict(bws=5, fds=3, bwf=4, fbr=0.25), "p2": dict(bws=20, fds=25, fbr=0.05)}.get(name, {})
     instances, classes = file["instances"].astype(np.int64), file["classes"]
@@ -261,7 +263,8 @@ def test_batch_is_its_images(distance, border, backend, device):
 def test_reads_only_its_pixels(distance, backend, device):
     images = [cells(seed) for seed in (5, 6)]
     labels, classes, ignore = (tensor(np.stack(arrays), "cpu") for arrays in zip(*images, strict=True))
-    views = [surrounded(t, filling).to(device) for t, filling in ((labels, 9), (classes, 8), (ignore, True))]
+    fillings = ((labels, 9), (classes, 8), (ignore, True))
+    views = [moved(surrounded(t, filling), device) for t, filling in fillings]
     settings = dict(distance=distance, backend=backend)
     weights = weight_map(views[0], classes=views[1], ignore=views[2], **settings)
     expected = weight_map(labels.to(device), classes=classes.to(device), ignore=ignore.to(device), **settings)
@@ -464,7 +467,7 @@ def test_several_labels_to_ignore(dtype, backend, device):
         ignore = torch.from_numpy(np.isin(labels.cpu().double().numpy(), [253, 255])).to(device)
         assert torch.equal(weights, weight_map(labels, ignore=ignore, backend=backend))
         assert (weights[6:, 3:5] == 1).all()
-    transform = WeightTransform(ignore_index=[253, 255], preset="unet_logconv", backend=backend)
+    transform = WeightTransform(ignore_index=[253, 255], preset="deepflash2_logconv", backend=backend)
     assert torch.equal(transform(labels), weights)
     assert "ignore_index=(253, 255)" in repr(transform)
     nothing = weight_map(labels, ignore_index=[], backend=backend)
@@ -492,6 +495,8 @@ def regions(seed, shape=(30, 41)):
 @pytest.mark.parametrize("distance, border", RULES)
 @pytest.mark.parametrize("ks", [31, None])
 def test_regions(ks, distance, border, backend, device):
+    from scipy import ndimage
+
     masks, ignore = regions(14)
     settings = settings_of(border=border)
     without = {name: value for name, value in settings.items() if name not in ("ks", "lmbda")}

@@ -16,6 +16,9 @@ WEIGHT_MEDIAN = 2e-6
 # Weights by exact Euclidean distances: the distances are exact, the rest is float32 arithmetic through exp.
 EUCLIDEAN = {torch.float32: 1e-5, torch.float64: 1e-10}
 
+# Exact distances, as a fraction of themselves: squares of at most 5 roundings, and a root.
+DISTANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+
 # Convolution: max |y - y64| / max |y64|. The sum of up to 129 x 129 positive weights.
 CONVOLUTION = {
     torch.float32: 1e-5,

@@ -156,7 +156,7 @@ def test_gradient_of_the_convolution():
 
 def test_operators_under_pytorchs_machinery():
     labels = torch.from_numpy(two_cells())[None]
-    opcheck(ops.weight_map, (labels, None, None, *WeightSettings(ks=31).values, "triton"))
+    opcheck(ops.weight_map, (labels, None, None, None, *WeightSettings(ks=31).values, "triton"))
     opcheck(ops.separable_conv2d, (labels.float().requires_grad_(), 0.35, 31, "constant", "triton"))
     compiled = torch.compile(fastlogconv.weight_map, fullgraph=True, backend="aot_eager")
     expected = fastlogconv.weight_map(labels, backend="triton")

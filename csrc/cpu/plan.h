@@ -124,9 +124,45 @@ struct ConvolutionAxis {
   double edge_weight;  // of the first and of the last value, for what shows them beyond the tables' radius
 };
 
+// ---- the two nearest instances, see nearest_instances.cpp: lengths in units of the smallest spacing
+
+// What a search looks for. What is beyond a limit (+inf: none) need not be found.
+struct NearestSearch {
+  bool double_inside;  // squares of distances are double, not float
+  bool with_second;  // the second nearest is asked for
+  bool smaller_id_wins;  // where two are equally near; else either may
+  double limit, second_limit;
+};
+
+// What the last search ends in: distances and ids, or weights. Places are counted in voxels of a volume.
+struct NearestResult {
+  int32_t dtype;
+  double unit;  // the smallest spacing
+  void *nearest, *second;  // second: null where it is not asked for
+  int64_t* ids;  // or null
+  const int64_t* id_of;  // number -> id, or null: numbers are ids
+
+  const flc_nearest_params* weights;  // lengths in units; where not null, `nearest` holds the weights
+  const uint8_t* kinds;  // the kind of each voxel, and a vector's more
+  bool on_top;  // adds to the weights that are there
+};
+constexpr int BACKGROUND = 0, FOREGROUND = 1, IGNORED = 2;  // a voxel's kind
+
+// Positions begin..end - 1 of a column, as wide as a vector, of `size` positions along an axis.
+struct NearestColumn {
+  const void* from;  // what is known of the nearest instances across the axis: position 0
+  const void* squares;  // of 0, 1, 2, ... steps along the axis: float or double
+  int64_t begin, end, size;
+  void* to;  // for the next axis, position 0, with `stride` places to the next one; or null:
+  int64_t stride;  // a result, with so many voxels to the next
+  int64_t first_voxel;  // the first of position 0
+  int32_t width;  // voxels side by side
+};
+
 // One function table per instruction set.
 struct Kernels {
   const char* name;
+  int32_t vector_bytes;
   // Appends the runs of rows [begin, end): of positive labels or, as_mask, of the nonzero values of a region
   // mask, whose `values` are widened to hold them. Where `ignore`, bool or null, is true, pixels count as 0.
   int32_t (*scan_rows)(const flc_tensor* tensor, const flc_tensor* ignore, int64_t image, int32_t begin,
@@ -144,6 +180,13 @@ struct Kernels {
   int32_t (*separable_conv2d)(const flc_tensor* input, int64_t image, const ConvolutionAxis* along_rows,
                               const ConvolutionAxis* along_columns, int32_t padding, void* out,
                               int32_t out_dtype);
+  // From the runs of rows [begin, end) of a plane, with the numbers of their instances, to the nearest ones
+  // within each row: places [vectors of columns][height] of three vectors. FLC_OUT_OF_MEMORY or FLC_OK.
+  int32_t (*nearest_in_rows)(const NearestSearch* search, double step, const Run* runs, const Run* runs_end,
+                             int32_t begin, int32_t end, int32_t height, int32_t width, void* to);
+  // From those across an axis to those along it, too.
+  void (*nearest_along)(const NearestSearch* search, const NearestColumn* column,
+                        const NearestResult* result);
 };
 
 }  // namespace flc

@@ -1,8 +1,9 @@
 """Which backend computes, and for every other one why not.
 
-A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight` and `separable_conv2d` as
-`reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry in `BACKENDS`; what it
-does not compute yet it names in `LACKS`, by device type a set of "euclidean", "classes" and "ignore".
+A backend is a module with `weight_map`, `region_weight_map`, `distance_to_weight`, `nearest_instances` and
+`separable_conv2d` as `reference` defines them, `why_not(device)` and `describe()`. A new one needs one entry
+in `BACKENDS`; what it does not compute yet it names in `LACKS`, by device type a set of what `ops._features`
+names, and "nearest instances".
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def first(device: torch.device, features: tuple[str, ...] = ()) -> str | None:
 def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> ModuleType:
     """The backend that computes on `device` where the caller asked for `name`.
 
-    `features` are those among "euclidean", "classes" and "ignore" that it needs to compute.
+    `features` are those that it needs to compute, by their names in `LACKS`.
 
     Raises:
         ValueError: unknown name, or "auto" and no backend can serve the device.

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .. import codes
-from ..numerics import Numbers, numbers_for
+from ..numerics import Numbers, gaussian_exponent, nearest_numbers, numbers_for
 from ..rules import BORDERS, DISTANCES
-from ..settings import SETTINGS, WeightSettings
+from ..settings import OF_LABELS, SETTINGS, WeightSettings
 from .reference import result_dtype
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
@@ -51,8 +51,8 @@ _C_TYPES: dict[Any, Any] = {
     "int": ctypes.c_int64,
     "bool": ctypes.c_int64,
 }
-_DERIVED = ("lmbda", "ks")  # Numbers have them as decay_length and radius
-_PASSED = [name for name in SETTINGS if name not in _DERIVED]
+_DERIVED = ("lmbda", "ks", "spacing")  # Numbers have the first two as decay_length and radius
+_PASSED = [name for name in SETTINGS if name not in _DERIVED + OF_LABELS]  # of those see backends/terms.py
 
 
 class WeightParams(ctypes.Structure):
@@ -62,6 +62,30 @@ class WeightParams(ctypes.Structure):
         *((name, _C_TYPES[SETTINGS[name].type]) for name in _PASSED),
         *((field.name, _C_TYPES[field.type]) for field in dataclasses.fields(Numbers)),
     ]
+
+
+class NearestParams(ctypes.Structure):
+    """flc_nearest_params."""
+
+    _fields_ = (
+        ("spacing", ctypes.c_double * 3),
+        *((name, ctypes.c_double) for name in (
+            "one", "zero", "fall", "bwf", "foreground_exponent", "border_exponent", "limit", "pair_limit",
+        )),
+        ("border_everywhere", ctypes.c_int64),
+    )  # fmt: skip
+
+
+@functools.lru_cache(1024)
+def nearest_params_for(settings: WeightSettings, double: bool, one: float, zero: float) -> NearestParams:
+    """The parameters of a call, for results that are computed in float64 if `double`."""
+    numbers = nearest_numbers(settings, double)
+    spacing = (1.0, 1.0, 1.0, *(settings.spacing or ()))[-3:]  # an image is a volume of depth 1
+    return NearestParams(
+        spacing, one, zero, 0.0 if settings.falloff == "none" else 1 - settings.fbr, settings.bwf,
+        gaussian_exponent(settings.fds), gaussian_exponent(settings.bws),
+        numbers.limit, numbers.pair_limit, settings.border_everywhere,
+    )  # fmt: skip
 
 
 @functools.lru_cache(1024)
@@ -102,6 +126,16 @@ def view(tensor: Tensor | None) -> TensorView | None:
     size, stride = tuple(tensor.shape), tensor.stride()
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
+    return TensorView(tensor.data_ptr(), DTYPES[tensor.dtype], len(size), size, stride)
+
+
+def view_of_volumes(tensor: Tensor | None) -> TensorView | None:
+    """A tensor [B, D, H, W] as the native code reads it; images [B, H, W] are volumes of depth 1."""
+    if tensor is None:
+        return None
+    size, stride = tuple(tensor.shape), tensor.stride()
+    if len(size) == 3:
+        size, stride = (size[0], 1, *size[1:]), (stride[0], 0, *stride[1:])
     return TensorView(tensor.data_ptr(), DTYPES[tensor.dtype], len(size), size, stride)
 
 

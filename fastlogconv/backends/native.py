@@ -6,17 +6,42 @@ import contextlib
 import contextvars
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .. import engines
 from ..errors import distance_error, label_error, mask_error
+from ..numerics import exact_limit, nearest_numbers
 from ..settings import WeightSettings
 from . import c_interface as c
-from . import native_cuda
+from . import native_cuda, reference, terms
+from .reference import result_dtype
+
+_LACKING = (
+    "nearest falloff by LogConv distances",
+    "nearest falloff beside border='farthest'",
+    "foreground by LogConv distances",
+)
+LACKS = {
+    "cpu": frozenset(_LACKING),
+    "cuda": frozenset(
+        (
+            *_LACKING,
+            "nearest falloff",
+            "foreground",
+            "nearest instances",
+            "volumes",
+            "spacing",
+            "volumes by every instance",
+            "spacing by every instance",
+        )
+    ),
+}
 
 
 @functools.cache
@@ -33,6 +58,11 @@ def _load() -> Any:
     library.flc_cpu_region_weight_map.argtypes = (tensor, tensor, params, *result, threads, number)
     library.flc_cpu_distance_to_weight.argtypes = (tensor, tensor, params, *result, threads, number)
     library.flc_cpu_class_labels.argtypes = (tensor, tensor, pointer, threads, number)
+    library.flc_cpu_nearest_instances.argtypes = (
+        tensor, tensor, ctypes.c_double * 3, int32, *result, pointer, threads, number,
+    )  # fmt: skip
+    nearest_params = ctypes.POINTER(c.NearestParams)
+    library.flc_cpu_nearest_weight_map.argtypes = (*(tensor,) * 4, nearest_params, *result, threads, number)
     library.flc_cpu_separable_conv2d.argtypes = (tensor, ctypes.c_double, int64, int32, *result, threads)
     library.flc_cpu_instruction_set.restype = ctypes.c_char_p
     library.flc_cpu_use_instruction_set.argtypes = (ctypes.c_char_p,)
@@ -129,10 +159,30 @@ def _weigh(
 
 @_also_on_cuda
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
-    beside = (classes, None, ignore)
+    """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.distance == "euclidean" and engines.choose(settings).name == "two nearest":
+        return _by_two_nearest(labels, classes, ignore, foreground, settings)
+    if labels.dim() == 4 or settings.spacing is not None:
+        return reference.weight_map(labels, classes, ignore, foreground, settings, _distance_within_reach)
+    if settings.composed:
+        return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
+    return _by_instances(labels, classes, ignore, foreground, settings)
+
+
+def _by_instances(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
+    beside = (classes, foreground, ignore)
     return _weigh("flc_cpu_weight_map", labels, beside, labels.shape, settings, label_error)
 
 
@@ -161,6 +211,83 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     )
     c.check_status(status, "flc_cpu_separable_conv2d", input)
     return c.as_result(out, input)
+
+
+# ----------------------------------------------------------------------------------- the nearest instances
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the nearest instances, and the ids of the nearest."""
+    out = c.output(labels, torch.Size((k, *labels.shape)))
+    ids = torch.empty(labels.shape, dtype=torch.int64)
+    lengths = (ctypes.c_double * 3)(*(1.0,) * (3 - len(spacing)), *spacing)
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_nearest_instances(
+        c.view_of_volumes(labels), c.view_of_volumes(ignore), lengths, k, out.data_ptr(), c.DTYPES[out.dtype],
+        ids.data_ptr(), _threads(), bad_value,
+    )  # fmt: skip
+    c.check_status(status, "flc_cpu_nearest_instances", labels, label_error, bad_value.value)
+    return out, ids
+
+
+def _distance_within_reach(
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """The exact distance to an instance where it can change a weight: see reference.FindDistance."""
+    spacing = settings.spacing or (1.0,) * len(shape)
+    limit = exact_limit(settings, math.prod(shape))
+    window, place = [], []
+    for start, extent, size, length in zip(corner, region.shape, shape, spacing, strict=True):
+        reach = math.ceil(min(limit / length, size))
+        first, last = max(start - reach, 0), min(start + extent + reach, size)
+        window.append(slice(first, last))
+        place.append(slice(start - first, start - first + extent))
+    inside = torch.zeros([part.stop - part.start for part in window], dtype=torch.float64)
+    inside[tuple(place)] = region > 0
+    distances, _ = nearest_instances(inside[None], None, 1, spacing)
+    return distances[0, 0], tuple(window)
+
+
+def _by_two_nearest(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
+    double = nearest_numbers(settings, labels.dtype == torch.float64).double_inside
+    dtype = torch.float64 if double else torch.float32
+    if settings.balance == "none":
+        params = c.nearest_params_for(settings, double, 1.0, settings.fbr)
+        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
+    else:
+        inside = terms.foreground_of(labels, classes, ignore, foreground)
+        params = c.nearest_params_for(settings, double, 0.0, 0.0)
+        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
+        balance = terms.frequency_balance(inside, classes, ignore)
+        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
+    return weights.to(result_dtype(labels))
+
+
+def nearest_weight_map(
+    labels: Tensor,
+    classes: Tensor | None,
+    foreground: Tensor | None,
+    ignore: Tensor | None,
+    params: c.NearestParams,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h."""
+    out = torch.empty(labels.shape, dtype=dtype)
+    views = map(c.view_of_volumes, (labels, classes, foreground, ignore))
+    bad_value = ctypes.c_double()
+    status = _load().flc_cpu_nearest_weight_map(
+        *views, params, out.data_ptr(), c.DTYPES[out.dtype], _threads(), bad_value
+    )
+    c.check_status(status, "flc_cpu_nearest_weight_map", labels, label_error, bad_value.value)
+    return out
 
 
 # ------------------------------------------------------------------------------------------ NumPy arrays

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..settings import WeightSettings
 from . import c_interface as c
+from . import terms
 from .devices import why_no_gpu
 
 
@@ -105,9 +106,25 @@ def _weigh(
 
 
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.composed:
+        return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
+    return _by_instances(labels, classes, ignore, foreground, settings)
+
+
+def _by_instances(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
     beside = (c.view(classes), c.view(ignore))
     return _weigh("weight_map", labels, beside, labels.shape, settings, scratch_for=beside)
 

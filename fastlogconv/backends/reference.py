@@ -6,18 +6,25 @@ and q, instance i, window radius r = ks // 2 and a = exp(-1 / lmbda):
     S_i(p) = sum over q in i, |q - p|_inf <= r, of a^(|q - p|_1)
     d_i(p) = -lmbda ln S_i(p)                       (+inf where the window holds no pixel of i)
     near, second, far = the smallest, second smallest and largest d_i(p)
-    fd     = sum over i of exp(-d_i(p)^2 / (2 fds^2))
+    fall   = sum over i of exp(-d_i(p)^2 / (2 fds^2))   (falloff="sum"; "nearest": of near alone; "none": 0)
     border = exp(-(near + X)^2 / (2 bws^2))         (X = far or second)
-    w      = 1 on the foreground, elsewhere fbr + (1 - fbr) fd + bwf border
+    w      = one on the foreground, elsewhere zero + (1 - fbr) fall + bwf border
 
-With distance="euclidean", d_i(p) is the smallest |p - q|_2 over q in i instead. With classes, an instance is
-where an id and a class meet, and border is the sum over classes of what each class's instances give by
-themselves. Pixels to ignore belong to no instance, and their weight is 0.
+with one = 1 and zero = fbr, or, with balance="frequency", one and zero = N / (K n) for the n pixels of a
+class or of the background, of K kinds present and N pixels together. With border_everywhere the border term
+is added on the foreground, too.
+
+With distance="euclidean", d_i(p) is the smallest |p - q|_2 over q in i instead, each axis multiplied by its
+`spacing`; and images may be volumes. With classes, an instance is
+where an id and a class meet, and border, and fall by the nearest instance, are the sums over classes of what
+each class's instances give by themselves. Pixels to ignore belong to no instance, and their weight is 0. The
+foreground is where instances are, unless it is given.
 
 The distance is that of Karam, Sugimoto and Hirakawa, "Fast convolutional distance transform" (IEEE Signal
 Processing Letters 26(6), 2019); the weight is the one of deepflash2 (Griebel et al.), after Falk et al.
-(2019) and Ronneberger et al. (2015). S spans a^(2 r), far beyond float64's range, so it is kept as its
-logarithm. Memory is O(H W): instances are visited one after another, each in its bounding box dilated by r.
+(2019) and Ronneberger et al. (2015), who published the other terms. S spans a^(2 r), far beyond float64's
+range, so it is kept as its logarithm. Memory is O(H W): instances are visited one after another, each in its
+bounding box dilated by r.
 
 docs/algorithm.md leads from these formulas to the kernels, with a figure for each stage.
 """
@@ -25,7 +32,7 @@ docs/algorithm.md leads from these formulas to the kernels, with a figure for ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,8 +45,12 @@ from ..settings import WeightSettings
 
 _LARGEST = torch.finfo(torch.float64).max
 
-Window = tuple[slice, slice]  # rows and columns of an image
-EVERYWHERE: Window = (slice(None), slice(None))
+Window = tuple[slice, ...]  # rows and columns of an image, or a part of a volume
+EVERYWHERE: Window = (...,)  # type: ignore[assignment]
+
+
+# Of a region, in its bounding box that begins at a corner of the image of a shape: d_i where it holds.
+FindDistance = Callable[[Tensor, tuple[int, ...], torch.Size, WeightSettings], tuple[Tensor, Window]]
 
 
 def why_not(device: torch.device) -> str | None:
@@ -97,13 +108,13 @@ def _log_convolve_whole(log_s: Tensor, lmbda: float, dim: int) -> Tensor:
 
 
 def _logconv_distance(
-    region: Tensor, top: int, left: int, shape: torch.Size, settings: WeightSettings
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
 ) -> tuple[Tensor, Window]:
     """d_i of the instance in the bounding box `region` [h, w] (1 and 0, or soft weights), and where it holds.
 
     Returns d_i in the dilated box and that box, as slices of the image of `shape`; elsewhere d_i is +inf.
     """
-    (h, w), (height, width) = region.shape, shape
+    (h, w), (height, width), (top, left) = region.shape, shape, corner
     lmbda, r = settings.lmbda, settings.radius
     log_s = region.to(torch.float64).log()
     if r >= max(height, width) - 1:  # every pixel sees the whole instance
@@ -129,22 +140,31 @@ def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tenso
 
 
 def _euclidean_distance(
-    region: Tensor, top: int, left: int, shape: torch.Size, settings: WeightSettings
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
 ) -> tuple[Tensor, Window]:
-    """d_i in the whole image: in each column the distance to its nearest pixel, then the nearest column."""
-    h, w = region.shape
-    inside = region.new_zeros((shape[0], w), dtype=torch.bool)
-    inside[top : top + h] = region > 0
-    y = torch.arange(shape[0], dtype=torch.float64, device=region.device)[:, None]
-    above = torch.where(inside, y, -math.inf).cummax(dim=0).values
-    below = torch.where(inside, y, math.inf).flip(0).cummin(dim=0).values.flip(0)
-    along = torch.minimum(y - above, below - y) ** 2  # [H, w]
-    x = torch.arange(shape[1], dtype=torch.float64, device=region.device)
-    squares = torch.full(shape, math.inf, dtype=torch.float64, device=region.device)
-    reached = torch.empty_like(squares)
-    for column in range(w):
-        torch.add(along[:, column, None], (x - (left + column)) ** 2, out=reached)
-        torch.minimum(squares, reached, out=squares)
+    """d_i in the whole image or volume: along the first axis, then along one more at a time.
+
+    First in each line the distance to its nearest pixel, then over the lines: the squares of the distances to
+    them are added.
+    """
+    spacing = settings.spacing or (1.0,) * len(shape)
+    n, first = region.shape[0], corner[0]
+    inside = region.new_zeros((shape[0], *region.shape[1:]), dtype=torch.bool)
+    inside[first : first + n] = region > 0
+    y = torch.arange(shape[0], dtype=torch.float64, device=region.device).view(-1, *[1] * (len(shape) - 1))
+    before = torch.where(inside, y, -math.inf).cummax(dim=0).values
+    behind = torch.where(inside, y, math.inf).flip(0).cummin(dim=0).values.flip(0)
+    squares = (spacing[0] * torch.minimum(y - before, behind - y)) ** 2
+    for axis in range(1, len(shape)):
+        lines = squares.movedim(axis, -1)  # [..., extent of the instance]
+        x = torch.arange(shape[axis], dtype=torch.float64, device=region.device)
+        out = lines.new_full((*lines.shape[:-1], shape[axis]), math.inf)
+        reached = torch.empty_like(out)
+        for line in range(region.shape[axis]):
+            steps = spacing[axis] * (x - (corner[axis] + line))
+            torch.add(lines[..., line, None], steps**2, out=reached)
+            torch.minimum(out, reached, out=out)
+        squares = out.movedim(-1, axis)
     return squares.sqrt(), EVERYWHERE
 
 
@@ -190,6 +210,12 @@ class _Accumulated:
         self.reached_by[window] += 1
         self.fd[window] += torch.exp(-0.5 * (d / self.settings.fds) ** 2)
 
+    def fall(self) -> Tensor:
+        """What nearness to the foreground adds."""
+        if self.settings.falloff == "nearest":
+            return torch.exp(-0.5 * (self.near / self.settings.fds) ** 2)
+        return self.fd if self.settings.falloff == "sum" else torch.zeros_like(self.fd)
+
     def border(self) -> Tensor:
         """The border term."""
         requires = BORDERS[self.settings.border]
@@ -205,10 +231,18 @@ class _Accumulated:
 
 
 def _compose(
-    fd: Tensor, border: Tensor, foreground: Tensor, ignore: Tensor | None, settings: WeightSettings
+    fall: Tensor,
+    border: Tensor,
+    foreground: Tensor,
+    ignore: Tensor | None,
+    settings: WeightSettings,
+    balance: Tensor | None = None,
 ) -> Tensor:
-    background = settings.fbr + (1 - settings.fbr) * fd + settings.bwf * border
-    weights = torch.where(foreground, 1.0, background)
+    one, zero = (1.0, settings.fbr) if balance is None else (balance, balance)
+    background = zero + (1 - settings.fbr) * fall + settings.bwf * border
+    if settings.border_everywhere:
+        one = one + settings.bwf * border
+    weights = torch.where(foreground, one, background)
     return (weights if ignore is None else weights.masked_fill(ignore, 0)).contiguous()
 
 
@@ -230,19 +264,20 @@ def _instance_ids(labels: Tensor, classes: Tensor | None, ignore: Tensor | None)
     return ids if classes is None else torch.where(classes > 0, ids, 0)
 
 
-def _instances(ids: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-    """(bounding box [h, w] bool, top, left) of every instance of `ids` [H, W], by ascending id."""
-    rows, columns = ids.nonzero(as_tuple=True)
-    present, index = ids[rows, columns].unique(return_inverse=True)
+def _instances(ids: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """(bounding box, bool, and its first corner) of every instance of `ids` [H, W] or [D, H, W], by id."""
+    positions_of_axes = ids.nonzero(as_tuple=True)
+    present, index = ids[positions_of_axes].unique(return_inverse=True)
 
     def extreme(positions: Tensor, reduce: str) -> list[int]:
         start = torch.zeros(len(present), dtype=torch.int64, device=ids.device)
         return start.scatter_reduce(0, index, positions, reduce, include_self=False).tolist()
 
-    tops, bottoms = extreme(rows, "amin"), extreme(rows, "amax")
-    lefts, rights = extreme(columns, "amin"), extreme(columns, "amax")
-    for i, y0, y1, x0, x1 in zip(present.tolist(), tops, bottoms, lefts, rights, strict=True):
-        yield ids[y0 : y1 + 1, x0 : x1 + 1] == i, y0, x0
+    firsts = zip(*(extreme(positions, "amin") for positions in positions_of_axes), strict=True)
+    lasts = zip(*(extreme(positions, "amax") for positions in positions_of_axes), strict=True)
+    for i, first, last in zip(present.tolist(), firsts, lasts, strict=True):
+        box = tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))
+        yield ids[box] == i, first
 
 
 # ----------------------------------------------------------------------------------------- the operators
@@ -252,27 +287,52 @@ def weight_map(
     labels: Tensor,
     classes: Tensor | None,
     ignore: Tensor | None,
+    foreground: Tensor | None,
     settings: WeightSettings,
+    find_distance: FindDistance | None = None,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights of instance labels, by class (int32) and without what is to be ignored; all [B, H, W].
+
+    Or [B, D, H, W]: volumes are one axis more, with exact distances.
+
+    `foreground` is a bool tensor of that shape, or None. Gaps are in it: `functional` has put them there.
+    `find_distance` takes the place of the distance's own function.
+    """
     out = torch.empty(labels.shape, dtype=result_dtype(labels), device=labels.device)
     ids = _instance_ids(labels, classes, ignore)
-    find_distance, every_instance = _DISTANCES[settings.distance], BORDERS[settings.border].every_instance
+    find_distance = find_distance or _DISTANCES[settings.distance]
+    every_instance = BORDERS[settings.border].every_instance
     for b, image in enumerate(ids):
         present = image[image > 0].unique()
         # Where every instance has a say they are 1..max: an absent one is infinitely far away.
         complete = not every_instance or (len(present) > 0 and len(present) == present[-1])
-        fd = torch.zeros(image.shape, dtype=torch.float64, device=image.device)
-        border_term = torch.zeros_like(fd)
+        fall = torch.zeros(image.shape, dtype=torch.float64, device=image.device)
+        border_term = torch.zeros_like(fall)
         for of_class in _by_class(image, None if classes is None else classes[b]):
             sums = _Accumulated(image.shape, settings, image.device)
-            for region, top, left in _instances(of_class):
-                sums.add(*find_distance(region, top, left, image.shape, settings))
-            fd += sums.fd
+            for region, corner in _instances(of_class):
+                sums.add(*find_distance(region, corner, image.shape, settings))
+            fall += sums.fall()
             if complete:
                 border_term += sums.border()
-        out[b] = _compose(fd, border_term, image > 0, None if ignore is None else ignore[b], settings)
+        ignored = None if ignore is None else ignore[b]
+        inside = image > 0 if foreground is None else foreground[b]
+        balance = None
+        if settings.balance == "frequency":
+            balance = _frequency_balance(inside, None if classes is None else classes[b], ignored)
+        out[b] = _compose(fall, border_term, inside, ignored, settings, balance)
     return out
+
+
+def _frequency_balance(foreground: Tensor, classes: Tensor | None, ignore: Tensor | None) -> Tensor:
+    """N / (K n) of each pixel's kind, which is the background or a class: Ronneberger et al.'s w_c."""
+    kinds = torch.where(foreground, 1 if classes is None else classes.clamp(min=0).to(torch.int64) + 1, 0)
+    counted = torch.ones_like(foreground) if ignore is None else ~ignore
+    balance = torch.zeros(kinds.shape, dtype=torch.float64, device=kinds.device)
+    present, counts = kinds[counted].unique(return_counts=True)
+    for kind, count in zip(present, counts, strict=True):
+        balance[kinds == kind] = counts.sum().to(torch.float64) / (len(present) * count)
+    return balance
 
 
 def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
@@ -284,12 +344,51 @@ def _by_class(ids: Tensor, classes: Tensor | None) -> Iterator[Tensor]:
             yield torch.where(classes == class_label, ids, 0)
 
 
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the k nearest instances, and the ids of the nearest.
+
+    Lengths are in units of the smallest spacing: equal distances have equal squares where these are whole
+    numbers. Of instances that are equally near, the one with the smallest id is the nearest.
+    """
+    dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
+    squares = torch.full((2, *labels.shape), math.inf, dtype=torch.float64, device=labels.device)
+    nearest = torch.zeros(labels.shape, dtype=torch.int64, device=labels.device)
+    unit = min(spacing)
+    for b, image in enumerate(_instance_ids(labels, None, ignore)):
+        near, second = squares[0, b], squares[1, b]
+        for instance in image[image > 0].unique():  # ascending
+            reached = _squares_to(image == instance, [length / unit for length in spacing])
+            torch.minimum(second, torch.maximum(near, reached), out=second)
+            nearest[b][reached < near] = instance
+            torch.minimum(near, reached, out=near)
+    return (squares[:k].sqrt() * unit).to(dtype), nearest
+
+
+def _squares_to(inside: Tensor, spacing: Sequence[float]) -> Tensor:
+    """The square of the distance to the nearest pixel `inside`, axis by axis."""
+    squares = torch.where(inside, 0.0, math.inf).to(torch.float64)
+    for axis, length in enumerate(spacing):
+        n = inside.shape[axis]
+        shape = [n if i == axis else 1 for i in range(inside.dim())]
+        positions = torch.arange(n, dtype=torch.float64, device=inside.device).reshape(shape)
+        reached = torch.full_like(squares, math.inf)
+        for q in range(n):
+            torch.minimum(reached, squares.narrow(axis, q, 1) + (length * (positions - q)) ** 2, out=reached)
+        squares = reached
+    return squares
+
+
 def region_weight_map(
     masks: Tensor,
     ignore: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft.
+
+    Or [D, H, W] of [N, D, H, W], with exact distances.
+    """
     if ignore is not None:
         masks = masks.masked_fill(ignore, 0)
     wrong = ~(masks.isfinite() & (masks >= 0))
@@ -298,15 +397,15 @@ def region_weight_map(
     shape = masks.shape[1:]
     sums = _Accumulated(shape, settings, masks.device)
     for mask in masks:
-        rows, columns = mask.nonzero(as_tuple=True)
-        if len(rows) == 0:
+        positions = mask.nonzero()
+        if len(positions) == 0:
             continue  # an empty region is infinitely far away
-        top, left = int(rows.min()), int(columns.min())
-        region = mask[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
-        sums.add(*_DISTANCES[settings.distance](region, top, left, shape, settings))
+        first, last = tuple(positions.amin(0).tolist()), positions.amax(0).tolist()
+        region = mask[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
+        sums.add(*_DISTANCES[settings.distance](region, first, shape, settings))
     complete = not BORDERS[settings.border].every_instance or sums.instances == len(masks)
     border_term = sums.border() if complete else torch.zeros_like(sums.fd)
-    weights = _compose(sums.fd, border_term, (masks > 0).any(dim=0), ignore, settings)
+    weights = _compose(sums.fall(), border_term, (masks > 0).any(dim=0), ignore, settings)
     return weights.to(result_dtype(masks))
 
 
@@ -324,7 +423,7 @@ def distance_to_weight(
         sums.add(d.to(torch.float64), EVERYWHERE)
     if foreground is None:
         foreground = torch.zeros_like(sums.near, dtype=torch.bool)
-    weights = _compose(sums.fd, sums.border(), foreground, None, settings)
+    weights = _compose(sums.fall(), sums.border(), foreground, None, settings)
     return weights.to(result_dtype(distance))
 
 

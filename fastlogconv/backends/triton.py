@@ -25,7 +25,7 @@ from ..codes import CELL, PADDING_MODES, WAYS
 from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, Border
 from ..settings import WeightSettings
-from . import reference
+from . import reference, terms
 from .devices import why_no_gpu
 from .reference import result_dtype
 from .triton_classes import number_classes
@@ -35,6 +35,12 @@ _SHORT_KEYS = (
     torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32,
     torch.float16, torch.bfloat16,
 )  # fmt: skip
+
+LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({
+    "nearest falloff", "nearest falloff by LogConv distances", "nearest falloff beside border='farthest'",
+    "foreground", "foreground by LogConv distances", "nearest instances", "volumes",
+    "volumes by every instance", "spacing", "spacing by every instance",
+}))  # fmt: skip
 
 
 def _interpreted() -> bool:
@@ -180,16 +186,32 @@ def _result(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def weight_map(
-    labels: Tensor, classes: Tensor | None, ignore: Tensor | None, settings: WeightSettings
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
 ) -> Tensor:
-    """Weights [B, H, W] of instance labels [B, H, W], by class (int32) and without what is to be ignored."""
+    """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if settings.composed:
+        return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
+    return _by_instances(labels, classes, ignore, foreground, settings)
+
+
+def _by_instances(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
     images, height, width = labels.shape
     out = _result(labels, labels.shape)
     if out.numel() == 0:
         return out
     plan = plan_labels(settings, height, width, labels.dtype == torch.float64)
     if not plan.feasible:
-        return reference.weight_map(labels, classes, ignore, settings)
+        return reference.weight_map(labels, classes, ignore, foreground, settings)
     import triton.language as tl
 
     key = tl.int32 if labels.dtype in _SHORT_KEYS else tl.int64

@@ -17,8 +17,8 @@ from fastlogconv.settings import BY_PRESET, DEFAULTS
 
 CAPTIONS = {  # by preset
     "deepflash2": "LogConv distances, no ridge where any instance is out of reach",
-    "unet_logconv": "LogConv distances, ridges between neighbours",
-    "unet": "exact distances, ridges between neighbours, as published",
+    "deepflash2_logconv": "LogConv distances, ridges between neighbours",
+    "deepflash2_offline": "exact distances, ridges between neighbours, as published",
 }
 SETTINGS = {name: value for name, value in DEFAULTS.items() if name not in BY_PRESET}
 

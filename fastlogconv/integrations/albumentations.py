@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from . import as_ignore, missing, weight_transform, weights_like
+from . import as_ignore, missing, separated_like, weight_transform, weights_like
 
 try:
     from albumentations import BasicTransform
@@ -24,6 +24,7 @@ class WeightMap(BasicTransform):
         p: the probability with which they are added.
         classes_key: where the class labels are, a mask as the labels are; None: one class.
         ignore_key: where the mask of pixels to ignore is, those where it is > 0; None: none is ignored.
+        separated_key: where, with `gaps=True`, the labels with gaps go.
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
             `fastlogconv.weight_map`.
 
@@ -47,11 +48,13 @@ class WeightMap(BasicTransform):
         *,
         classes_key: str | None = None,
         ignore_key: str | None = None,
+        separated_key: str = "separated",
         **settings,
     ) -> None:
         super().__init__(p)
         self.mask_key, self.weight_key, self.settings = mask_key, weight_key, settings
         self.classes_key, self.ignore_key = classes_key, ignore_key
+        self.separated_key = separated_key
         self.weights = weight_transform(settings)
 
     def apply_with_params(self, params: dict, *args, **data) -> dict:
@@ -62,7 +65,10 @@ class WeightMap(BasicTransform):
         if self.ignore_key is not None:
             beside["ignore"] = as_ignore(self._labels(data, "ignore_key")[0])
         weights = weights_like(self.weights, labels, **beside)
-        return data | {self.weight_key: weights[..., None] if one_channel else weights}
+        result = {self.weight_key: weights}
+        if self.weights.gaps:
+            result[self.separated_key] = separated_like(labels, beside.get("classes"))
+        return data | {key: value[..., None] if one_channel else value for key, value in result.items()}
 
     def _labels(self, data: dict, key_name: str) -> tuple[np.ndarray | Tensor, bool]:
         """The mask under the key of that name, and whether it had an axis of one channel behind it."""
@@ -78,5 +84,5 @@ class WeightMap(BasicTransform):
 
     def get_transform_init_args(self) -> dict:
         """What Albumentations prints and saves."""
-        names = ("mask_key", "weight_key", "classes_key", "ignore_key")
+        names = ("mask_key", "weight_key", "classes_key", "ignore_key", "separated_key")
         return {name: getattr(self, name) for name in names} | self.settings

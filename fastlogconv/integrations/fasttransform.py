@@ -19,7 +19,8 @@ class WeightMap(Transform):
 
     Pixels to ignore are told by their labels, `ignore_index`: fasttransform calls it with one part of the
     batch at a time, so that `classes` and an `ignore` mask in other parts do not reach it; with these, call
-    `fastlogconv.weight_map` in the training step.
+    `fastlogconv.weight_map` in the training step. With `gaps=True` give the target the same gaps there, by
+    `fastlogconv.separate_touching(labels)`.
 
     Args:
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of

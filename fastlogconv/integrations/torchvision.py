@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..arrays import check_no_trailing_channel
+from ..labels import separate_touching
 from . import as_ignore, missing, weight_transform
 
 try:
@@ -25,6 +26,7 @@ class WeightMap(v2.Transform):
         classes_key: where in the dict of the mask the class labels are, a Mask of their own; None: one
             class.
         ignore_key: where in that dict the Mask of pixels to ignore is, those where it is > 0; None: none.
+        separated_key: where in a dict, with `gaps=True`, the labels with gaps go, a Mask.
         settings: those of `fastlogconv.WeightTransform`, by keyword, with the defaults of
             `fastlogconv.weight_map`.
 
@@ -47,10 +49,12 @@ class WeightMap(v2.Transform):
         *,
         classes_key: str | None = None,
         ignore_key: str | None = None,
+        separated_key: str = "separated",
         **settings,
     ) -> None:
         super().__init__()
         self.weight_key, self.classes_key, self.ignore_key = weight_key, classes_key, ignore_key
+        self.separated_key = separated_key
         self.weights = weight_transform(settings)
 
     def forward(self, *inputs):
@@ -66,7 +70,7 @@ class WeightMap(v2.Transform):
         if isinstance(sample, tv_tensors.Mask):
             if self.classes_key is not None or self.ignore_key is not None:
                 raise ValueError("classes_key and ignore_key need a mask in a dict, with theirs beside it")
-            return self._weights_of(sample)
+            return self._of_images(self.weights, sample)
         if isinstance(sample, dict):
             return self._with_weights(sample)
         if isinstance(sample, (list, tuple)):
@@ -85,10 +89,16 @@ class WeightMap(v2.Transform):
         result = {key: value if key in kept else self._transformed(value) for key, value in sample.items()}
         for key in masks:
             beside = {name: _mask_at(other, sample) for name, other in others.items()}
-            result[self.weight_key] = self._weights_of(sample[key], **beside)
+            result[self.weight_key] = self._of_images(self.weights, sample[key], **beside)
+            if self.weights.gaps:
+                beside.pop("ignore", None)
+                separated = self._of_images(separate_touching, sample[key], **beside)
+                result[self.separated_key] = tv_tensors.wrap(separated, like=sample[key])
         return result
 
-    def _weights_of(self, mask: tv_tensors.Mask, **beside: Tensor) -> Tensor:
+    @staticmethod
+    def _of_images(function, mask: tv_tensors.Mask, **beside: Tensor) -> Tensor:
+        """`function` of each [H, W] of a mask and what is beside it."""
         labels = mask.as_subclass(Tensor)
         check_no_trailing_channel(labels.shape, "a mask", "[..., H, W]")
         if "ignore" in beside:
@@ -97,7 +107,7 @@ class WeightMap(v2.Transform):
         if labels.ndim > 3:
             labels = labels.flatten(0, -3)
             beside = {name: tensor.flatten(0, -3) for name, tensor in beside.items()}
-        return self.weights(labels, **beside).reshape(mask.shape)
+        return function(labels, **beside).reshape(mask.shape)
 
 
 def _mask_at(key: str, sample: dict) -> Tensor:

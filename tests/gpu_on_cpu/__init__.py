@@ -3,12 +3,12 @@
 - `ptx.Module(text)` translates a PTX module, builds it with g++ and launches its kernels on tensors in
   memory. Every access is checked: a pointer may reach the tensors that were passed and nothing else, and two
   warps that touch one word of shared memory without a barrier between them are counted as a race. Shared
-  memory begins poisoned, and an asynchronous copy takes place only when it is waited for. With
-  `profile=True` it counts warp instructions and 32-byte sectors of global memory.
+  memory begins poisoned, subnormal numbers are 0 where an instruction says so (`.ftz`), and an asynchronous
+  copy takes place only when it is waited for. With `profile=True` it counts warp instructions and 32-byte
+  sectors of global memory.
 - `resources.measure` reads registers, spills, shared memory and occupancy from a compiled kernel.
-- `triton_kernels.Emulator` runs the launches of the package's Triton backend, compiled for sm_80 just as a
-  GPU would get them.
-
+- `triton_kernels.Emulator` runs the launches of the package's Triton backend, compiled for sm_80 or
+  another GPU just as it would get them.
 A module that `bench.gpu_counts` can take for a backend has `why_not()`, `resources_by_kernel(labels,
 capability, **settings)` and `run(operator, *arguments, **settings)`; see triton_kernels.py.
 

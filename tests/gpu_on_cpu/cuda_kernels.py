@@ -143,24 +143,24 @@ def _readable(kernel: str) -> str:
 _LAUNCH_HANDLER = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint64
 )
-_modules: dict[tuple[str, bool], Module] = {}  # translated and built once
+_modules: dict[tuple[str, bool, int], Module] = {}  # translated and built once
 
 
-def _module_of(kernel: str, profile: bool) -> Module:
+def _module_of(kernel: str, profile: bool, capability: int) -> Module:
     """The kernel alone: translating all of a source would take minutes."""
-    if (kernel, profile) not in _modules:
-        texts = [compiled(source, 80).read_text() for source in _sources()]
+    if (kernel, profile, capability) not in _modules:
+        texts = [compiled(source, capability).read_text() for source in _sources()]
         entry = re.compile(rf"\.entry {re.escape(kernel)}\(.*?\n\}}\n", re.S)
         text = next(found[0] for text in texts if (found := entry.search(text)))
-        _modules[kernel, profile] = Module(text, profile=profile)
-    return _modules[kernel, profile]
+        _modules[kernel, profile, capability] = Module(text, profile=profile)
+    return _modules[kernel, profile, capability]
 
 
 class Emulator:
-    """Runs the kernels as nvcc compiles them for sm_80, on CPU tensors, and keeps a record of each launch."""
+    """Runs the kernels as nvcc compiles them for a GPU, on CPU tensors, and keeps a record of each launch."""
 
-    def __init__(self, profile: bool = False, threads: int = 2) -> None:
-        self.profile, self.threads = profile, threads
+    def __init__(self, profile: bool = False, threads: int = 2, capability: int = 80) -> None:
+        self.profile, self.threads, self.capability = profile, threads, capability
         self.records: list[Record] = []
         self.shapes: list[tuple[str, int, int]] = []  # kernel, blocks, threads
         self._reachable: list[Tensor] = []
@@ -168,7 +168,7 @@ class Emulator:
     def _launch(self, kernel: bytes, blocks: int, threads: int, argument: int, size: int) -> None:
         name = kernel.decode()
         self.shapes.append((name, blocks, threads))
-        module = _module_of(name, self.profile)
+        module = _module_of(name, self.profile, self.capability)
         argument = ctypes.string_at(argument, size)
         races = module.launch(
             name, (blocks,), (threads,), [argument], threads=self.threads, reachable=self._reachable

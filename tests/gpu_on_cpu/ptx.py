@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .build import built
-from .translate import WIDTHS, Translator, Unsupported, c_name, register_type
+from .ptx_types import WIDTHS, Unsupported, c_name, register_type
+from .translate import Translator
 
 RUNTIME = Path(__file__).parent / "runtime"
 # Optimised no further than -Og: building takes longer than running.
@@ -65,7 +66,7 @@ def instruction_class(opcode: str) -> str:
         return {"ld": "load_", "st": "store_"}.get(name, "atomic_") + space
     if name in ("ex2", "lg2", "sin", "cos", "rcp", "rsqrt", "sqrt", "tanh"):
         return "special_function"
-    if name in ("shfl", "vote", "redux", "mma", "ldmatrix", "cvt", "mov"):
+    if name in ("shfl", "vote", "redux", "mma", "ldmatrix", "stmatrix", "cvt", "mov"):
         return name
     for names, kind in (
         (("bar", "barrier"), "barrier"),

@@ -8,17 +8,9 @@ from __future__ import annotations
 
 import re
 
-WIDTHS = {
-    "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16, "b32": 32,
-    "u32": 32, "s32": 32, "f32": 32, "tf32": 32, "f16x2": 32, "bf16x2": 32, "b64": 64, "u64": 64, "s64": 64,
-    "f64": 64, "b128": 128,
-}  # fmt: skip
-FLOATS = ("f32", "f64")
-HALVES = ("f16", "bf16")
-COMPARISONS = {
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">",
-    "hs": ">=",
-}  # fmt: skip
+from .arithmetic import HALF_OPERATIONS, Arithmetic
+from .ptx_types import FLOATS, HALVES, WIDTHS, Unsupported, c_name, c_type, register_type
+
 SPECIAL = {
     "%laneid": "lane()", "%warpid": "(thread_index() / 32)", "%clock": "0u", "%clock64": "0ull",
     "%globaltimer": "0ull", "%smid": "0u", "WARP_SZ": "32u", "%lanemask_lt": "((1u << lane()) - 1)",
@@ -27,43 +19,13 @@ SPECIAL = {
 ADDRESS = re.compile(r"\[\s*([^\]\+]+?)\s*(?:\+\s*(-?\w+))?\s*\]$")
 # What has no effect where blocks run one after another and memory is coherent.
 NOTHING = ("membar", "fence", "prefetch", "nanosleep", "griddepcontrol", "discard", "setmaxnreg")
-HALF_OPERATIONS = {
-    "add": "x + y", "sub": "x - y", "mul": "x * y", "fma": "x * y + z", "min": "minimum(x, y)",
-    "max": "maximum(x, y)", "neg": "-x", "abs": "std::fabs(x)",
-}  # fmt: skip
-
-
-class Unsupported(Exception):
-    """PTX that this translation does not know."""
-
-
-def c_name(name: str) -> str:
-    """A PTX name as a C++ name."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name.replace("%", "r_").replace("$", "L_"))
-
-
-def c_type(dtype: str) -> str:
-    """The C++ type of values of a PTX type."""
-    return {"b8": "u8", "b16": "u16", "b32": "u32", "b64": "u64", "b128": "u128", "tf32": "f32"}.get(
-        dtype, dtype
-    )
-
-
-def register_type(dtype: str) -> str:
-    """The C++ type of registers of a PTX type."""
-    return {1: "bool", 8: "u8", 16: "u16", 32: "u32", 64: "u64", 128: "u128"}[WIDTHS[dtype]]
-
-
-def unsigned(dtype: str) -> str:
-    """The unsigned type of the same width: it wraps around without undefined behaviour."""
-    return c_type(dtype.replace("s", "u") if dtype in ("s16", "s32", "s64") else dtype)
 
 
 def _elements(text: str) -> list[str]:
     return [element.strip() for element in text.strip()[1:-1].split(",")]
 
 
-class Translator:
+class Translator(Arithmetic):
     """Translates the instructions of one kernel, whose names it looks up."""
 
     def __init__(self, function) -> None:
@@ -78,7 +40,7 @@ class Translator:
             return ";"
         dtype = parts[-1]
         if name in HALF_OPERATIONS and dtype.removesuffix("x2") in HALVES:
-            return self._halves(name, dtype, operands)
+            return self._halves(parts, operands)
         if "cc" in parts or name in ("addc", "subc", "madc"):
             return self._with_carry(name, parts, operands)
         method = getattr(self, f"_{name}", None)
@@ -135,7 +97,7 @@ class Translator:
         if dtype in FLOATS and self._is_integer(operand):
             return f"({dtype})({operand})"
         value = f"as<{c_type(dtype)}>({self.bits(operand)})"
-        return f"flushed({value})" if flush else value
+        return f"flushed({value})" if flush and dtype in (*FLOATS, *HALVES) else value
 
     def write(self, destination: str, value: str, dtype: str) -> str:
         """`value` into a register."""
@@ -272,7 +234,9 @@ class Translator:
             "dec": f"old == 0 || old > {value} ? {value} : old - 1",
             "cas": f"old == {value} ? {self.read(rest[2], dtype) if len(rest) > 2 else 0} : old",
         }[kind]
-        if dtype in HALVES:
+        if kind == "add" and dtype == "f32" and "shared" not in parts:  # which says nothing of it
+            new = f"flushed(flushed(old) + flushed({value}))"
+        elif dtype in HALVES:
             new = f"narrow<{dtype}>(widen(old) + widen({value}))"
         elif "x2" in dtype:
             raise Unsupported(".".join(parts))
@@ -332,6 +296,13 @@ class Translator:
         given = f"{count}, {transposed}, (u32){self._address(a[1])}, {self.line}"
         return f"u32 d[4]; load_matrices(d, {given}); {stores}"
 
+    def _stmatrix(self, parts, a):
+        count = int(parts[parts.index("m8n8") + 1][1])
+        transposed = "true" if "trans" in parts else "false"
+        values = ", ".join(self.read(r, "u32") for r in _elements(a[1]))
+        given = f"{count}, {transposed}, (u32){self._address(a[0])}, {self.line}"
+        return f"const u32 values[] = {{{values}}}; store_matrices(values, {given});"
+
     def _mma(self, parts, a):
         shape, types = parts[3], parts[6:]
         if shape == "m16n8k16" and types in (["f32", "f16", "f16", "f32"], ["f32", "bf16", "bf16", "f32"]):
@@ -344,217 +315,3 @@ class Translator:
         declared = " ".join(f"u32 {n}[] = {{{f}}};" for n, f in zip("abc", fragments, strict=True))
         stores = " ".join(f"{c_name(r)} = d[{i}];" for i, r in enumerate(_elements(a[0])))
         return f"{declared} u32 d[4]; {function}(d, a, b, c); {stores}"
-
-    # ------------------------------------------------------------------------------ comparison, conversion
-
-    def _setp(self, parts, a):
-        comparison, dtype = parts[1], parts[-1]
-        combine = next((p for p in parts[2:-1] if p in ("and", "or", "xor")), None)
-        x, y = (self.read(a[i], dtype, flush="ftz" in parts) for i in (1, 2))
-        if dtype in HALVES:
-            x, y = f"widen({x})", f"widen({y})"
-        if comparison in COMPARISONS:
-            result = f"({x} {COMPARISONS[comparison]} {y})"
-            if comparison == "ne" and dtype in (*FLOATS, *HALVES):
-                result = f"({result} && {x} == {x} && {y} == {y})"
-        elif comparison == "num":
-            result = f"({x} == {x} && {y} == {y})"
-        elif comparison == "nan":
-            result = f"({x} != {x} || {y} != {y})"
-        else:  # unordered: true with a NaN
-            result = f"(({x} {COMPARISONS[comparison[:-1]]} {y}) || {x} != {x} || {y} != {y})"
-        destination, _, opposite = (part.strip() for part in a[0].partition("|"))
-        operator = {"and": "&&", "or": "||", "xor": "!="}.get(combine)
-        other = f"{operator} (bool){self.bits(a[3])}" if operator else ""
-        code = f"const bool holds = {result} {other}, fails = !{result} {other};"
-        if destination != "_":
-            code += f" {c_name(destination)} = holds;"
-        if opposite not in ("", "_"):
-            code += f" {c_name(opposite)} = fails;"
-        return code
-
-    def _set(self, parts, a):
-        wanted, dtype = parts[-2], parts[-1]
-        x, y = self.read(a[1], dtype), self.read(a[2], dtype)
-        one = "1.0f" if wanted == "f32" else "~0u"
-        return self.write(a[0], f"{x} {COMPARISONS[parts[1]]} {y} ? {one} : 0", wanted)
-
-    def _selp(self, parts, a):
-        dtype = parts[-1]
-        return self.write(
-            a[0], f"{self.bits(a[3])} ? {self.read(a[1], dtype)} : {self.read(a[2], dtype)}", dtype
-        )
-
-    def _cvt(self, parts, a):
-        rounding = next((p for p in parts[1:] if re.match(r"(r[nzmp]i?|rna)$", p)), "")
-        to, source = parts[-2], parts[-1]
-        if source == "f32" and to in ("f16x2", "bf16x2"):
-            half = to[:-2]
-            high, low = (f"narrow<{half}>({self.read(a[i], 'f32')})" for i in (1, 2))
-            return (
-                f"const auto high = {high}, low = {low};"
-                f" set({c_name(a[0])}, (u32)(as<u16>(high) << 16 | as<u16>(low)));"
-            )
-        if to == "tf32":
-            return self.write(a[0], f"({self.read(a[1], 'b32')} + 0x1000u) & ~0x1fffu", "b32")
-        if "x2" in to + source or to not in WIDTHS or source not in WIDTHS:
-            raise Unsupported(".".join(parts))
-        value = self.read(a[1], source, flush="ftz" in parts and source == "f32")
-        saturate = "sat" in parts
-        from_float, to_float = (t in (*FLOATS, *HALVES) for t in (source, to))
-        rounded = {"rzi": "std::trunc", "rni": "std::nearbyint", "rmi": "std::floor", "rpi": "std::ceil"}
-        if from_float and not to_float:
-            return self.write(a[0], f"to_integer<{to}>({rounded[rounding]}(widen({value})))", to)
-        if from_float:
-            wide = f"widen({value})"
-            if rounding in rounded:
-                wide = f"{rounded[rounding]}({wide})"
-            if saturate:
-                wide = f"std::fmin(std::fmax({wide}, 0.0), 1.0)"
-            return self.write(a[0], f"narrow<{to}>({wide})", to)
-        if to_float:
-            return self.write(
-                a[0], f"narrow<{to}>((double){value})" if to in HALVES else f"({to}){value}", to
-            )
-        if saturate:
-            limits = f"std::numeric_limits<{to}>"
-            return self.write(
-                a[0], f"std::clamp<s64>((s64){value}, (s64){limits}::min(), (s64){limits}::max())", to
-            )
-        return self.write(a[0], f"({c_type(to)}){value}", to)
-
-    # ------------------------------------------------------------------------------------------ arithmetic
-
-    def _halves(self, name, dtype, a):
-        half, values = dtype.removesuffix("x2"), a[1:]
-        expression = HALF_OPERATIONS[name]
-        if "x2" not in dtype:
-            given = " ".join(
-                f"const double {n} = widen({self.read(v, dtype)});"
-                for n, v in zip("xyz", values, strict=False)
-            )
-            return f"{given} {self.write(a[0], f'narrow<{half}>({expression})', dtype)}"
-        given = " ".join(
-            f"const u32 {n}2 = {self.read(v, 'u32')};" for n, v in zip("xyz", values, strict=False)
-        )
-        parts = []
-        for shift in (16, 0):
-            widened = " ".join(
-                f"const double {n} = widen(as<{half}>((u16)({n}2 >> {shift})));" for n in "xyz"[: len(values)]
-            )
-            parts.append(f"(u32)[&] {{ {widened} return as<u16>(narrow<{half}>({expression})); }}()")
-        return f"{given} {self.write(a[0], f'{parts[0]} << 16 | {parts[1]}', 'u32')}"
-
-    def _with_carry(self, name, parts, a):
-        dtype = unsigned(parts[-1])
-        wide, width = ("u128" if "64" in dtype else "u64"), WIDTHS[parts[-1]]
-        carry_in = "carry" if name.endswith("c") else "0"
-        keep = "carry = " if "cc" in parts else "(void)"
-        if name.startswith("sub"):
-            total = f"({wide}){self.read(a[1], dtype)} - {self.read(a[2], dtype)} - {carry_in}"
-        elif name.startswith("add"):
-            total = f"({wide}){self.read(a[1], dtype)} + {self.read(a[2], dtype)} + {carry_in}"
-        else:
-            product = f"({wide}){self.read(a[1], dtype)} * {self.read(a[2], dtype)}"
-            half = f"({dtype})(({product}) >> {width if 'hi' in parts else 0})"
-            total = f"({wide}){half} + {self.read(a[3], dtype)} + {carry_in}"
-        store = self.write(a[0], f"({dtype})total", parts[-1])
-        return f"const {wide} total = {total}; {keep}(bool)((total >> {width}) & 1); {store}"
-
-    def _multiply(self, parts, a):
-        """mul and mad of integers: the low half, the high half or all of the product."""
-        dtype = parts[-1]
-        signed, width = dtype[0] == "s", WIDTHS[dtype]
-        wide = (
-            {16: "s32", 32: "s64", 64: "s128"}[width] if signed else {16: "u32", 32: "u64", 64: "u128"}[width]
-        )
-        x, y = self.read(a[1], dtype), self.read(a[2], dtype)
-        if "wide" in parts:
-            added = f" + {self.read(a[3], wide)}" if parts[0] == "mad" else ""
-            return self.write(a[0], f"({wide}){x} * {y}{added}", wide)
-        if "hi" in parts:
-            added = f" + {self.read(a[3], dtype)}" if parts[0] == "mad" else ""
-            return self.write(a[0], f"({dtype})((({wide}){x} * {y}) >> {width}){added}", dtype)
-        u = unsigned(dtype)
-        added = f" + {self.read(a[3], u)}" if parts[0] == "mad" else ""
-        return self.write(a[0], f"{self.read(a[1], u)} * {self.read(a[2], u)}{added}", dtype)
-
-    def _arithmetic(self, parts, a):
-        name, dtype = parts[0], parts[-1]
-        kind, u = c_type(dtype), unsigned(dtype)
-        floating = dtype in FLOATS
-        flush = "ftz" in parts and dtype == "f32"
-        if name in ("mul", "mad") and not floating:
-            return self._multiply(parts, a)
-
-        def read(i, dtype=dtype):
-            return self.read(a[i], dtype, flush=flush and dtype == "f32")
-
-        def result(value, dtype=dtype):
-            if floating and "sat" in parts:
-                value = f"std::clamp<{dtype}>({value}, 0, 1)"
-            return self.write(a[0], f"flushed({value})" if flush else value, dtype)
-
-        if floating:
-            simple = {
-                "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}",
-                "fma": "std::fma({0}, {1}, {2})", "mad": "std::fma({0}, {1}, {2})", "neg": "-{0}",
-                "abs": "std::fabs({0})", "min": "minimum({0}, {1})", "max": "maximum({0}, {1})",
-                "sqrt": "std::sqrt({0})", "rsqrt": "1 / std::sqrt({0})", "rcp": "1 / {0}",
-                "ex2": "std::exp2({0})", "lg2": "std::log2({0})", "sin": "std::sin({0})",
-                "cos": "std::cos({0})", "tanh": "std::tanh({0})",
-                "copysign": "std::copysign({1}, {0})",
-            }  # fmt: skip
-            if "NaN" in parts:
-                simple |= {"min": "minimum_or_nan({0}, {1})", "max": "maximum_or_nan({0}, {1})"}
-            if name == "testp":
-                test = {"nan": "std::isnan", "infinite": "std::isinf", "finite": "std::isfinite"}[parts[1]]
-                return f"{c_name(a[0])} = {test}({read(1)});"
-            return result(simple[name].format(*(read(i) for i in range(1, len(a)))))
-
-        if name in ("and", "or", "xor"):
-            operator = {"and": "&", "or": "|", "xor": "^"}[name]
-            if dtype == "pred":
-                return f"{c_name(a[0])} = ({self.bits(a[1])} {operator} {self.bits(a[2])});"
-            return result(f"{read(1, u)} {operator} {read(2, u)}")
-        if name == "not":
-            return f"{c_name(a[0])} = !{self.bits(a[1])};" if dtype == "pred" else result(f"~{read(1, u)}")
-        if name in ("shl", "shr"):
-            return result(
-                f"shift_{'left' if name == 'shl' else 'right'}<{kind}>({read(1)}, {read(2, 'u32')})"
-            )
-        if name == "shf":
-            x, y, n = (read(i, "u32") for i in (1, 2, 3))
-            n = f"({n} & 31)" if "wrap" in parts else f"std::min<u32>({n}, 32)"
-            both = f"((u64){y} << 32 | {x})"
-            return result(f"(u32)({both} >> {n})" if "r" in parts else f"(u32)(({both} << {n}) >> 32)", "b32")
-        if name == "lop3":
-            return result(f"logic3({read(1, 'u32')}, {read(2, 'u32')}, {read(3, 'u32')}, {a[4]})", "b32")
-        if name == "prmt":
-            return result(f"permute_bytes({read(1, 'u32')}, {read(2, 'u32')}, {read(3, 'u32')})", "b32")
-        if name == "bfe":
-            return result(f"extract_bits<{kind}>({read(1)}, {read(2, 'u32')}, {read(3, 'u32')})")
-        if name == "bfi":
-            return result(f"insert_bits<{kind}>({read(1)}, {read(2)}, {read(3, 'u32')}, {read(4, 'u32')})")
-        if name == "popc":
-            return result(f"std::popcount({read(1)})", "u32")
-        if name == "clz":
-            return result(f"std::countl_zero({read(1, u)})", "u32")
-        if name == "brev":
-            return result(f"reverse_bits({read(1)})")
-        if name == "bfind":
-            leading = f"(u32)std::countl_zero({read(1, u)})"
-            found = leading if "shiftamt" in parts else f"{WIDTHS[dtype] - 1} - {leading}"
-            return result(f"{read(1, u)} ? {found} : ~0u", "u32")
-        simple = {
-            "add": f"{read(1, u)} + {read(2, u)}" if len(a) > 2 else "",
-            "sub": f"{read(1, u)} - {read(2, u)}" if len(a) > 2 else "",
-            "div": f"{read(2)} ? ({kind})({read(1)} / {read(2)}) : ({kind})-1" if len(a) > 2 else "",
-            "rem": f"{read(2)} ? ({kind})({read(1)} % {read(2)}) : {read(1)}" if len(a) > 2 else "",
-            "min": f"std::min<{kind}>({read(1)}, {read(2)})" if len(a) > 2 else "",
-            "max": f"std::max<{kind}>({read(1)}, {read(2)})" if len(a) > 2 else "",
-            "neg": f"-{read(1, u)}",
-            "abs": f"{read(1)} < 0 ? -{read(1, u)} : {read(1, u)}",
-            "cnot": f"{read(1, u)} == 0",
-        }
-        return result(simple[name])

@@ -73,15 +73,15 @@ _modules: dict = {}  # translated and built once
 
 
 class Emulator:
-    """Runs launches on CPU tensors and keeps a record of each."""
+    """Runs launches on CPU tensors as compiled for compute capability `capability` / 10; records each."""
 
-    def __init__(self, profile: bool = False, threads: int = 2) -> None:
-        self.profile, self.threads = profile, threads
+    def __init__(self, profile: bool = False, threads: int = 2, capability: int = 80) -> None:
+        self.profile, self.threads, self.capability = profile, threads, capability
         self.launches: list[Launch] = []
         self.records: list[Record] = []
 
     def run(self, launch: Launch) -> None:
-        """Runs one launch as it stands compiled for sm_80."""
+        """Runs one launch as it stands compiled for the GPU."""
         constants = tuple((name, str(value)) for name, value in launch.constants.items())
         key = (
             launch.name,
@@ -90,9 +90,10 @@ class Emulator:
             launch.warps,
             launch.registers,
             self.profile,
+            self.capability,
         )
         if key not in _modules:
-            compiled = compile_launch(launch, 80)
+            compiled = compile_launch(launch, self.capability)
             module = Module(compiled.asm["ptx"], profile=self.profile)
             _modules[key] = module, compiled.metadata.name, compiled.metadata.shared
         module, name, shared = _modules[key]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from readme import run_readme_of
 
-from fastlogconv import weight_map
+from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.albumentations import WeightMap
 
 SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
@@ -131,6 +131,23 @@ def test_arrays_as_files_have_them(labels, weights, image):
         assert np.array_equal(WeightMap()(image=image, mask=array)["weight"], weights)
     with pytest.raises(TypeError, match=r"labels must not be a masked array, .*: pass labels.filled\(0\)"):
         WeightMap()(image=image, mask=np.ma.masked_array(labels.numpy()))
+
+
+@pytest.mark.parametrize("one_channel", [False, True])
+def test_gaps(one_channel, image):
+    labels = np.zeros(image.shape[:2], np.int32)
+    labels[3:9, 3:7], labels[3:9, 7:12] = 1, 2
+    classes = np.where(labels > 1, 2, 1).astype(np.int32)
+    given = labels[..., None] if one_channel else labels
+    for beside in ({}, {"classes_key": "classes"}):
+        classes_tensor = torch.from_numpy(classes) if beside else None
+        expected = separate_touching(torch.from_numpy(labels), classes_tensor).numpy()
+        for key in ("separated", "target"):
+            pipeline = WeightMap(separated_key=key, preset="unet2019", **beside)
+            result = pipeline(image=image, mask=given, classes=classes)
+            assert result[key].shape == given.shape and np.array_equal(result[key].squeeze(), expected)
+            weights = weight_map(torch.from_numpy(labels), classes=classes_tensor, preset="unet2019")
+            assert np.array_equal(result["weight"].squeeze(), weights.numpy())
 
 
 def test_readme():

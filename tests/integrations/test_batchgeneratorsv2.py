@@ -6,7 +6,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from readme import run_readme_of
 
-from fastlogconv import weight_map
+from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.batchgeneratorsv2 import WeightMap
 
 SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
@@ -101,6 +101,52 @@ def test_behind_deep_supervision(weight_key, labels):
 def test_channel_last_is_told(labels):
     with pytest.raises(ValueError, match=r"whose images are one column wide: .*segmentation\[..., 0\]"):
         WeightMap()(segmentation=labels[..., None])
+
+
+@pytest.mark.parametrize("weight_key", ["weight", None])
+@pytest.mark.parametrize("as_given", [torch.Tensor, np.ndarray])
+def test_gaps(as_given, weight_key):
+    labels = torch.zeros(1, 14, 16, dtype=torch.int16)
+    labels[0, 3:9, 3:7], labels[0, 3:9, 7:12] = 1, 2
+    segmentation = torch.cat([labels, (labels > 1).to(torch.int16) + 1])
+    for channel in (None, 1):
+        classes = None if channel is None else segmentation[channel][None]
+        expected = separate_touching(labels, classes)
+        weights = weight_map(labels, classes=classes, preset="unet2019")
+        given = segmentation if as_given is torch.Tensor else segmentation.numpy()
+        transform = WeightMap(0, weight_key, classes_channel=channel, preset="unet2019")
+        for scales in (given, [given, given[:, ::2, ::2]]):
+            result = transform(segmentation=scales)
+            if weight_key is None:
+                first = result["segmentation"] if scales is given else result["segmentation"][0]
+                assert type(first) is as_given and first.shape == (4, 14, 16)
+                found, weighed = torch.as_tensor(first[2:3]), torch.as_tensor(first[3:])
+            else:
+                found, weighed = result["separated"], result["weight"]
+                if scales is not given:
+                    assert len(found) == len(weighed) == 2
+                    found, weighed = found[0], weighed[0]
+                assert type(found) is as_given
+                found, weighed = torch.as_tensor(found), torch.as_tensor(weighed)
+            assert torch.equal(found.to(torch.int16), expected)
+            assert torch.equal(weighed, weights)
+
+
+@pytest.mark.parametrize("weight_key", ["weight", None])
+def test_volumes(weight_key):
+    labels = torch.zeros(1, 5, 9, 8, dtype=torch.int16)
+    labels[0, 1:4, 2:5, 2:4], labels[0, 1:4, 5:8, 2:4] = 1, 2
+    settings = dict(preset="unet2019", spacing=(3.0, 1.0, 1.0), spatial_dims=3)
+    result = WeightMap(weight_key=weight_key, **settings)(segmentation=labels)
+    expected = separate_touching(labels, spatial_dims=3), weight_map(labels, **settings)
+    if weight_key is None:
+        assert torch.equal(
+            result["segmentation"], torch.cat([labels.float(), expected[0].float(), expected[1]])
+        )
+    else:
+        assert torch.equal(result["separated"], expected[0]) and torch.equal(result["weight"], expected[1])
+    with pytest.raises(ValueError, match=r"segmentation must have the shape \[C, D, H, W\]"):
+        WeightMap(spatial_dims=3)(segmentation=labels[0])
 
 
 def test_readme():

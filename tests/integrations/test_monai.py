@@ -8,7 +8,7 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandRotate90d, SpatialPadd
 from readme import run_readme_of
 
-from fastlogconv import weight_map
+from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.monai import WeightMap, WeightMapD, WeightMapd, WeightMapDict
 
 SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
@@ -149,6 +149,64 @@ def test_either_uint64_of_numpy(dtype, labels, weights):
 def test_channel_last_is_told(labels):
     with pytest.raises(ValueError, match=r"\[C, H, W\], got \(24, 30, 1\), whose images are one column wide"):
         WeightMap()(labels[..., None])
+
+
+TOUCHING = torch.tensor([[0, 1, 1, 2, 2], [0, 1, 1, 2, 2], [3, 3, 0, 0, 0]], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, MetaTensor, np.ndarray])
+def test_gaps(kind):
+    labels, classes = TOUCHING[None], (TOUCHING[None] > 1).int() + 1
+    as_kind = {torch.Tensor: lambda x: x, MetaTensor: MetaTensor, np.ndarray: lambda x: x.numpy()}[kind]
+    data = {"label": as_kind(labels), "classes": as_kind(classes)}
+    for beside, expected in (
+        (None, separate_touching(labels)),
+        ("classes", separate_touching(labels, classes)),
+    ):
+        result = WeightMapd("label", preset="unet2019", classes_key=beside)(data)
+        assert type(result["separated"]) is kind and type(result["weight"]) is kind
+        assert torch.equal(torch.as_tensor(result["separated"]).int(), expected)
+        given = {} if beside is None else {"classes": classes}
+        weights = weight_map(labels, preset="unet2019", **given)
+        assert torch.equal(torch.as_tensor(result["weight"]), weights)
+        assert result["label"] is data["label"]
+    named = WeightMapd(["label", "classes"], ["w", "v"], separated_key=["a", "b"], gaps=True)(data)
+    assert torch.equal(torch.as_tensor(named["a"]).int(), separate_touching(labels))
+    assert torch.equal(torch.as_tensor(named["b"]).int(), separate_touching(classes))
+    with pytest.raises(ValueError, match="separated_key must hold a name for each"):
+        WeightMapd(["label", "classes"], ["w", "v"], gaps=True)
+    assert "separated" not in WeightMapd("label")(data)
+
+
+VOLUME = torch.zeros(2, 7, 9, 8, dtype=torch.int32)
+VOLUME[:, 1:4, 2:5, 2:4], VOLUME[:, 1:4, 5:8, 2:4], VOLUME[1, 6] = 1, 2, 7
+
+
+@pytest.mark.parametrize("preset", ["unet2019", "unet2015"])
+def test_volumes(preset):
+    spacing = (2.0, 0.5, 1.0)
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    labels = MetaTensor(VOLUME, affine=affine)
+    expected = weight_map(VOLUME, preset=preset, spacing=spacing, spatial_dims=3)
+    for given in (spacing, "affine"):
+        result = WeightMapd("label", preset=preset, spacing=given, spatial_dims=3)({"label": labels})
+        assert torch.equal(result["weight"].as_tensor(), expected)
+        assert torch.equal(result["weight"].affine, labels.affine)
+        if preset == "unet2019":
+            assert torch.equal(result["separated"].as_tensor(), separate_touching(VOLUME, spatial_dims=3))
+    plain = WeightMap(preset=preset, spatial_dims=3)(VOLUME.numpy())
+    assert np.array_equal(plain, weight_map(VOLUME, preset=preset, spatial_dims=3).numpy())
+    with pytest.raises(ValueError, match="spacing='affine' needs labels with an affine, a MetaTensor"):
+        WeightMap(spacing="affine", spatial_dims=3)(VOLUME)
+    with pytest.raises(ValueError, match=r"labels must have the shape \[C, H, W, D\]"):
+        WeightMap(spatial_dims=3)(VOLUME[0])
+
+
+def test_spacing_of_images():
+    labels = MetaTensor(VOLUME[:, 2], affine=torch.diag(torch.tensor([1.0, 3.0, 1.0, 1.0])))
+    weights = WeightMap(distance="euclidean", falloff="nearest", spacing="affine")(labels)
+    expected = weight_map(VOLUME[:, 2], distance="euclidean", falloff="nearest", spacing=(1.0, 3.0))
+    assert torch.equal(weights.as_tensor(), expected)
 
 
 def test_readme():

@@ -7,7 +7,7 @@ from readme import run_readme_of
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fastlogconv import weight_map
+from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.torchvision import WeightMap
 
 SETTINGS = dict(border="farthest", bws=5, fds=4, bwf=3, fbr=0.2, lmbda=1.5, ks=21, backend="reference")
@@ -136,6 +136,21 @@ def test_a_sample_without_a_mask_is_no_success(labels, image):
 def test_channel_last_is_told(labels):
     with pytest.raises(ValueError, match="whose images are one column wide"):
         WeightMap()(tv_tensors.Mask(labels[..., None]))
+
+
+def test_gaps(image):
+    labels = torch.zeros(2, *image.shape[-2:], dtype=torch.int32)
+    labels[:, 3:9, 3:7], labels[:, 3:9, 7:12] = 1, 2
+    classes = (labels > 1).int() + 1
+    sample = {"mask": tv_tensors.Mask(labels), "classes": tv_tensors.Mask(classes)}
+    for key in (None, "classes"):
+        beside = None if key is None else classes
+        result = WeightMap(classes_key=key, preset="unet2019")(sample if key else {"mask": sample["mask"]})
+        assert isinstance(result["separated"], tv_tensors.Mask)
+        assert torch.equal(result["separated"], separate_touching(labels, beside))
+        assert torch.equal(result["weight"], weight_map(labels, classes=beside, preset="unet2019"))
+    result = WeightMap(separated_key="target", gaps=True)({"mask": sample["mask"]})
+    assert set(result) == {"mask", "weight", "target"}
 
 
 def test_readme():

@@ -3,11 +3,18 @@
 
 #include "types.h"
 
+// What `.ftz` makes of a number: subnormal ones are 0, with their sign.
 inline float flushed(float x) {
   return std::fabs(x) < 0x1p-126f ? std::copysign(0.f, x) : x;
 }
-inline double flushed(double x) {
+inline f16 flushed(f16 x) {
+  return f16(std::fabs(float(x)) < 0x1p-14f ? std::copysign(0.f, float(x)) : float(x));
+}
+inline bf16 flushed(bf16 x) {
   return x;
+}
+inline double flushed(double x) {
+  return std::fabs(x) < 0x1p-1022 ? std::copysign(0., x) : x;
 }
 
 template <class T>

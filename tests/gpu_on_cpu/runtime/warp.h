@@ -153,3 +153,20 @@ inline void load_matrices(u32* d, int count, bool transposed, u32 address, int l
     }
   }
 }
+
+// stmatrix: the other way round.
+inline void store_matrices(const u32* values, int count, bool transposed, u32 address, int line) {
+  Fragment own{};
+  own.registers[0] = address;
+  const Fragment* const warp = exchange(own, "stmatrix");
+  for (int i = 0; i < count; ++i) {
+    for (u32 half = 0; half < 2; ++half) {
+      const u32 slow = lane() >> 2, fast = (lane() & 3) * 2 + half;
+      const u32 row = transposed ? fast : slow, column = transposed ? slow : fast;
+      const u32 start = warp[8 * i + row].registers[0];
+      if (start % 16) fault("misaligned row of stmatrix", start, 16, line);
+      const u16 value = u16(values[i] >> 16 * half);
+      std::memcpy(shared_at(start + 2 * column, 2, line, Write, &value), &value, 2);
+    }
+  }
+}
