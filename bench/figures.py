@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import cases, exact, report, timing, verify
+from . import cases, exact, host_cost, report, timing, verify
 from .cases import CONVOLUTION, REGION_WEIGHTS, WEIGHTS, Workload
 from .competitors import Competitor, best_instruction_set
 from .suite import Suite
@@ -58,7 +58,7 @@ class Figures:
         """All of them."""
         groups = (
             self.mask, self.exact_distances, self.tile, self.growth, self.two_threads, self.regions,
-            self.convolution, self.accuracy, self.thread_counts, self.instruction_sets,
+            self.convolution, self.accuracy, self.thread_counts, self.instruction_sets, self.host_cost,
         )  # fmt: skip
         figures = []
         for group in groups:
@@ -271,6 +271,22 @@ class Figures:
                 if not off <= worst:
                     worst, where = off, f"{competitor.name} on {workload.case.name}"
         return [Figure(what, wanted, f"{worst:.1e} ({where})", worst <= 1e-6)]
+
+    # ---------------------------------------------------------------------------------------------- GPU
+
+    def host_cost(self) -> list[Figure]:
+        """What a call on a CUDA tensor costs the host, by launches that do nothing."""
+        figures = []
+        for backend, wanted in host_cost.WANTED.items():
+            what = f"weight_map on a GPU, {host_cost.NAMES[backend]}: the host, launches left out"
+            aim = f"at most {report.duration(wanted)}"
+            if reason := host_cost.why_not(backend):
+                figures.append(Figure(what, aim, f"not measured: {reason}", None))
+                continue
+            calls = 2000 if self.effort.rounds > timing.QUICK.rounds else 50
+            median, _ = host_cost.measure(backend, calls, ["weight_map"])["weight_map"]
+            figures.append(Figure(what, aim, report.duration(median), median <= wanted))
+        return figures
 
 
 def _transforms(squared_distance: exact.SquaredDistance, workload: Workload) -> None:

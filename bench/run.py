@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-seconds", type=float, default=20, metavar="S", help="skip calls estimated longer (default: 20)"
     )
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out: a process per line")
-    parser.add_argument("--gpu", action="store_true", help="on the current CUDA device; prints a table")
+    parser.add_argument(
+        "--gpu", action="store_true", help="on the current CUDA device: a table, in two minutes"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of cases and competitors")
     return parser
 
@@ -114,24 +116,28 @@ def main(argv: list[str] | None = None) -> int:
 def _run_on_gpu(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     import torch
 
-    from . import cases, gpu
+    from . import gpu
 
     if not torch.cuda.is_available():
         parser.error("--gpu: PyTorch finds no CUDA device")
-    known = cases.all_cases(options.mask)
-    names = options.cases or [
-        *(["dsb"] if options.mask else []),
-        "tissue-512",
-        "tissue-2048",
-        "batch-16x512",
-        "conv-125",
-    ]
+    known = gpu.gpu_cases(options.mask)
+    names = options.cases or (gpu.QUICK if options.quick else gpu.default_cases(options.mask))
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}: --list tells the names")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        print(text, flush=True)
+
     device = torch.device("cuda", torch.cuda.current_device())
-    return int(not gpu.measure([known[name] for name in names], device))
+    right = gpu.measure([known[name] for name in names], device, say)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "gpu.md"
+    path.write_text("\n".join(said) + "\n", encoding="utf-8")
+    print(path)
+    return int(not right)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 5
+#define FLC_ABI_VERSION 6
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
@@ -214,7 +214,8 @@ FLC_API int32_t flc_cuda_distance_to_weight(const flc_tensor* distance, const fl
                                             const flc_weight_params* params, void* out, int32_t out_dtype,
                                             int32_t device, void* stream);
 
-FLC_API int64_t flc_cuda_separable_conv2d_scratch_bytes(const flc_tensor* input, int32_t out_dtype);
+FLC_API int64_t flc_cuda_separable_conv2d_scratch_bytes(const flc_tensor* input, double decay_length,
+                                                        int64_t radius, int32_t padding, int32_t out_dtype);
 FLC_API int32_t flc_cuda_separable_conv2d(const flc_tensor* input, double decay_length, int64_t radius,
                                           int32_t padding, void* out, int32_t out_dtype, void* scratch,
                                           int32_t device, void* stream);

@@ -220,6 +220,8 @@ def broadcast_ignore(ignore, shape: torch.Size, device: torch.device, like: str)
             f"ignore must be dense and on the device of {like}, {device}, "
             f"got layout {ignore.layout} on {ignore.device}"
         )
+    if ignore.shape == shape:
+        return ignore
     trailing = shape[len(shape) - ignore.dim() :] if ignore.dim() <= len(shape) else None
     if trailing is None or any(n != 1 and n != m for n, m in zip(ignore.shape, trailing, strict=True)):
         raise ValueError(

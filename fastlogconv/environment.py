@@ -26,7 +26,8 @@ def info() -> Info:
     Returns:
         A dict that prints as a report: "versions" (name to version or None), "backends" (name to what the
         backend tells of itself), "devices" (device to backend to None or the reason why it cannot run there)
-        and "auto" (device to the backend that "auto" takes there now, or "none").
+        and "auto" (device to the backend that "auto" takes there now, or "none"; where operators differ, with
+        theirs: on GPUs it takes for each the one that was measured to be faster).
     """
     from . import __version__
 
@@ -69,7 +70,10 @@ def _serving(device: torch.device) -> dict[str, str | None]:
 def _auto(device: torch.device) -> str:
     if device.type == "cuda" and not torch.cuda.is_available():
         return "none"
-    return backends.first(device) or "none"
+    taken = {operator: backends.first(device, (), operator) or "none" for operator in backends.OPERATORS}
+    usual = taken["weight_map"]
+    others = [f"{name} for {operator}" for operator, name in taken.items() if name != usual]
+    return ", ".join([usual, *others])
 
 
 def _lines(info: Info) -> list[str]:

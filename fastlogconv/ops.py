@@ -79,13 +79,15 @@ def _region_weight_map(masks, ignore, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
     features = _features(settings, ignore, volumes=masks.dim() == 4)
-    return backends.select(backend, masks.device, features).region_weight_map(masks, ignore, settings)
+    chosen = backends.select(backend, masks.device, features, "region_weight_map")
+    return chosen.region_weight_map(masks, ignore, settings)
 
 
 def _distance_to_weight(distance, foreground, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
-    return backends.select(backend, distance.device).distance_to_weight(distance, foreground, settings)
+    chosen = backends.select(backend, distance.device, (), "distance_to_weight")
+    return chosen.distance_to_weight(distance, foreground, settings)
 
 
 def _features(
@@ -128,6 +130,8 @@ def _check_half(labels: Tensor, ignore: Tensor | None) -> None:
 
 def _class_labels(classes: Tensor) -> Tensor:
     """`classes` as int32. They are checked on the CPU alone: elsewhere it would have to be waited for."""
+    if classes.dtype is torch.int32:
+        return classes
     if classes.dtype in _WITHIN_INT32:
         return classes.to(torch.int32)
     exact = classes.to(torch.float64 if classes.is_floating_point() else torch.int64)
@@ -189,7 +193,8 @@ nearest_instances = _define(
 
 
 def _separable_conv2d(input, lmbda, ks, padding_mode, backend):
-    return backends.select(backend, input.device).separable_conv2d(input, lmbda, ks, padding_mode)
+    chosen = backends.select(backend, input.device, (), "separable_conv2d")
+    return chosen.separable_conv2d(input, lmbda, ks, padding_mode)
 
 
 separable_conv2d = _define(

@@ -1,6 +1,7 @@
 """The lambda kernel along one axis of an image: one launch for each axis.
 
-A tile of the result is the pixels of its windows times a banded matrix of decay factors.
+What all windows of a tile of the result show, before and after it, is summed once; the rest of their pixels,
+whose number does not grow with the windows, is multiplied by banded matrices of decay factors.
 """
 
 import triton
@@ -33,20 +34,111 @@ def source(position, size, PADDING: tl.constexpr):
 
 @triton.jit
 def load_lines(
-    line_ptr, in_line, stride, position, size, radius, first, last, PADDING: tl.constexpr, ROWS: tl.constexpr
+    line_ptr, stride, position, size, radius, first, last, PADDING: tl.constexpr, ROWS: tl.constexpr
 ):
     """Values [line, position] of the padded axis, as far as the windows of first..last show them.
 
     With ROWS neighbours along the axis lie side by side in a warp, else neighbouring lines.
     """
+    lowest, highest = first - radius, last + radius
+    if PADDING == ZEROS:
+        lowest, highest = tl.maximum(lowest, 0), tl.minimum(highest, size - 1)
+    there = (position >= lowest) & (position <= highest)
+    offset = source(position, size, PADDING).to(tl.int64) * stride
     if ROWS:
-        position, line_ptr, in_line = position[None, :], line_ptr[:, None], in_line[:, None]
+        return tl.load(line_ptr[:, None] + offset[None, :], mask=there[None, :], other=0)
+    return tl.trans(tl.load(line_ptr[None, :] + offset[:, None], mask=there[:, None], other=0))
+
+
+@triton.jit
+def chunks_shown(radius, ALONG: tl.constexpr, CHUNK: tl.constexpr):
+    """How many chunks next to a tile, on each side, all of its windows show."""
+    return tl.maximum(radius - (ALONG - 1), 0) // CHUNK
+
+
+@triton.jit
+def add_shown(
+    total, line_ptr, stride, size, radius, first, last, decay_, DIRECTION: tl.constexpr,
+    COMPUTE: tl.constexpr, PADDING: tl.constexpr, ROWS: tl.constexpr,
+    LINES: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """Adds to a tile [LINES, ALONG] what all of its windows show before (-1) or after (+1) it."""
+    shown = chunks_shown(radius, ALONG, CHUNK)
+    if shown > 0:
+        nearest = first if DIRECTION < 0 else first + (ALONG - 1)  # of the tile
+        sums = tl.zeros([LINES, CHUNK], COMPUTE)
+        for chunk in tl.range(0, shown, num_stages=1):
+            steps = chunk * CHUNK + tl.arange(0, CHUNK) + 1
+            at = nearest + DIRECTION * steps
+            values = load_lines(line_ptr, stride, at, size, radius, first, last, PADDING, ROWS)
+            sums += values.to(COMPUTE) * tl.exp2(steps.to(COMPUTE) * decay_)[None, :]
+        offset = tl.arange(0, ALONG)
+        steps = offset if DIRECTION < 0 else ALONG - 1 - offset
+        total += tl.sum(sums, 1)[:, None] * tl.exp2(steps.to(COMPUTE) * decay_)[None, :]
+    return total
+
+
+@triton.jit
+def sum_by_products(
+    line_ptr, stride, size, radius, first, last, decay_,
+    PADDING: tl.constexpr, ROWS: tl.constexpr, LINES: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """float32 sums [LINES, ALONG] over what not all windows of the tile show, and over the tile itself."""
+    shown = chunks_shown(radius, ALONG, CHUNK)
+    begin, chunks = -radius, (ALONG + 2 * radius + CHUNK - 1) // CHUNK
+    if shown > 0:  # by whole chunks, so that those that all windows show can be passed over
+        outer = (radius - shown * CHUNK + CHUNK - 1) // CHUNK
+        begin, chunks = -outer * CHUNK, ALONG // CHUNK + 2 * outer
+    total = tl.zeros([LINES, ALONG], tl.float32)
+    for chunk in tl.range(0, chunks, num_stages=1):
+        offset = begin + chunk * CHUNK
+        passed = tl.where(offset < 0, -shown, tl.where(offset < ALONG, 0, shown)) * CHUNK
+        offset += passed + tl.arange(0, CHUNK)
+        values = load_lines(line_ptr, stride, first + offset, size, radius, first, last, PADDING, ROWS)
+        steps = tl.abs(offset[:, None] - tl.arange(0, ALONG)[None, :])
+        factors = tl.where(steps <= radius, tl.exp2(steps.to(tl.float32) * decay_), 0.0)  # [CHUNK, ALONG]
+        total = add_products(total, *split(values.to(tl.float32)), factors)
+    return total
+
+
+@triton.jit
+def sum_by_steps(
+    line_ptr, stride, size, radius, first, last, decay_, COMPUTE: tl.constexpr,
+    PADDING: tl.constexpr, LINES: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """The same in any type, and without products, which spread a NaN to where no window shows it."""
+    shown = chunks_shown(radius, ALONG, CHUNK) * CHUNK
+    passed = tl.maximum(shown - ALONG + 1, 0)  # steps that lead from all results to what all windows show
+    total = tl.zeros([LINES, ALONG], COMPUTE)
+    for near in range(-radius + passed, radius - passed + 1):
+        step = near + tl.where(near <= -ALONG, -passed, tl.where(near >= ALONG, passed, 0))
+        offset = tl.arange(0, ALONG) + step
+        values = load_lines(line_ptr, stride, first + offset, size, radius, first, last, PADDING, True)
+        beside = tl.maximum(-offset, offset - (ALONG - 1))  # steps from the tile
+        values = tl.where(((beside > 0) & (beside <= shown))[None, :], 0.0, values.to(COMPUTE))
+        total += values * tl.exp2(tl.abs(number(step, COMPUTE)) * decay_)
+    return total
+
+
+@triton.jit
+def add_edges(total, line_ptr, stride, size, edge_weight, COMPUTE: tl.constexpr):
+    """Adds what lies so far out that it weighs `edge_weight` in all: the edges' values."""
+    weight = number(edge_weight, COMPUTE)
+    edges = tl.load(line_ptr).to(COMPUTE) + tl.load(line_ptr + (size - 1).to(tl.int64) * stride).to(COMPUTE)
+    return total + tl.where(weight != 0.0, edges * weight, 0.0)[:, None]
+
+
+@triton.jit
+def store_lines(out_ptr, total, position, along_stride, size, line, across_stride, lines, ROWS: tl.constexpr):
+    """Stores results [line, position], side by side as `load_lines` says."""
+    out = total.to(out_ptr.dtype.element_ty)
+    along, across = position.to(tl.int64) * along_stride, line.to(tl.int64) * across_stride
+    if ROWS:
+        inside = (line < lines)[:, None] & (position < size)[None, :]
+        tl.store(out_ptr + across[:, None] + along[None, :], out, mask=inside)
     else:
-        position, line_ptr, in_line = position[:, None], line_ptr[None, :], in_line[None, :]
-    at = source(position, size, PADDING)
-    there = (at >= 0) & (at < size) & (position >= first - radius) & (position <= last + radius)
-    values = tl.load(line_ptr + at.to(tl.int64) * stride, mask=in_line & there, other=0)
-    return values if ROWS else tl.trans(values)
+        inside = (position < size)[:, None] & (line < lines)[None, :]
+        tl.store(out_ptr + along[:, None] + across[None, :], tl.trans(out), mask=inside)
 
 
 @triton.jit(
@@ -76,54 +168,62 @@ def convolve_axis_kernel(
     ALONG_ROWS: tl.constexpr,  # convolve along the last axis, the one that is contiguous as a rule
     ALONG: tl.constexpr,
     ACROSS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr,  # pixels along the axis that are taken at a time
+    FEW: tl.constexpr,  # lines that are taken at a time where sums go step by step
 ):
     image, tile_across, tile = image_row_column(tl.program_id(0), tiles_across, tiles)
     first = tile * ALONG
-    position = first + tl.arange(0, ALONG)
-    line = tile_across * ACROSS + tl.arange(0, ACROSS)
-    in_line = line < lines
-    line_ptr = input_ptr + image * image_stride + line.to(tl.int64) * across_stride  # [ACROSS]
     last = tl.minimum(first + ALONG, size) - 1
+    position = first + tl.arange(0, ALONG)
+    input_ptr += image * image_stride
+    out_ptr += image * out_image_stride
     decay_ = number(log2_decay, COMPUTE)
 
-    total = tl.zeros([ACROSS, ALONG], COMPUTE)
     finite = COMPUTE == tl.float32
     if COMPUTE == tl.float32:
-        begin = first - radius
-        for chunk in tl.range(0, (last + radius - begin) // CHUNK + 1, num_stages=1):
-            at = begin + chunk * CHUNK + tl.arange(0, CHUNK)
-            values = load_lines(
-                line_ptr, in_line, along_stride, at, size, radius, first, last, PADDING, ALONG_ROWS
-            )  # [ACROSS, CHUNK]
-            steps = tl.abs(at.to(tl.float32)[:, None] - position.to(tl.float32)[None, :])
-            factors = tl.where(steps <= radius.to(tl.float32), tl.exp2(steps * decay_), 0.0)  # [CHUNK, ALONG]
-            total = add_products(total, *split(values.to(tl.float32)), factors)
-        # Products spread a NaN or an infinity to where no window shows it.
-        largest = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
-        finite = largest == 0
-    if not finite:
-        total = tl.zeros([ACROSS, ALONG], COMPUTE)
-        for step in range(-radius, radius + 1):
-            values = load_lines(
-                line_ptr, in_line, along_stride, position + step, size, radius, first, last, PADDING, True
+        line = tile_across * ACROSS + tl.arange(0, ACROSS)
+        # Lines beyond the last are taken from there, without a mask.
+        line_ptr = input_ptr + tl.minimum(line, lines - 1).to(tl.int64) * across_stride
+        total = sum_by_products(
+            line_ptr, along_stride, size, radius, first, last, decay_,
+            PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
+        )  # fmt: skip
+        not_finite = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
+        finite = not_finite == 0
+        if finite:
+            for side in tl.static_range(2):
+                total = add_shown(
+                    total, line_ptr, along_stride, size, radius, first, last, decay_,
+                    2 * side - 1, COMPUTE, PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
+                )  # fmt: skip
+            if PADDING == REPLICATE:
+                total = add_edges(total, line_ptr, along_stride, size, edge_weight, COMPUTE)
+            store_lines(
+                out_ptr, total, position, out_along_stride, size, line, out_across_stride, lines, ALONG_ROWS
             )
-            total += values.to(COMPUTE) * tl.exp2(tl.abs(number(step, COMPUTE)) * decay_)
-    if PADDING == REPLICATE:
-        edges = tl.load(line_ptr, mask=in_line, other=0).to(COMPUTE)
-        edges += tl.load(line_ptr + (size - 1).to(tl.int64) * along_stride, mask=in_line, other=0).to(COMPUTE)
-        weight = number(edge_weight, COMPUTE)
-        total += tl.where(weight != 0.0, edges * weight, 0.0)[:, None]
-
-    out = total.to(out_ptr.dtype.element_ty)
-    out_ptr += image * out_image_stride
-    along_offset = position.to(tl.int64) * out_along_stride
-    across_offset = line.to(tl.int64) * out_across_stride
-    if ALONG_ROWS:
-        offsets = across_offset[:, None] + along_offset[None, :]
-        inside = in_line[:, None] & (position < size)[None, :]
-    else:
-        out = tl.trans(out)
-        offsets = along_offset[:, None] + across_offset[None, :]
-        inside = (position < size)[:, None] & in_line[None, :]
-    tl.store(out_ptr + offsets, out, mask=inside)
+    if not finite:
+        for few in tl.range(0, ACROSS // FEW, num_stages=1):
+            few_lines = tile_across * ACROSS + few * FEW + tl.arange(0, FEW)
+            few_ptr = input_ptr + tl.minimum(few_lines, lines - 1).to(tl.int64) * across_stride
+            sums = sum_by_steps(
+                few_ptr, along_stride, size, radius, first, last, decay_,
+                COMPUTE, PADDING, FEW, ALONG, CHUNK,
+            )  # fmt: skip
+            for side in tl.static_range(2):
+                sums = add_shown(
+                    sums, few_ptr, along_stride, size, radius, first, last, decay_,
+                    2 * side - 1, COMPUTE, PADDING, ALONG_ROWS, FEW, ALONG, CHUNK,
+                )  # fmt: skip
+            if PADDING == REPLICATE:
+                sums = add_edges(sums, few_ptr, along_stride, size, edge_weight, COMPUTE)
+            store_lines(
+                out_ptr,
+                sums,
+                position,
+                out_along_stride,
+                size,
+                few_lines,
+                out_across_stride,
+                lines,
+                ALONG_ROWS,
+            )

@@ -39,6 +39,7 @@ LONGEST = (
     "test_triton_compiled.py",
     "test_gpu.py",
     "test_subnormal.py",
+    "test_launches.py",
     "test_operators.py",
     "test_triton_interpreted.py",
     "test_bench.py",

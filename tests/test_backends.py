@@ -1,3 +1,4 @@
+import contextlib
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from cases import two_cells
 
 import fastlogconv
 from fastlogconv import backends
-from fastlogconv.backends import c_interface, native_cuda
+from fastlogconv.backends import c_interface, devices, native_cuda
 
 CPU = torch.device("cpu")
 LABELS = torch.from_numpy(two_cells())
@@ -63,6 +64,70 @@ def test_auto_takes_the_first(served):
         warnings.simplefilter("error")
         fastlogconv.weight_map(LABELS)
     assert served == ["native"]
+
+
+@pytest.mark.parametrize("missing", [(), ("triton",), ("native",), ("triton", "native")], ids=str)
+def test_auto_takes_the_faster_one_on_a_gpu(missing, monkeypatch):
+    """By what was measured: CUDA C++ but for distance_to_weight; the other one where it cannot run."""
+    for name, module in backends.BACKENDS.items():
+        reason = "it was taken away" if name in missing else None
+        monkeypatch.setattr(module, "why_not", lambda device, reason=reason: reason)
+    for operator in backends.OPERATORS:
+        faster = ("triton", "native") if operator == "distance_to_weight" else ("native", "triton")
+        expected = next(name for name in (*faster, "reference") if name not in missing)
+        assert backends.first(torch.device("cuda", 0), (), operator) == expected
+        assert backends.select("auto", torch.device("cuda", 0), (), operator) is backends.BACKENDS[expected]
+
+
+def test_what_one_backend_lacks_the_other_computes(monkeypatch):
+    for module in backends.BACKENDS.values():
+        monkeypatch.setattr(module, "why_not", lambda device: None)
+    monkeypatch.setattr(backends.native, "LACKS", {"cuda": frozenset({"classes"})}, raising=False)
+    device = torch.device("cuda", 0)
+    assert backends.first(device, ("classes",), "weight_map") == "triton"
+    assert backends.first(device, ("ignore",), "weight_map") == "native"
+
+
+def test_every_backend_has_its_place_in_the_orders():
+    assert set(backends.ORDER_OF_OPERATOR) <= set(backends.OPERATORS)
+    for order in (backends.ORDER, *backends.ORDER_OF_OPERATOR.values()):
+        assert sorted(order) == sorted(backends.BACKENDS)
+        assert order[-1] == "reference"
+
+
+def test_info_says_what_auto_takes_for_each_operator(monkeypatch):
+    for module in backends.BACKENDS.values():
+        monkeypatch.setattr(module, "why_not", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backends.native, "describe", dict)
+    assert fastlogconv.info()["auto"]["cuda"] == "native, triton for distance_to_weight"
+    assert fastlogconv.info()["auto"]["cpu"] == "native"
+
+
+def test_a_device_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(devices, "_able", set())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: asked.append(device) or (8, 0))
+    for device in (torch.device("cuda", 3), torch.device("cuda", 3), torch.device("cuda", 4)):
+        assert devices.why_no_gpu(device, (8, 0)) is None
+    assert asked == [torch.device("cuda", 3), torch.device("cuda", 4)]
+    for _ in range(2):
+        assert "8.6" in devices.why_no_gpu(torch.device("cuda", 3), (8, 6))
+        assert devices.why_no_gpu(torch.device("cuda"), (8, 0)) is None  # another one may become current
+    assert len(asked) == 6
+
+
+def test_the_current_stream_of_the_tensors_device(monkeypatch):
+    tensor = types.SimpleNamespace(get_device=lambda: 1)
+    entered = []
+    monkeypatch.setattr(devices, "_raw_stream", lambda index: 70 + index)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext(entered.append(index)))
+    for current, expected in ((1, []), (0, [1])):
+        monkeypatch.setattr(devices, "_current_device", lambda current=current: current)
+        with devices.queue_of(tensor) as (device, stream):
+            assert (device, stream) == (1, 71)
+        assert entered == expected
 
 
 def test_argument(served):

@@ -2,10 +2,8 @@
 
 import csv
 import dataclasses
-import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 
 pytest.importorskip("matplotlib", reason="the benchmark draws with it")
 pytest.importorskip("bench", reason="it lies beside the package, where `python -m pytest` looks")
-from bench import cases, competitors, gpu, oracles, report, run, suite, timing, verify
+from bench import cases, competitors, oracles, report, run, suite, timing, verify
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = timing.QUICK
@@ -81,6 +79,8 @@ def test_figures_name_what_was_wanted_and_what_was_measured(tmp_path, capsys):
         "time per pixel",
         "two threads",
         "float64",
+        "on a GPU, CUDA C++: the host",
+        "on a GPU, Triton: the host",
     ):
         assert any(figure in line for line in lines)
     assert "not measured: no mask given: --mask FILE" in text
@@ -244,65 +244,3 @@ def test_oracle_by_hand():
     expected = 0.1 + 0.9 * fd + 5 * torch.exp(-((near + second) ** 2) / 8)
     assert weights[0, 4] == pytest.approx(expected.item(), rel=1e-6)
     assert weights[0, 2] == 1
-
-
-# ------------------------------------------------------------------------------------------------- GPU
-
-
-@pytest.mark.parametrize("backend, convolution", [("triton", "convolve_axis"), ("cuda", "convolve_tiles")])
-def test_gpu_counts_as_json(backend, convolution, capsys):
-    gpu_counts = pytest.importorskip("bench.gpu_counts")
-    counter = pytest.importorskip("tests.gpu_on_cpu")
-    reason = counter.why_no_triton() if backend == "triton" else counter.why_no_nvcc() or counter.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    assert gpu_counts.main(["--json", "--targets", "80", "--size", "96", "--backend", backend]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"list_cells", "weigh_tiles", convolution, gpu_counts.WHOLE_PATH} <= {
-        line["kernel"] for line in lines
-    }
-    for line in lines:
-        assert line["target"] == "sm_80" and line["spills"] == 0
-        assert line["registers"] > 0 and line["shared_bytes"] >= 0
-    (whole,) = (line for line in lines if line["kernel"] == gpu_counts.WHOLE_PATH)
-    assert whole["warp_instructions"] > 10_000
-    assert whole["bytes_per_pixel"] >= 8  # labels in, weights out
-    assert whole["races"] == 0
-    assert whole["max_error"] <= 1e-5
-
-
-def test_gpu_bounds_follow_from_the_counts():
-    gpu_counts = pytest.importorskip("bench.gpu_counts")
-    gpu = gpu_counts.GPU("any", processors=2, clock=1e9, bandwidth=1e9, products=1024)
-    bounds = gpu.bounds(Counter(integer=6000, special_function=1000, mma=1000), sectors=1000)
-    assert bounds == {
-        "memory": 32e-6, "issue": 1e-6, "special functions": 1e-6, "tensor cores": 1e-6
-    }  # fmt: skip
-
-
-def test_gpu_counts_say_why_they_cannot(monkeypatch, capsys):
-    gpu_counts = pytest.importorskip("bench.gpu_counts")
-    monkeypatch.setitem(gpu_counts.BACKENDS, "triton", "tests.no_such_module")
-    assert gpu_counts.main([]) == 1
-    assert "cannot count the kernels of triton here: No module named" in capsys.readouterr().err
-
-
-def test_gpu_times_are_taken_of_right_results_only(monkeypatch):
-    device = torch.device("cpu")
-    said = []
-    assert gpu.measure([cases.all_cases()["quick-few"]], device, said.append, time=lambda call: 1.0)
-    text = "\n".join(said)
-    assert "| fastlogconv native | logconv-second | 1.000 ms |" in text
-    assert "| dense conv1d | logconv-farthest | 1.000 ms |" in text
-    assert "| cupy | exact-second | cupy is not installed | |" in text
-    monkeypatch.setattr(gpu.fastlogconv, "weight_map", lambda labels, **settings: torch.zeros_like(labels))
-    assert not gpu.measure([cases.all_cases()["quick-few"]], device, said.append, time=lambda call: 1.0)
-    assert any("| fastlogconv native | logconv-second | wrong |" in line for line in said)
-
-
-def test_gpu_needs_a_gpu(capsys):
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    with pytest.raises(SystemExit):
-        run.main(["--gpu"])
-    assert "PyTorch finds no CUDA device" in capsys.readouterr().err

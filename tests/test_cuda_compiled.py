@@ -19,12 +19,13 @@ from cases import (
     disk,
     random_case,
     random_weights64,
+    relative_error,
     scattered,
     two_cells,
     weight_error,
 )
 from test_triton_compiled import WEIGHT_CASES, crowded, margins, nuclei, reference_of, ring
-from tolerances import EUCLIDEAN, WEIGHT, WEIGHT_MEDIAN
+from tolerances import CONVOLUTION, EUCLIDEAN, WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
 from bench.cases import all_cases
@@ -284,10 +285,9 @@ def test_what_the_kernels_do_not_know_is_unsupported(operator, library):
             for code in (-1, max(codes_known) + 1, 2**31 - 1):
                 wrong.append(dict(params=with_code(name, code)))
     if operator != "distance_to_weight":
-        dtype = (DTYPES[torch.float32],) if operator == "separable_conv2d" else ()
-        optional = (None, None) if operator == "weight_map" else ()
+        beside = {"weight_map": (None, None), "separable_conv2d": (1.0, 1, 0, DTYPES[torch.float32])}
         scratch_bytes = getattr(library, f"flc_cuda_{operator}_scratch_bytes")
-        assert scratch_bytes(another_rank, *optional, *dtype) == 0
+        assert scratch_bytes(another_rank, *beside.get(operator, ())) == 0
     for arguments in wrong:
         assert call_directly(library, operator, **({"tensor": view(empty)} | arguments)) == UNSUPPORTED
 
@@ -407,6 +407,22 @@ def test_other_kernels_by_ptx(emulator, library, monkeypatch):
             result = call()
         assert weight_error(result, expected) <= 2e-6  # one code, two compilers
     assert emulator.races == 0
+
+
+@needs_nvcc
+def test_convolution_by_any_window_in_about_as_many_instructions():
+    """As compiled for sm_80: tiles, and beyond them strips."""
+    from gpu_on_cpu.cuda_kernels import run
+
+    input = torch.randn(1, 420, 96, generator=torch.Generator().manual_seed(63))
+    counts = []
+    for ks in (73, 301, 801):
+        result, records = run(fastlogconv.separable_conv2d, input, lmbda=20.0, ks=ks)
+        assert sum(record.races for record in records) == 0
+        expected = fastlogconv.separable_conv2d(input.double(), 20.0, ks, backend="native")
+        assert relative_error(result, expected) <= CONVOLUTION[torch.float32]
+        counts.append(sum(record.profile.warp_instructions for record in records))
+    assert counts[1] <= 3 * counts[0] and counts[2] <= 1.25 * counts[1]
 
 
 @needs_nvcc

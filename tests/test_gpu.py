@@ -3,7 +3,6 @@
 Without one the same tests run on stand-ins, see gpu_devices.py.
 """
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -65,10 +64,14 @@ def image_of(shape, count, seed=50):
 
 @pytest.mark.gpu
 @no_gpu
-def test_auto_takes_triton():
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("the package triton is not installed")
-    assert backends.first(torch.device("cuda")) == "triton"
+@pytest.mark.parametrize("operator", backends.OPERATORS)
+def test_auto_takes_the_faster_one(operator):
+    device = torch.device("cuda")
+    reasons = backends.reasons(device)
+    if reasons["triton"] or reasons["native"]:
+        pytest.skip(reasons["triton"] or reasons["native"])
+    faster = "triton" if operator == "distance_to_weight" else "native"
+    assert backends.first(device, (), operator) == faster
 
 
 @pytest.mark.parametrize("setting", range(len(SHAPE_SETTINGS)))

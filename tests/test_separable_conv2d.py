@@ -84,6 +84,37 @@ def test_kernel_larger_than_the_image(shape, lmbda, padding_mode, backend, devic
             assert relative_error(result, expected) <= CONVOLUTION[dtype]
 
 
+# Steps on each side. The GPU kernels go by strips of 8, 16 and 32 results, tiles with up to 119 steps around
+# them in float32 and 56 in float64, and sums of strips beyond.
+RADII = (0, 5, 7, 14, 15, 16, 30, 31, 32, 56, 57, 119, 120, 153, 190)
+
+
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("radius", RADII)
+def test_windows_of_any_length(radius, padding_mode, backend, device):
+    input = np.random.default_rng(28).normal(size=(1, 191, 297))
+    expected = by_scipy(input, 60.0, 2 * radius + 1, padding_mode)
+    for dtype in (torch.float32, torch.float64):
+        given = torch.from_numpy(input).to(device, dtype)
+        result = separable_conv2d(given, 60.0, 2 * radius + 1, padding_mode, backend=backend)
+        assert relative_error(result, expected) <= CONVOLUTION[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e37])
+@pytest.mark.parametrize("radius", [3, 20, 36, 60, 130])
+def test_no_trace_where_no_window_shows_it(radius, value, dtype, backend, device):
+    y, x, shape = 77, 141, (1, 191, 297)
+    input = torch.zeros(shape, dtype=dtype)
+    input[0, y, x] = value
+    result = separable_conv2d(input.to(device), 60.0, 2 * radius + 1, backend=backend).cpu()
+    shown = torch.zeros(shape, dtype=torch.bool)
+    shown[0, max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1] = True
+    assert (result[~shown] == 0).all()
+    assert ((result[shown] > 0) | result[shown].isnan()).all()
+    assert (result.isfinite() == ~shown).all() or value == 1e37
+
+
 def sum_of_factors(lmbda, ks):
     """a^0 + 2 (a^1 + ... + a^r)."""
     r = ks // 2

@@ -15,6 +15,7 @@ from tolerances import CONVOLUTION, WEIGHT, WEIGHT_MEDIAN
 
 import fastlogconv
 from fastlogconv import WeightSettings, rules
+from fastlogconv.codes import PADDING_MODES
 
 pytestmark = pytest.mark.skipif(
     gpu_on_cpu.why_no_triton() is not None, reason=str(gpu_on_cpu.why_no_triton())
@@ -322,6 +323,28 @@ def test_convolution(emulator, monkeypatch):
         expected = fastlogconv.separable_conv2d(input.double(), lmbda, ks, backend="native")
         assert relative_error(result, expected) <= CONVOLUTION[torch.float32]
     assert emulator.races == 0
+
+
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_convolution_by_windows_longer_than_tiles(padding_mode, emulator, monkeypatch):
+    input = torch.randn(1, 103, 134, generator=torch.Generator().manual_seed(35))
+    for dtype in (torch.float32, torch.float64):
+        with emulator.serving(), margins(monkeypatch):
+            result = fastlogconv.separable_conv2d(input.to(dtype), 30.0, 203, padding_mode, backend="triton")
+        expected = fastlogconv.separable_conv2d(input.double(), 30.0, 203, padding_mode, backend="reference")
+        assert relative_error(result, expected) <= CONVOLUTION[dtype]
+    assert emulator.races == 0
+
+
+def test_convolution_keeps_nan_to_windows_longer_than_tiles(emulator):
+    input = torch.ones(1, 40, 270)
+    input[0, 5, 9] = torch.nan
+    with emulator.serving():
+        result = fastlogconv.separable_conv2d(input, 30.0, 203, backend="triton")
+    expected = fastlogconv.separable_conv2d(input.double(), 30.0, 203, backend="reference")
+    assert torch.equal(result.isnan(), expected.isnan())
+    shown = expected.isfinite()
+    assert relative_error(result[shown], expected[shown]) <= CONVOLUTION[torch.float32]
 
 
 def test_convolution_keeps_nan_and_infinity_to_their_windows(emulator):

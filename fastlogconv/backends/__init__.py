@@ -19,13 +19,19 @@ import torch
 
 from . import native, reference, triton
 
-# In the order in which "auto" tries them.
 BACKENDS: dict[str, ModuleType] = {"triton": triton, "native": native, "reference": reference}
+# In which "auto" tries them. On a GPU, the first of two that can run is the one that was measured to be
+# faster: see "GPU: measured" in README. (In weight_map Triton is ahead by a tenth where one small image is
+# alone in a CUDA graph; with many or large ones it takes twice as long.)
+ORDER = ("native", "triton", "reference")
+ORDER_OF_OPERATOR = {"distance_to_weight": ("triton", "native", "reference")}
+OPERATORS = ("weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d")
 NAMES = ("auto", *BACKENDS)
 ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlogconv_backend", default=None)
 _warned = False
+_NOTHING: dict[str, frozenset[str]] = {}
 
 
 def check_name(name: object, where: str = "backend") -> None:
@@ -58,16 +64,16 @@ def use_backend(name: str) -> Iterator[None]:
 
 def lacks(backend: ModuleType, device: torch.device) -> frozenset[str]:
     """What `backend` does not compute on `device` yet."""
-    return getattr(backend, "LACKS", {}).get(device.type, frozenset())
+    return getattr(backend, "LACKS", _NOTHING).get(device.type, frozenset())
 
 
 def why_not(backend: ModuleType, device: torch.device, features: tuple[str, ...] = ()) -> str | None:
     """Why `backend` cannot serve `device` with all of `features`; None where it can."""
     reason = backend.why_not(device)
     if reason is None and features:
-        lacking = [feature for feature in features if feature in lacks(backend, device)]
+        lacking = lacks(backend, device).intersection(features)
         if lacking:
-            return f"it does not compute {', '.join(lacking)} yet"
+            return f"it does not compute {', '.join(f for f in features if f in lacking)} yet"
     return reason
 
 
@@ -76,20 +82,23 @@ def reasons(device: torch.device, features: tuple[str, ...] = ()) -> dict[str, s
     return {name: why_not(backend, device, features) for name, backend in BACKENDS.items()}
 
 
-def first(device: torch.device, features: tuple[str, ...] = ()) -> str | None:
+def first(device: torch.device, features: tuple[str, ...] = (), operator: str = "weight_map") -> str | None:
     """The backend that "auto" takes; None: none can serve the device with all of `features`.
 
     Triton's interpreter is never taken: it is for tests, and slow.
     """
-    for name, backend in BACKENDS.items():
+    for name in ORDER_OF_OPERATOR.get(operator, ORDER):
+        backend = BACKENDS[name]
         interpreter = backend is triton and device.type == "cpu"
         if not interpreter and why_not(backend, device, features) is None:
             return name
     return None
 
 
-def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> ModuleType:
-    """The backend that computes on `device` where the caller asked for `name`.
+def select(
+    name: str, device: torch.device, features: tuple[str, ...] = (), operator: str = "weight_map"
+) -> ModuleType:
+    """The backend that computes `operator` on `device` where the caller asked for `name`.
 
     `features` are those that it needs to compute, by their names in `LACKS`.
 
@@ -105,7 +114,7 @@ def select(name: str, device: torch.device, features: tuple[str, ...] = ()) -> M
         if reason is not None:
             raise RuntimeError(f"backend {name!r} cannot run on {device.type}: {reason}")
         return BACKENDS[name]
-    chosen = first(device, features)
+    chosen = first(device, features, operator)
     if chosen == "reference":
         _warn_of_reference(device, features)
     if chosen is not None:

@@ -123,10 +123,17 @@ def view(tensor: Tensor | None) -> TensorView | None:
     """A tensor as the native code reads it: an image [H, W] is one of [1, H, W]."""
     if tensor is None:
         return None
-    size, stride = tuple(tensor.shape), tensor.stride()
+    return view_of_layout(tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr())
+
+
+def view_of_layout(
+    dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...], address: int
+) -> TensorView:
+    """The same of what a tensor consists of."""
+    size, stride = tuple(shape), strides
     if len(size) == 2:
         size, stride = (1, *size), (0, *stride)
-    return TensorView(tensor.data_ptr(), DTYPES[tensor.dtype], len(size), size, stride)
+    return TensorView(address, DTYPES[dtype], len(size), size, stride)
 
 
 def view_of_volumes(tensor: Tensor | None) -> TensorView | None:

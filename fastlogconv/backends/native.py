@@ -262,6 +262,14 @@ def _by_two_nearest(
     if settings.balance == "none":
         params = c.nearest_params_for(settings, double, 1.0, settings.fbr)
         weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
+    elif classes is None:
+        inside = terms.foreground_of(labels, None, ignore, foreground)
+        ones, zeros = (factors.tolist() for factors in terms.frequency_factors(inside, ignore))
+        weights = torch.empty(labels.shape, dtype=dtype)
+        for b, (one, zero) in enumerate(zip(ones, zeros, strict=True)):
+            of_image = (None if tensor is None else tensor[b : b + 1] for tensor in (foreground, ignore))
+            params = c.nearest_params_for(settings, double, one, zero)
+            weights[b : b + 1] = nearest_weight_map(labels[b : b + 1], None, *of_image, params, dtype)
     else:
         inside = terms.foreground_of(labels, classes, ignore, foreground)
         params = c.nearest_params_for(settings, double, 0.0, 0.0)

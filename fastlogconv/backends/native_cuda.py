@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import terms
-from .devices import why_no_gpu
+from .devices import queue_of, why_no_gpu
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in (
         ("weight_map", (tensor,) * 3),
         ("region_weight_map", (tensor,)),
-        ("separable_conv2d", (tensor, int32)),
+        ("separable_conv2d", (tensor, ctypes.c_double, int64, int32, int32)),
     ):
         scratch_bytes = getattr(library, f"flc_cuda_{name}_scratch_bytes")
         scratch_bytes.argtypes, scratch_bytes.restype = arguments, int64
@@ -63,45 +63,99 @@ def describe() -> dict[str, str]:
     return {"CUDA library": f"{c.CUDA_LIBRARY.name}, not loaded" if c.CUDA_LIBRARY.exists() else _load()}
 
 
-def _call(name: str, input: Tensor, *arguments, scratch_for: tuple | None = ()) -> None:
-    """Calls flc_cuda_NAME(input, *arguments, [scratch,] device, stream) for a tensor on a device.
+# --------------------------------------------------------------------------------------------------- calls
 
-    `scratch_for`: what the function NAME_scratch_bytes takes besides; None: there is none.
-    """
-    library, tensor = _load(), c.view(input)
-    scratch: tuple[int, ...] = ()
-    if scratch_for is not None:
-        size = getattr(library, f"flc_cuda_{name}_scratch_bytes")(tensor, *scratch_for)
-        memory = torch.empty(size, dtype=torch.uint8, device=input.device)
-        scratch = (memory.data_ptr(),)
-    with _on_device(input) as (device, stream):
-        status = getattr(library, f"flc_cuda_{name}")(tensor, *arguments, *scratch, device, stream)
-    function = f"flc_cuda_{name}"
+# What a call needs but for addresses depends on these alone, and is kept.
+_Layout = tuple[torch.dtype, torch.Size, tuple[int, ...]]
+
+
+def _layout(tensor: Tensor | None) -> _Layout | None:
+    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride())
+
+
+def _view_of_layout(layout: _Layout | None) -> c.TensorView | None:
+    """A view of nothing, but not at 0: the C interface takes that for a tensor that is missing."""
+    return None if layout is None else c.view_of_layout(*layout, address=64)
+
+
+def _view(kept: c.TensorView | None, tensor: Tensor | None) -> c.TensorView | None:
+    """One of its own for each call: threads may call with tensors of one layout at a time."""
+    if kept is None:
+        return None
+    view = c.TensorView.from_buffer_copy(kept)
+    view.data = _address(tensor)  # type: ignore[arg-type]
+    return view
+
+
+def _address(tensor: Tensor) -> int:
+    """Of what the kernels read; tests put something else here."""
+    return tensor.data_ptr()
+
+
+def _check(status: int, function: str, input: Tensor) -> None:
     if status < 0:
-        text = library.flc_cuda_error_text(-status).decode()
+        text = _load().flc_cuda_error_text(-status).decode()
         raise RuntimeError(f"fastlogconv: {function} on {input.dtype} {tuple(input.shape)} failed: {text}")
     c.check_status(status, function, input)
 
 
-@contextlib.contextmanager
-def _on_device(tensor: Tensor):
+def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[tuple[int, int | None]]:
     """(device, stream) for launches that concern a tensor. Tests put something else here."""
-    with torch.cuda.device(tensor.device):
-        yield tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
+    return queue_of(tensor)
 
 
-def _weigh(
-    name: str,
-    like: Tensor,
-    beside: tuple,
-    shape: torch.Size,
-    settings: WeightSettings,
-    scratch_for: tuple | None,
-) -> Tensor:
-    """Calls flc_cuda_NAME for a tensor and what goes `beside` it; `scratch_for` as for `_call`."""
-    out = c.output(like, shape)
-    params = c.params_for(settings, shape[-2], shape[-1], "gpu", out.dtype == torch.float64)
-    _call(name, like, *beside, params, out.data_ptr(), c.DTYPES[out.dtype], scratch_for=scratch_for)
+class _Prepared(NamedTuple):
+    """What a call needs but for addresses."""
+
+    out_dtype: torch.dtype
+    out_code: int
+    params: c.WeightParams
+    scratch_bytes: int | None
+    views: list[c.TensorView | None]
+
+
+@functools.lru_cache(1024)
+def _prepared(
+    function: str, settings: WeightSettings, height: int, width: int, *layouts: _Layout | None
+) -> _Prepared:
+    views = [_view_of_layout(layout) for layout in layouts]
+    double = layouts[0] is not None and layouts[0][0] == torch.float64
+    dtype = torch.float64 if double else torch.float32
+    params = c.params_for(settings, height, width, "gpu", double)
+    scratch_bytes = _scratch_bytes(function, *views[: _SCRATCH_FOR[function]])
+    return _Prepared(dtype, c.DTYPES[dtype], params, scratch_bytes, views)
+
+
+# By function: how many of its tensors decide on the size of its scratch; None: it takes none.
+_SCRATCH_FOR = {"flc_cuda_weight_map": 3, "flc_cuda_region_weight_map": 1, "flc_cuda_distance_to_weight": 0}
+
+
+def _scratch_bytes(function: str, *arguments) -> int | None:
+    return getattr(_load(), f"{function}_scratch_bytes")(*arguments) if arguments else None
+
+
+def _scratch(size: int, device: torch.device) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def _weigh(function: str, shape: torch.Size, settings: WeightSettings, *tensors: Tensor | None) -> Tensor:
+    """Calls a function for its tensors, of which the first decides on device and dtype."""
+    like: Tensor = tensors[0]  # type: ignore[assignment]
+    device = like.device
+    dtype, code, params, scratch_bytes, kept = _prepared(
+        function, settings, shape[-2], shape[-1], *map(_layout, tensors)
+    )
+    out = torch.empty(shape, dtype=dtype, device=device)
+    views = map(_view, kept, tensors)
+    with _on_device(like) as queue:
+        if scratch_bytes is None:
+            status = getattr(_load(), function)(*views, params, out.data_ptr(), code, *queue)
+        else:
+            memory = _scratch(scratch_bytes, device)
+            result = out.data_ptr(), code, memory.data_ptr()
+            status = getattr(_load(), function)(*views, params, *result, *queue)
+    if status != c.OK:
+        _check(status, function, like)
     return c.as_result(out, like)
 
 
@@ -125,25 +179,42 @@ def _by_instances(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    beside = (c.view(classes), c.view(ignore))
-    return _weigh("weight_map", labels, beside, labels.shape, settings, scratch_for=beside)
+    return _weigh("flc_cuda_weight_map", labels.shape, settings, labels, classes, ignore)
 
 
 def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
-    return _weigh("region_weight_map", masks, (c.view(ignore),), masks.shape[1:], settings, scratch_for=())
+    return _weigh("flc_cuda_region_weight_map", masks.shape[1:], settings, masks, ignore)
 
 
 def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances; `foreground` [H, W] is bool or None."""
-    beside = (c.view(foreground),)
-    return _weigh("distance_to_weight", distance, beside, distance.shape[1:], settings, scratch_for=None)
+    return _weigh("flc_cuda_distance_to_weight", distance.shape[1:], settings, distance, foreground)
+
+
+@functools.lru_cache(1024)
+def _prepared_convolution(
+    layout: _Layout, decay_length: float, radius: int, padding: int, out_dtype: int
+) -> tuple[c.TensorView | None, int]:
+    """As `_prepared`."""
+    view = _view_of_layout(layout)
+    return view, _load().flc_cuda_separable_conv2d_scratch_bytes(
+        view, decay_length, radius, padding, out_dtype
+    )
 
 
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
     out = c.output(input, input.shape)
     dtype = c.DTYPES[out.dtype]
-    arguments = (lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode], out.data_ptr(), dtype)
-    _call("separable_conv2d", input, *arguments, scratch_for=(dtype,))
+    convolution = lmbda, min(ks // 2, c.LARGEST_RADIUS), c.PADDINGS[padding_mode]
+    layout: _Layout = _layout(input)  # type: ignore[assignment]
+    kept, scratch_bytes = _prepared_convolution(layout, *convolution, dtype)
+    with _on_device(input) as queue:
+        scratch = _scratch(scratch_bytes, input.device)
+        status = _load().flc_cuda_separable_conv2d(
+            _view(kept, input), *convolution, out.data_ptr(), dtype, scratch.data_ptr(), *queue
+        )
+    if status != c.OK:
+        _check(status, "flc_cuda_separable_conv2d", input)
     return c.as_result(out, input)

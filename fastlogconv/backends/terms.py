@@ -63,15 +63,11 @@ def foreground_of(
 
 def frequency_balance(foreground: Tensor, classes: Tensor | None, ignore: Tensor | None) -> Tensor:
     """N / (K n) of each pixel's kind, float64: see reference.py. Nothing waits for a GPU."""
-    spatial = tuple(range(1, foreground.dim()))
-    counted = None if ignore is None else ~ignore
     if classes is None:
-        first = foreground if counted is None else foreground & counted
-        background = ~foreground if counted is None else ~foreground & counted
-        counts = torch.stack([background.sum(spatial), first.sum(spatial)]).to(torch.float64)  # [2, B]
-        factors = counts.sum(0) / ((counts > 0).sum(0) * counts)
-        factors = factors.view(2, -1, *[1] * len(spatial))
-        return torch.where(foreground, factors[1], factors[0])
+        ones, zeros = frequency_factors(foreground, ignore)
+        one_each = (-1, *[1] * (foreground.dim() - 1))
+        return torch.where(foreground, ones.view(one_each), zeros.view(one_each))
+    counted = None if ignore is None else ~ignore
     kinds = torch.where(foreground, classes.clamp(min=0).to(torch.int64) + 1, 0)
     if counted is not None:
         kinds = torch.where(counted, kinds, torch.iinfo(torch.int64).max)
@@ -79,6 +75,22 @@ def frequency_balance(foreground: Tensor, classes: Tensor | None, ignore: Tensor
     n, present = count(kinds.flatten(1))
     total = (kinds < torch.iinfo(torch.int64).max).flatten(1).sum(1, keepdim=True)
     return (total / (present * n).to(torch.float64)).view(foreground.shape)
+
+
+def frequency_factors(foreground: Tensor, ignore: Tensor | None) -> tuple[Tensor, Tensor]:
+    """N / (K n) of the foreground and of the background of each image: [B], float64, 0 where there is none.
+
+    What is ignored is not in `foreground`.
+    """
+    pixels = foreground[0].numel() if len(foreground) else 0
+    inside = foreground.flatten(1).sum(1).to(torch.float64)
+    total = inside.new_full(inside.shape, pixels) if ignore is None else pixels - ignore.flatten(1).sum(1)
+    outside = total - inside
+    kinds = (inside > 0).to(torch.float64) + (outside > 0)
+    ones, zeros = (
+        torch.where(count > 0, total / (kinds * count).clamp(min=1), 0) for count in (inside, outside)
+    )
+    return ones, zeros
 
 
 def _counts_by_sorting(kinds: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,10 @@ reference computes.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import importlib.util
 import math
 import os
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,10 +22,11 @@ from ..codes import CELL, PADDING_MODES, WAYS
 from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, Border
 from ..settings import WeightSettings
-from . import reference, terms
+from . import reference, terms, triton_launch
 from .devices import why_no_gpu
 from .reference import result_dtype
 from .triton_classes import number_classes
+from .triton_launch import Launch, Work
 from .triton_plans import REGISTERS, Plan, blocks, plan_convolution, plan_labels, plan_regions
 
 _SHORT_KEYS = (
@@ -80,6 +78,7 @@ def describe() -> dict[str, str]:
     return {
         "triton": triton.__version__,
         "interpreter": "on" if _interpreted() else "off",
+        "warm launches": triton_launch.why_by_triton() or "without Triton's binding of arguments",
         "beyond 1000 px": "a window or reach so large is left to the reference",
     }
 
@@ -87,50 +86,9 @@ def describe() -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------- launches
 
 
-@dataclasses.dataclass
-class Launch:
-    """One kernel launch: its arguments in order, and the constants that it is compiled for."""
-
-    name: str
-    programs: int
-    arguments: list
-    constants: dict
-    warps: int
-    registers: int | None = None  # the most that a thread may use
-
-    @property
-    def kernel(self):
-        return _kernels()[self.name]
-
-
-@functools.cache
-def _kernels() -> dict[str, Callable]:
-    """The kernels by name, imported when first needed: Triton takes a second."""
-    from ..kernels import cells, convolution, distances, regions, weights
-
-    return {
-        "list_cells": cells.list_cells_kernel,
-        "weigh_tiles": weights.weigh_tiles_kernel,
-        "box_regions": regions.box_regions_kernel,
-        "weigh_regions": regions.weigh_regions_kernel,
-        "weigh_distances": distances.weigh_distances_kernel,
-        "convolve_axis": convolution.convolve_axis_kernel,
-    }
-
-
-def _run(launch: Launch) -> None:
+def _run(launch: Launch):
     """Launches on the current stream; tests put something else here."""
-    options = dict(num_warps=launch.warps)
-    if launch.registers is not None:
-        options["maxnreg"] = launch.registers
-    launch.kernel[(launch.programs,)](*launch.arguments, **launch.constants, **options)
-
-
-def _launch(like: Tensor, *launches: Launch) -> None:
-    device = torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
-    with device:
-        for launch in launches:
-            _run(launch)
+    return triton_launch.by_triton(launch)
 
 
 def _compute(double: bool):
@@ -205,6 +163,16 @@ def _by_instances(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
+    return triton_launch.compute(_run, _weight_map, settings, labels, classes, ignore, foreground)
+
+
+def _weight_map(
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Work | Tensor:
     images, height, width = labels.shape
     out = _result(labels, labels.shape)
     if out.numel() == 0:
@@ -222,26 +190,25 @@ def _by_instances(
     cells_y, cells_x = blocks(height, CELL), blocks(width, CELL)
     tiles_y, tiles_x = blocks(height, tile.height), blocks(width, tile.width)
     cells = images * cells_y * cells_x
-    new = functools.partial(torch.empty, device=labels.device)
-    first_keys = new(cells, dtype=torch.int64)
-    instances = unused = first_keys
+    pieces = [
+        ((cells,), torch.int64),
+        ((labels.numel(), 2), torch.int64),
+        ((labels.numel(),), torch.int32),
+        ((cells, CELL), torch.int64),
+    ]
+    if has_classes:
+        pieces += [((cells,), torch.int32), ((labels.numel(),), torch.int32)]
+    scratch, (first_keys, entries, words, marks, *of_classes) = triton_launch.scratch(labels.device, *pieces)
+    first_classes, next_classes = of_classes or (first_keys, first_keys)
+    instances, zeros = first_keys, None
     if rule.every_instance and classes is not None:
         classes, instances = number_classes(labels, classes, ignore)
     elif rule.every_instance:
-        instances = torch.zeros(images, dtype=torch.int64, device=labels.device)
-    lists_of_cells = [
-        first_keys,
-        new(cells, dtype=torch.int32) if has_classes else unused,
-        new((labels.numel(), 2), dtype=torch.int64),
-        new(labels.numel(), dtype=torch.int32) if has_classes else unused,
-        new(labels.numel(), dtype=torch.int32),
-        new((cells, CELL), dtype=torch.int64),
-        instances,
-    ]
+        instances = zeros = torch.zeros(images, dtype=torch.int64, device=labels.device)
+    lists_of_cells = [first_keys, first_classes, entries, next_classes, words, marks, instances]
     size = [height, width, cells_y, cells_x]
     of_both = dict(KEY=key, HAS_CLASSES=has_classes, HAS_IGNORE=ignore is not None)
-    _launch(
-        labels,
+    launches = [
         Launch(
             "list_cells",
             cells,
@@ -261,12 +228,16 @@ def _by_instances(
             warps=plan.warps,
             registers=plan.registers(key == tl.int64, has_classes, _capability(labels.device)),
         ),
-    )
-    return out
+    ]
+    return Work(out, launches, scratch, zeros)
 
 
 def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of one mask >= 0 per region, [N, H, W]: they may overlap and may be soft."""
+    return triton_launch.compute(_run, _region_weight_map, settings, masks, ignore)
+
+
+def _region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Work | Tensor:
     regions, height, width = masks.shape
     out = _result(masks, (height, width))
     if out.numel() == 0:
@@ -279,7 +250,8 @@ def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSett
     rule, numbers, tile = BORDERS[settings.border], plan.numbers, plan.tile
     cells_y, cells_x = blocks(height, CELL), blocks(width, CELL)
     tiles_x = blocks(width, tile.width)
-    boxes = torch.empty(max(regions, 1) * cells_y * cells_x, dtype=torch.int32, device=masks.device)
+    of_boxes = (max(regions, 1) * cells_y * cells_x,), torch.int32
+    scratch, (boxes,) = triton_launch.scratch(masks.device, of_boxes)
     size = [height, width, cells_y, cells_x]
     ignored, has_ignore = _optional(ignore, boxes.view(1, -1)), ignore is not None
     measure = Launch(
@@ -298,12 +270,17 @@ def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSett
         warps=plan.warps,
         registers=plan.registers_of_regions,
     )
-    _launch(masks, *([measure] if regions else []), weigh)
-    return out
+    return Work(out, [measure, weigh] if regions else [weigh], scratch)
 
 
 def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: WeightSettings) -> Tensor:
     """Weights [H, W] of the distances [N, H, W] to N instances."""
+    return triton_launch.compute(_run, _distance_to_weight, settings, distance, foreground)
+
+
+def _distance_to_weight(
+    distance: Tensor, foreground: Tensor | None, settings: WeightSettings
+) -> Work | Tensor:
     instances, height, width = distance.shape
     out = _result(distance, (height, width))
     if out.numel() == 0:
@@ -311,24 +288,21 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
     double = distance.dtype == torch.float64
     rule, numbers = BORDERS[settings.border], numbers_for(settings, height, width, "gpu", double)
     block = 256
-    _launch(
-        distance,
-        Launch(
-            "weigh_distances",
-            blocks(height * width, block),
-            [distance, instances, *distance.stride(), *_optional(foreground, out), out, height, width]
-            + [numbers.foreground_exponent, numbers.border_exponent, settings.fbr, settings.bwf],
-            dict(
-                COMPUTE=_compute(numbers.double_inside),
-                BORDER=rule.code,
-                FEWEST_INSTANCES=rule.fewest_instances,
-                HAS_FOREGROUND=foreground is not None,
-                BLOCK=block,
-            ),
-            warps=4,
+    weigh = Launch(
+        "weigh_distances",
+        blocks(height * width, block),
+        [distance, instances, *distance.stride(), *_optional(foreground, out), out, height, width]
+        + [numbers.foreground_exponent, numbers.border_exponent, settings.fbr, settings.bwf],
+        dict(
+            COMPUTE=_compute(numbers.double_inside),
+            BORDER=rule.code,
+            FEWEST_INSTANCES=rule.fewest_instances,
+            HAS_FOREGROUND=foreground is not None,
+            BLOCK=block,
         ),
+        warps=4,
     )
-    return out
+    return Work(out, [weigh])
 
 
 # ---------------------------------------------------------------------------------------------- convolution
@@ -336,6 +310,11 @@ def distance_to_weight(distance: Tensor, foreground: Tensor | None, settings: We
 
 def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) -> Tensor:
     """The separable lambda-kernel convolution of [N, H, W]."""
+    return triton_launch.compute(_run, _separable_conv2d, (lmbda, ks, padding_mode), input)
+
+
+def _separable_conv2d(input: Tensor, settings: tuple[float, int, str]) -> Work | Tensor:
+    lmbda, ks, padding_mode = settings
     images = len(input)
     out = _result(input, input.shape)
     if out.numel() == 0:
@@ -343,7 +322,8 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
     if not input.is_floating_point():
         input = input.to(torch.float32)
     double = input.dtype == torch.float64
-    between = torch.empty(input.shape, dtype=torch.float64 if double else torch.float32, device=input.device)
+    of_between = tuple(input.shape), torch.float64 if double else torch.float32
+    scratch, (between,) = triton_launch.scratch(input.device, of_between)
 
     def along(axis: int, source: Tensor, target: Tensor) -> Launch:
         across = 3 - axis
@@ -362,11 +342,11 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
                 ALONG_ROWS=axis == 2,
                 ALONG=plan.along,
                 ACROSS=plan.across,
-                CHUNK=32,
+                CHUNK=16,
+                FEW=plan.few,
             ),
             warps=plan.warps,
             registers=plan.registers,
         )
 
-    _launch(input, along(2, input, between), along(1, between, out))
-    return out
+    return Work(out, [along(2, input, between), along(1, between, out)], scratch)

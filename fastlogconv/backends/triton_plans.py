@@ -121,6 +121,7 @@ class ConvolutionPlan:
     log2_decay: float  # of one step
     along: int  # pixels of a tile
     across: int
+    few: int  # lines that are taken at a time where sums go step by step
     warps: int = 8
     registers: int = REGISTERS
 
@@ -138,5 +139,5 @@ def plan_convolution(
         # a^(size + 1) + ... + a^radius
         edge_weight = math.exp(-(size + 1) / lmbda) * geometric_sum(lmbda, radius - size - 1)
         wanted = size
-    tile = (32, 32) if double else (128, 32)
+    tile = (32, 32, 32) if double else (64, 128, 16)
     return ConvolutionPlan(wanted, edge_weight, -1 / (lmbda * LN2), *tile)

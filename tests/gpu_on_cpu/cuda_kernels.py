@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import fastlogconv
-from fastlogconv.backends import c_interface, native, native_cuda
+from fastlogconv.backends import native, native_cuda
 
 from . import why_no_nvcc
 from . import why_not as why_no_ptx
@@ -185,24 +185,23 @@ class Emulator:
         """Within it, backend "native" serves CPU tensors by this emulator."""
         library = load_host_library()
         handler = _LAUNCH_HANDLER(self._launch)
-        empty, view = torch.empty, c_interface.view
+        empty, address = torch.empty, native_cuda._address
 
         def noted_empty(*arguments, **options):
             self._reachable.append(empty(*arguments, **options))
             return self._reachable[-1]
 
-        def noted_view(tensor):
-            if tensor is not None:
-                self._reachable.append(tensor)
-            return view(tensor)
+        def noted_address(tensor):
+            self._reachable.append(tensor)
+            return address(tensor)
 
         with serving(library):
             library.set_launch_handler(handler)
-            torch.empty, c_interface.view = noted_empty, noted_view
+            torch.empty, native_cuda._address = noted_empty, noted_address
             try:
                 yield self
             finally:
-                torch.empty, c_interface.view = empty, view
+                torch.empty, native_cuda._address = empty, address
                 library.set_launch_handler(_LAUNCH_HANDLER(0))
                 self._reachable.clear()
 

@@ -186,12 +186,8 @@ class Function:
             self._statement(statement)
 
     def _begin_block(self) -> None:
-        if self.blocks[-1] or len(self.blocks) == 1:
-            self.blocks.append(Counter())
-        count = f"COUNT_BLOCK({len(self.blocks) - 1});"
-        if count in self.statements[-2:]:  # of a branch right before this label: whoever passes both is one
-            self.statements.remove(count)
-        self.statements.append(count)
+        self.blocks.append(Counter())  # another where the last is empty: both may be entered, one by a jump
+        self.statements.append(f"COUNT_BLOCK({len(self.blocks) - 1});")
 
     def _statement(self, text: str) -> None:
         if text.startswith("{"):

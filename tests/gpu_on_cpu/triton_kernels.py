@@ -13,6 +13,7 @@ from triton.compiler import ASTSource
 
 import fastlogconv
 from fastlogconv import backends
+from fastlogconv.backends import triton_launch
 from fastlogconv.backends.triton import Launch
 
 from . import why_no_triton
@@ -56,10 +57,7 @@ def compile_launch(launch: Launch, capability: int):
         constexprs=launch.constants,
         attrs=aligned,
     )
-    options = dict(num_warps=launch.warps)
-    if launch.registers is not None:
-        options["maxnreg"] = launch.registers
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
 
 
 def resources(launch: Launch, capability: int) -> Resources:
@@ -70,6 +68,11 @@ def resources(launch: Launch, capability: int) -> Resources:
 
 
 _modules: dict = {}  # translated and built once
+
+
+def _in_pieces(device: torch.device, *pieces) -> tuple[None, list[Tensor]]:
+    """Scratch of separate pieces: nothing may reach from one into the next."""
+    return None, [torch.empty(shape, dtype=dtype) for shape, dtype in pieces]
 
 
 class Emulator:
@@ -110,12 +113,12 @@ class Emulator:
     def serving(self) -> Iterator[Emulator]:
         """Within it, backend "triton" serves CPU tensors by this emulator."""
         backend = backends.triton
-        before = backend._run, backend.why_not
-        backend._run, backend.why_not = self.run, lambda device: None
+        before = backend._run, backend.why_not, triton_launch.scratch
+        backend._run, backend.why_not, triton_launch.scratch = self.run, lambda device: None, _in_pieces
         try:
             yield self
         finally:
-            backend._run, backend.why_not = before
+            backend._run, backend.why_not, triton_launch.scratch = before
 
 
 @contextlib.contextmanager
