@@ -146,6 +146,8 @@ class CandidateFinder {
   // All that follows is by one warp. Takes all entries that windows show to hand and returns how many
   // instances they are of, or -1 where there is no room.
   FLC_DEVICE int take_to_hand() const {
+    constexpr int MOST = 1 << 8 * sizeof(Nearby::row);  // rows and columns of cells that an entry can name
+    if (tile_.cell_columns > MOST || tile_.lists > MOST * tile_.cell_columns) return -1;
     int taken = 0;
     for (int first_list = 0; first_list < tile_.lists; first_list += WARP) {
       const int end = warp_scan(CellList(cells_, tile_, first_list + lane_).count(), lane_);
