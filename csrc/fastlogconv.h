@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 6
+#define FLC_ABI_VERSION 7
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
@@ -184,6 +184,13 @@ FLC_API int32_t flc_cpu_nearest_weight_map(const flc_tensor* labels, const flc_t
                                            const flc_tensor* foreground, const flc_tensor* ignore,
                                            const flc_nearest_params* params, void* out, int32_t out_dtype,
                                            int32_t threads, double* bad_value);
+
+// Where labels are foreground once there are gaps between those that touch: 1 in `out`, contiguous
+// [B, D, H, W], where a label (and its class) is positive and none of the neighbours that come before it in
+// scan order, of 8 in a plane and 26 in all, has another positive label (of the same class). labels of any type
+// and classes (int32, may be null) are [B, D, H, W]; values are not checked.
+FLC_API int32_t flc_cpu_foreground_with_gaps(const flc_tensor* labels, const flc_tensor* classes, uint8_t* out,
+                                             int32_t threads);
 
 // ---------------------------------------------------------------------------------------------------- CUDA
 //

@@ -10,7 +10,6 @@ from torch import Tensor
 from . import checks, ops, regions
 from .arguments import remembered_spatial_values, settings_values, spatial_values
 from .backends import reference
-from .labels import separate_touching
 from .rules import BalanceName, BorderName, DistanceName, FalloffName
 from .settings import DEFAULTS, NAMES, PRESET_OF_VOLUMES, PresetName, WeightSettings, checked_values
 
@@ -155,14 +154,18 @@ def weight_map(
         ignore = checks.with_ignore_index(ignore, labels, checks.check_ignore_labels(ignore_index))
     if foreground is not None:
         checks.check_foreground(foreground, labels.shape, labels.device, "labels")
+    if values[_GAPS] and foreground is not None:
+        raise ValueError("give foreground or gaps=True, not both: foreground says where gaps are")
+    single = labels.dim() == spatial_dims
+    if single:
+        labels = labels[None]
+        classes, ignore, foreground = (
+            None if tensor is None else tensor[None] for tensor in (classes, ignore, foreground)
+        )
     if values[_GAPS]:
-        if foreground is not None:
-            raise ValueError("give foreground or gaps=True, not both: foreground says where gaps are")
-        foreground = _separated(labels, classes, spatial_dims)
-    if labels.dim() > spatial_dims:
-        return ops.weight_map(labels, classes, ignore, foreground, *values, backend)
-    beside = [None if tensor is None else tensor[None] for tensor in (classes, ignore, foreground)]
-    return ops.weight_map(labels[None], *beside, *values, backend)[0]
+        foreground = ops.foreground_with_gaps(labels, classes)
+    weights = ops.weight_map(labels, classes, ignore, foreground, *values, backend)
+    return weights[0] if single else weights
 
 
 def _preset(
@@ -176,15 +179,6 @@ def _spatial(values: tuple, spatial_dims: int) -> tuple:
     if torch.compiler.is_compiling():
         return spatial_values(values, spatial_dims)
     return remembered_spatial_values(values, spatial_dims)
-
-
-def _separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tensor:
-    """Where the foreground is, with gaps between touching instances."""
-    separated = separate_touching(labels, classes, spatial_dims=spatial_dims)
-    foreground = separated if separated.dtype is torch.bool else checks.positive(separated)
-    if classes is not None:
-        foreground = foreground & (classes if classes.dtype is torch.bool else checks.positive(classes))
-    return foreground
 
 
 def region_weight_map(

@@ -20,8 +20,9 @@ from torch.autograd import forward_ad
 
 from . import backends, engines
 from .backends.reference import result_dtype
-from .checks import DEVICES
+from .checks import DEVICES, positive
 from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, class_error, half_error
+from .labels import separate_touching
 from .numerics import SMALLEST_DECAY_LENGTH
 from .settings import SETTINGS, WeightSettings
 
@@ -147,6 +148,20 @@ def _class_labels(classes: Tensor) -> Tensor:
     return exact.clamp(-1, LARGEST_CLASS).to(torch.int32)
 
 
+def _foreground_with_gaps(labels, classes):
+    if labels.device.type == "cpu" and backends.native.why_not(labels.device) is None:
+        classes = None if classes is None else _class_labels(classes)
+        return backends.native.foreground_with_gaps(labels, classes)
+    separated = separate_touching(labels, classes, spatial_dims=labels.dim() - 1)
+    foreground = separated if separated.dtype is torch.bool else positive(separated)
+    return foreground if classes is None else foreground & (_class_labels(classes) > 0)
+
+
+foreground_with_gaps = _define(
+    "foreground_with_gaps(Tensor labels, Tensor? classes) -> Tensor",
+    _foreground_with_gaps,
+    lambda labels, classes: torch.empty(labels.shape, dtype=torch.bool, device=labels.device),
+)
 weight_map = _define(
     f"weight_map(Tensor labels, Tensor? classes, Tensor? ignore, Tensor? foreground, {_SCHEMA}, str backend) "
     "-> Tensor",

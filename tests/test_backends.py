@@ -346,9 +346,10 @@ def test_public_names():
     assert " ".join(fastlogconv.__all__) == (
         "SeparableConv2D UNetWeights WeightSettings WeightTransform WeightTransformSingle "
         "WeightedCrossEntropyLoss WeightedDiceCELoss WeightedDiceLoss binary_to_instances calculate_weights "
-        "create_pdf distance_to_weight info lambda_kernel plot_weight_parameters preprocess_mask "
-        "random_center random_centers region_weight_map resize_nearest separable_conv2d separate_touching "
-        "show use_backend weight_map weighted_cross_entropy weighted_dice_loss"
+        "create_pdf distance_to_weight info lambda_kernel nearest_instances plot_weight_parameters "
+        "preprocess_mask random_center random_centers region_weight_map resize_nearest separable_conv2d "
+        "separate_touching show signed_distance_map use_backend weight_map weighted_cross_entropy "
+        "weighted_dice_loss"
     )
     for name in fastlogconv.__all__:
         assert getattr(fastlogconv, name).__doc__

@@ -8,7 +8,7 @@ import scipy.ndimage
 import torch
 from cases import golden, scattered, surrounded
 
-from fastlogconv import binary_to_instances, separate_touching
+from fastlogconv import binary_to_instances, ops, separate_touching
 from fastlogconv.labels import components_by_propagation
 
 DTYPES = [
@@ -93,6 +93,20 @@ def test_large_ids_and_none():
     assert separate_touching(torch.ones(3, 4, dtype=torch.bool)).all()
     for shape in ((0, 4), (4, 0), (0, 3, 3)):
         assert separate_touching(torch.zeros(shape)).shape == shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, *DTYPES], ids=str)
+@pytest.mark.parametrize("shape", [(2, 9, 40), (1, 1, 1), (3, 1, 7), (2, 5, 6, 9), (1, 1, 5, 7), (0, 3, 4)])
+def test_foreground_of_the_operator(shape, dtype):
+    rng = np.random.default_rng(6)
+    labels = torch.from_numpy(rng.integers(0 if dtype.is_signed is False else -1, 4, shape)).to(dtype)
+    classes = torch.from_numpy(rng.integers(-1, 3, shape))
+    dims = len(shape) - 1
+    for tensor in (labels, labels.transpose(-1, -2).contiguous().transpose(-1, -2), surrounded(labels, 3)):
+        for given in (None, classes, classes.to(torch.uint8).clamp(max=2)):
+            separated = separate_touching(labels, given, spatial_dims=dims).to(torch.float64)
+            expected = (separated > 0) if given is None else (separated > 0) & (given > 0)
+            assert torch.equal(ops.foreground_with_gaps(tensor, given), expected)
 
 
 def test_compiled():

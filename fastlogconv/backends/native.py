@@ -64,6 +64,7 @@ def _load() -> Any:
     nearest_params = ctypes.POINTER(c.NearestParams)
     library.flc_cpu_nearest_weight_map.argtypes = (*(tensor,) * 4, nearest_params, *result, threads, number)
     library.flc_cpu_separable_conv2d.argtypes = (tensor, ctypes.c_double, int64, int32, *result, threads)
+    library.flc_cpu_foreground_with_gaps.argtypes = (tensor, tensor, pointer, threads)
     library.flc_cpu_instruction_set.restype = ctypes.c_char_p
     library.flc_cpu_use_instruction_set.argtypes = (ctypes.c_char_p,)
     return library
@@ -216,6 +217,16 @@ def separable_conv2d(input: Tensor, lmbda: float, ks: int, padding_mode: str) ->
 # ----------------------------------------------------------------------------------- the nearest instances
 
 
+def foreground_with_gaps(labels: Tensor, classes: Tensor | None) -> Tensor:
+    """Where `separate_touching` leaves labels [B, H, W] or [B, D, H, W] (of the int32 classes above 0)."""
+    out = torch.empty(labels.shape, dtype=torch.bool)
+    status = _load().flc_cpu_foreground_with_gaps(
+        c.view_of_volumes(labels), c.view_of_volumes(classes), out.data_ptr(), _threads()
+    )
+    c.check_status(status, "flc_cpu_foreground_with_gaps", labels)
+    return out
+
+
 def nearest_instances(
     labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
@@ -267,9 +278,11 @@ def _by_two_nearest(
         ones, zeros = (factors.tolist() for factors in terms.frequency_factors(inside, ignore))
         weights = torch.empty(labels.shape, dtype=dtype)
         for b, (one, zero) in enumerate(zip(ones, zeros, strict=True)):
-            of_image = (None if tensor is None else tensor[b : b + 1] for tensor in (foreground, ignore))
+            given, ignored = (
+                None if tensor is None else tensor[b : b + 1] for tensor in (foreground, ignore)
+            )
             params = c.nearest_params_for(settings, double, one, zero)
-            weights[b : b + 1] = nearest_weight_map(labels[b : b + 1], None, *of_image, params, dtype)
+            weights[b : b + 1] = nearest_weight_map(labels[b : b + 1], None, given, ignored, params, dtype)
     else:
         inside = terms.foreground_of(labels, classes, ignore, foreground)
         params = c.nearest_params_for(settings, double, 0.0, 0.0)
