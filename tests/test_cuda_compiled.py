@@ -192,6 +192,37 @@ def test_euclidean_shapes(name, border, library):
             assert weight_error(weights, expected) <= EUCLIDEAN[dtype]
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_windows_of_more_than_256_cells(distance, library):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    labels = np.zeros((3, 9000), dtype=np.int64)
+    for i, x in enumerate((100, 4000, 8500, 8700, 8950)):
+        labels[1, x : x + 9] = i + 1
+    labels = torch.from_numpy(labels)
+    settings = dict(distance=distance, ks=18001, fds=3000, bws=3000)
+    expected = fastlogconv.weight_map(labels.double(), **settings, backend="native")
+    with serving(library):
+        weights = fastlogconv.weight_map(labels.float(), **settings, backend="native")
+    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_tiles_that_no_instance_reaches(distance, by_class, border, library):
+    from gpu_on_cpu.cuda_kernels import serving
+
+    labels = torch.from_numpy(two_cells((101, 203)))
+    settings = dict(distance=distance, border=border, fds=2, bws=2, lmbda=0.1)
+    optional = dict(classes=labels.sign()) if by_class else {}
+    expected = fastlogconv.weight_map(labels.double(), **optional, **settings, backend="native")
+    with serving(library):
+        for dtype in (torch.float32, torch.float64):
+            weights = fastlogconv.weight_map(labels.to(dtype), **optional, **settings, backend="native")
+            assert weight_error(weights, expected) <= WEIGHT[dtype]
+
+
 # Values that other backends refuse go unnoticed on a GPU; the rest takes too long.
 LEFT_OUT = "refused or must_be_ids or limited or 40000 or shapes or against_the_reference or random"
 PUBLIC = ("weight_map", "region_weight_map", "distance_to_weight", "separable_conv2d")

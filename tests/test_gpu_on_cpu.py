@@ -107,9 +107,12 @@ def test_profile():
     assert profile.lane_use == 1
 
 
-def test_profile_counts_what_follows_a_branch_not_taken_once():
+@pytest.mark.parametrize("jump_below", [0, 32], ids=["not taken", "taken by one warp"])
+def test_profile_counts_what_follows_a_branch_once(jump_below):
     """Where a label follows the branch, both begin a block of instructions."""
-    text = KERNEL.replace("bar.sync 0;", "setp.lt.s32 %p2, %r2, 0; @%p2 bra AFTER; AFTER: bar.sync 0;")
+    text = KERNEL.replace(
+        "bar.sync 0;", f"setp.lt.s32 %p2, %r2, {jump_below}; @%p2 bra AFTER; AFTER: bar.sync 0;"
+    )
     module, _, _ = run(text, np.arange(256, dtype=np.float32), profile=True)
     assert module.profile("neighbour").warp_instructions == 8 * (23 + 2)
 

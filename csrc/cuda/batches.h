@@ -45,8 +45,9 @@ struct Batches {
   // The candidate that a row of a batch belongs to.
   FLC_DEVICE int candidate_of(int row) const {
     int candidate = 0;  // the first whose rows end behind this one
+#pragma unroll
     for (int step = CANDIDATES / 2; step > 0; step /= 2) {
-      if (end_rows[candidate + step - 1] <= row) candidate += step;
+      candidate += end_rows[candidate + step - 1] <= row ? step : 0;
     }
     return candidate;
   }

@@ -1,8 +1,8 @@
 // The instances that the windows of a tile show, 32 at a time.
 //
 // An instance has an entry in each of its cells, and only those that windows show count: the first of them
-// stands for the instance, the box around them all is its box. Where there is room they are kept at hand and
-// compared with each other, else each is looked for in all lists.
+// stands for the instance, the box around them all is its box. Where there is room they are kept at hand,
+// those of an instance linked, else each is looked for in all lists.
 #pragma once
 
 #include "cuda/tile.h"
@@ -10,6 +10,16 @@
 namespace flc::cuda {
 
 constexpr int CANDIDATES = 32;  // that are found in one go
+
+// An entry at hand.
+struct Nearby {
+  int64_t id;
+  uint32_t box, row_set;  // as in Entry
+  int cell;
+  uint8_t row, column;  // of the cell, from the tile's first one
+  uint8_t next;         // entry of the instance; the last one names itself
+  uint8_t follows;      // another entry of the instance
+};
 
 // The entries of a cell within reach of a tile.
 class CellList {
@@ -22,17 +32,17 @@ class CellList {
     x_ = tile.column_of(list) * CELL - tile.x;
   }
 
+  FLC_DEVICE int cell() const { return cell_; }
   FLC_DEVICE int count() const { return range_.end - range_.first; }
-
-  FLC_DEVICE Located operator[](int place) const {
-    const Entry entry = cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
-    return {entry.id, unpacked_box(entry.box, y_, x_)};
+  FLC_DEVICE Entry entry(int place) const {
+    return cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
   }
+  FLC_DEVICE Box box(const Entry& entry) const { return unpacked_box(entry.box, y_, x_); }
 
   // The bounding box of the pixels of an id, or nothing.
   FLC_DEVICE Box find(int64_t id) const {
     const int place = find_entry(cells_, cell_, range_, id);
-    return place < 0 ? Box::nothing() : (*this)[place - range_.first].box;
+    return place < 0 ? Box::nothing() : box(entry(place - range_.first));
   }
 
  private:
@@ -44,15 +54,17 @@ class CellList {
 // What the warps share, and how far the search has come.
 template <int MOST_NEARBY>
 struct Candidates {
-  Located found[CANDIDATES];
-  int lists[CANDIDATES];  // that their entries are in, if they are not at hand
-  unsigned repeated;      // bit by bit: a list before that has the candidate too
-  bool any;
-  bool at_hand;                        // all entries that windows show, in `nearby`
-  int next_list, entries, next_entry;  // entries: at hand, or of the 32 lists before next_list
-  Located nearby[MOST_NEARBY];
+  int64_t ids[CANDIDATES];
+  Box boxes[CANDIDATES];
+  int lists[CANDIDATES];  // that their entries are in; where they are at hand the first entry's number there
+  unsigned repeated;  // bit by bit: a list before that has the candidate too
+  bool any, more;  // candidates, now and later
+  bool at_hand;  // all entries that windows show, in `nearby`
+  int next_list, count, next;  // of instances at hand, or of entries of the 32 lists before next_list
+  Nearby nearby[MOST_NEARBY];
+  uint8_t firsts[MOST_NEARBY];  // entries at hand, of each instance the first one
 
-  FLC_DEVICE void begin() { next_list = entries = next_entry = 0, at_hand = false; }
+  FLC_DEVICE void begin() { next_list = count = next = 0, at_hand = false; }
 };
 
 // By all threads of a block.
@@ -68,21 +80,56 @@ class CandidateFinder {
         lane_(threadIdx.x % WARP),
         warp_(threadIdx.x / WARP) {}
 
-  // Finds the next candidates; false where there are no more.
-  FLC_DEVICE bool find() const {
-    if (warp_ == 0) take_next();
-    __syncthreads();
-    if (!shared_.any) return false;
-    if (!shared_.at_hand) {
-      search_lists();
-      __syncthreads();
+  // The ids of the next candidates, and their boxes if they are at hand. By one warp.
+  FLC_DEVICE void take_next() const {
+    int list = shared_.next_list, count = shared_.count, next = shared_.next;
+    bool at_hand = shared_.at_hand;
+    __syncwarp();
+    while (next >= count && list < tile_.lists) {
+      next = 0;
+      count = list == 0 ? take_to_hand() : -1;
+      at_hand = count >= 0;
+      if (!at_hand) {
+        const int own = CellList(cells_, tile_, list + lane_).count();
+        count = __shfl_sync(ALL_LANES, warp_scan(own, lane_), WARP - 1);
+      }
+      list = at_hand ? tile_.lists : list + WARP;
     }
-    return true;
+    const bool any = next < count;
+    if (any) next = at_hand ? take_nearby(next, count) : take_listed(list - WARP, next, count);
+    if (lane_ == 0) {
+      shared_.any = any;
+      shared_.more = next < count || list < tile_.lists;
+      shared_.repeated = 0;
+      shared_.next_list = list;
+      shared_.count = count;
+      shared_.next = next;
+      shared_.at_hand = at_hand;
+    }
+    __syncwarp();
+  }
+
+  // The boxes of candidates that are not at hand, in all lists. Each lane looks for one of them, each warp in
+  // other lists.
+  FLC_DEVICE void search_lists() const {
+    const int64_t id = shared_.ids[lane_];
+    Box& box = shared_.boxes[lane_];
+    for (int list = warp_; list < tile_.lists; list += blockDim.x / WARP) {
+      const Box part = CellList(cells_, tile_, list).find(id);
+      if (shown(part)) {
+        atomicMin(&box.top, part.top);
+        atomicMax(&box.bottom, part.bottom);
+        atomicMin(&box.left, part.left);
+        atomicMax(&box.right, part.right);
+        if (list < shared_.lists[lane_]) atomicOr(&shared_.repeated, 1u << lane_);
+      }
+      __syncwarp();
+    }
   }
 
   // The box of a candidate, or nothing where another one stands for the instance.
   FLC_DEVICE Box box(int candidate) const {
-    return shared_.repeated >> candidate & 1 ? Box::nothing() : shared_.found[candidate].box;
+    return shared_.repeated >> candidate & 1 ? Box::nothing() : shared_.boxes[candidate];
   }
 
   // Whether windows show pixels of an instance. By each thread for itself.
@@ -94,76 +141,89 @@ class CandidateFinder {
   }
 
  private:
-  FLC_DEVICE bool shown(const Box& box) const { return !shown_part(box, radius_).empty(); }
+  FLC_DEVICE bool shown(const Box& box) const { return !shown_part(box, radius_, tile_.height).empty(); }
 
-  // By one warp, as all that follows but search_lists.
-  FLC_DEVICE void take_next() const {
-    int list = shared_.next_list, entries = shared_.entries, entry = shared_.next_entry;
-    bool at_hand = shared_.at_hand;
-    __syncwarp();
-    while (entry >= entries && list < tile_.lists) {
-      entry = 0;
-      entries = list == 0 ? take_to_hand() : MOST_NEARBY + 1;
-      at_hand = entries <= MOST_NEARBY;
-      if (!at_hand) {
-        const int count = CellList(cells_, tile_, list + lane_).count();
-        entries = __shfl_sync(ALL_LANES, warp_scan(count, lane_), WARP - 1);
-      }
-      list = at_hand ? tile_.lists : list + WARP;
-    }
-    const bool any = entry < entries;
-    if (any) entry = at_hand ? take_nearby(entry, entries) : take_listed(list - WARP, entry, entries);
-    if (lane_ == 0) {
-      shared_.any = any;
-      shared_.repeated = 0;
-      shared_.next_list = list;
-      shared_.entries = entries;
-      shared_.next_entry = entry;
-      shared_.at_hand = at_hand;
-    }
-  }
-
-  // Takes all entries that windows show to hand, as long as there is room, and counts them.
+  // All that follows is by one warp. Takes all entries that windows show to hand and returns how many
+  // instances they are of, or -1 where there is no room.
   FLC_DEVICE int take_to_hand() const {
-    int all = 0;
-    for (int first = 0; first < tile_.lists; first += WARP) {
-      const CellList list(cells_, tile_, first + lane_);
-      int count = 0;
-      for (int i = 0; i < list.count(); ++i) count += shown(list[i].box);
-      const int before = all + warp_scan(count, lane_) - count;
-      all = __shfl_sync(ALL_LANES, before + count, WARP - 1);
-      if (all > MOST_NEARBY) break;
-      Located* next = shared_.nearby + before;
-      for (int i = 0; i < list.count(); ++i) {
-        const Located entry = list[i];
-        if (shown(entry.box)) *next++ = entry;
+    constexpr int MOST = 1 << 8 * sizeof(Nearby::row);  // rows and columns of cells that an entry can name
+    if (tile_.cell_columns > MOST || tile_.lists > MOST * tile_.cell_columns) return -1;
+    int taken = 0;
+    for (int first_list = 0; first_list < tile_.lists; first_list += WARP) {
+      const int end = warp_scan(CellList(cells_, tile_, first_list + lane_).count(), lane_);
+      const int entries = __shfl_sync(ALL_LANES, end, WARP - 1);
+      for (int first = 0; first < entries; first += WARP) {
+        int place = first + lane_;
+        const bool there = place < entries;
+        const int list = first_list + list_of(end, place);
+        Nearby own{};
+        bool is_shown = false;
+        if (there) {
+          const CellList cell_list(cells_, tile_, list);
+          const Entry entry = cell_list.entry(place);
+          const int row = tile_.row_of(list) - tile_.cell_row,
+                    column = tile_.column_of(list) - tile_.cell_column;
+          own = {entry.id, entry.box, entry.row_set, cell_list.cell(), uint8_t(row), uint8_t(column), 0, 0};
+          is_shown = shown(cell_list.box(entry));
+        }
+        const unsigned all_shown = __ballot_sync(ALL_LANES, is_shown);
+        const int at = taken + __popc(all_shown & ((1u << lane_) - 1));
+        if (is_shown && at < MOST_NEARBY) shared_.nearby[at] = own;
+        taken += __popc(all_shown);
+        if (taken > MOST_NEARBY) return -1;
       }
     }
     __syncwarp();
-    return all;
+    return link(taken);
   }
 
-  // The instances of entries at hand from `first` on; returns the entry that comes next.
-  FLC_DEVICE int take_nearby(int first, int entries) const {
-    const int entry = first + lane_;
-    Located candidate{0, Box::nothing()};
-    if (entry < entries) candidate = {shared_.nearby[entry].id, box_of_nearby(entry, entries)};
-    shared_.found[lane_] = candidate;
-    return first + CANDIDATES;
-  }
-
-  // The box of the instance of an entry at hand, or nothing where another one comes first.
-  FLC_DEVICE Box box_of_nearby(int entry, int entries) const {
-    const int64_t id = shared_.nearby[entry].id;
-    Box box = Box::nothing();
-    int first = entry;
-#pragma unroll 2
-    for (int i = entries - 1; i >= 0; --i) {
-      if (shared_.nearby[i].id != id) continue;
-      box = united(box, shared_.nearby[i].box);
-      first = i;
+  // Links entries at hand, and lists the first one of each instance; returns how many these are.
+  FLC_DEVICE int link(int entries) const {
+    Nearby* const nearby = shared_.nearby;
+    for (int first = 0; first < entries; first += WARP) {
+      const int own = first + lane_;
+      if (own >= entries) continue;
+      const int64_t id = nearby[own].id;
+      int next = own;
+#pragma unroll 4
+      for (int i = entries - 1; i > first; --i) {
+        if (nearby[i].id == id && i > own) next = i;
+      }
+      nearby[own].next = uint8_t(next);
+      if (next != own) nearby[next].follows = 1;
     }
-    return first == entry ? box : Box::nothing();
+    __syncwarp();
+    int count = 0;
+    for (int first = 0; first < entries; first += WARP) {
+      const int own = first + lane_;
+      const bool is_first = own < entries && !nearby[own].follows;
+      const unsigned all = __ballot_sync(ALL_LANES, is_first);
+      if (is_first) shared_.firsts[count + __popc(all & ((1u << lane_) - 1))] = uint8_t(own);
+      count += __popc(all);
+    }
+    __syncwarp();
+    return count;
+  }
+
+  // Instances at hand from `first` on; returns the one that comes next.
+  FLC_DEVICE int take_nearby(int first, int count) const {
+    const int instance = first + lane_;
+    int64_t id = 0;
+    Box all = Box::nothing();
+    if (instance < count) {
+      int entry = shared_.firsts[instance];
+      shared_.lists[lane_] = entry;
+      id = shared_.nearby[entry].id;
+      while (true) {
+        const Nearby& part = shared_.nearby[entry];
+        all = united(all, unpacked_box(part.box, tile_.cell_y(part.row), tile_.cell_x(part.column)));
+        if (part.next == entry) break;
+        entry = part.next;
+      }
+    }
+    shared_.ids[lane_] = id;
+    shared_.boxes[lane_] = all;
+    return first + CANDIDATES;
   }
 
   // The ids of those entries of 32 lists, from `first` on, that windows show; returns the entry that comes
@@ -175,19 +235,25 @@ class CandidateFinder {
       int place = first + lane_;
       const bool there = place < entries;
       const int list = first_list + list_of(end, place);
-      const Located entry = there ? CellList(cells_, tile_, list)[place] : Located{0, Box::nothing()};
-      const unsigned all_shown = __ballot_sync(ALL_LANES, shown(entry.box));
+      const CellList cell_list(cells_, tile_, list);
+      const Entry entry = there ? cell_list.entry(place) : Entry{};
+      const bool is_shown = there && shown(cell_list.box(entry));
+      const unsigned all_shown = __ballot_sync(ALL_LANES, is_shown);
       const int candidate = taken + __popc(all_shown & ((1u << lane_) - 1));
       const bool left = candidate >= CANDIDATES;
-      if (shown(entry.box) && !left) {
-        shared_.found[candidate] = {entry.id, Box::nothing()};
+      if (is_shown && !left) {
+        shared_.ids[candidate] = entry.id;
+        shared_.boxes[candidate] = Box::nothing();
         shared_.lists[candidate] = list;
       }
       const unsigned all_left = all_shown & __ballot_sync(ALL_LANES, left);
       first += all_left ? __ffs(all_left) - 1 : WARP;
       taken += __popc(all_shown);
     }
-    if (lane_ >= taken) shared_.found[lane_] = {0, Box::nothing()};
+    if (lane_ >= taken) {
+      shared_.ids[lane_] = 0;
+      shared_.boxes[lane_] = Box::nothing();
+    }
     return first;
   }
 
@@ -203,28 +269,30 @@ class CandidateFinder {
     return list;
   }
 
-  // The boxes of candidates, in all lists. Each lane looks for one of them, each warp in other lists.
-  FLC_DEVICE void search_lists() const {
-    Located& candidate = shared_.found[lane_];
-    const int64_t id = candidate.id;
-    for (int list = warp_; list < tile_.lists; list += WARPS) {
-      const Box part = CellList(cells_, tile_, list).find(id);
-      if (shown(part)) {
-        atomicMin(&candidate.box.top, part.top);
-        atomicMax(&candidate.box.bottom, part.bottom);
-        atomicMin(&candidate.box.left, part.left);
-        atomicMax(&candidate.box.right, part.right);
-        if (list < shared_.lists[lane_]) atomicOr(&shared_.repeated, 1u << lane_);
-      }
-      __syncwarp();
-    }
-  }
-
   const Cells& cells_;
   const AnyTile& tile_;
   const int radius_;
   Candidates<MOST_NEARBY>& shared_;
   const int lane_, warp_;
 };
+
+// The bits of row y of a candidate at hand whose box is at most 32 columns wide, from its left on.
+template <class AnyTile, int MOST_NEARBY>
+FLC_DEVICE uint32_t row_at_hand(const Cells& cells, const AnyTile& tile,
+                                const Candidates<MOST_NEARBY>& candidates, int candidate, const Box& box,
+                                int y) {
+  uint32_t bits = 0;
+  for (int entry = candidates.lists[candidate], next;; entry = next) {
+    const Nearby& part = candidates.nearby[entry];
+    const int row = y - tile.cell_y(part.row), column = tile.cell_x(part.column) - box.left;
+    if (unsigned(row) < CELL) {
+      const uint32_t word = word_of(cells, part.cell, part.box, part.row_set, row);
+      bits |= column >= 0 ? word << column : word >> -column;
+    }
+    next = part.next;
+    if (next == entry) break;
+  }
+  return bits & ALL_LANES >> (31 - (box.right - box.left));
+}
 
 }  // namespace flc::cuda

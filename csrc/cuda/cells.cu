@@ -33,17 +33,18 @@ static char* place(const LabelTensors& tensors, void* memory, Cells& cells) {
   cells.rows = int(divide_up<int64_t>(labels.size[1], CELL));
   cells.columns = int(divide_up<int64_t>(labels.size[2], CELL));
   Pieces pieces(memory);
+  // Words of cells begin at multiples of their size.
   pieces.take(cells.entries, count * ROOM);
+  pieces.take(cells.words, count * ROOM);
+  pieces.take(cells.foreground, count * CELL);
+  if (tensors.ignore.data) pieces.take(cells.ignored, count * CELL);
+  if (by_class) pieces.take(cells.classes, count * ROOM);
   pieces.take(cells.largest, images);
   if (by_class) {
     cells.ids.words = divide_up<int64_t>(labels.size[1] * labels.size[2], 32);
     pieces.take(cells.ids.counts, images);
     pieces.take(cells.ids.present, images * cells.ids.words);
-    pieces.take(cells.classes, count * ROOM);
   }
-  pieces.take(cells.words, count * ROOM);
-  pieces.take(cells.foreground, count * CELL);
-  if (tensors.ignore.data) pieces.take(cells.ignored, count * CELL);
   pieces.take(cells.counts, count);
   return pieces.next();
 }

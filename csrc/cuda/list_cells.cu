@@ -41,6 +41,11 @@ FLC_DEVICE void load_ids(const flc_tensor& labels, int64_t image, int64_t y, int
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     if constexpr (std::is_same_v<KeyOf<T>, Key>) {
       data += image * labels.stride[0] + y * labels.stride[1] + x * labels.stride[2];
+      if (__all_sync(ALL_LANES, inside && below >= CELL)) {
+#pragma unroll
+        for (int row = 0; row < CELL; ++row, data += stride) ids[row] = id_of<Key>(*data);
+        return;
+      }
 #pragma unroll
       for (int row = 0; row < CELL; ++row) {
         ids[row] = inside && row < below ? id_of<Key>(data[row * stride]) : Key(0);

@@ -24,6 +24,30 @@ struct BFloat16 {
   FLC_DEVICE operator float() const { return __uint_as_float(uint32_t(bits) << 16); }
 };
 
+// Of an element.
+inline int bytes_of(int32_t dtype) {
+  switch (static_cast<flc_dtype>(dtype)) {
+    case FLC_BOOL:
+    case FLC_UINT8:
+    case FLC_INT8:
+      return 1;
+    case FLC_UINT16:
+    case FLC_INT16:
+    case FLC_FLOAT16:
+    case FLC_BFLOAT16:
+      return 2;
+    case FLC_UINT32:
+    case FLC_INT32:
+    case FLC_FLOAT32:
+      return 4;
+    case FLC_UINT64:
+    case FLC_INT64:
+    case FLC_FLOAT64:
+      break;
+  }
+  return 8;
+}
+
 // Calls function(pointer to the elements) with the type that `dtype` stands for, which is_served.
 template <class Function>
 FLC_DEVICE void with_type(const void* data, int32_t dtype, const Function& function) {

@@ -35,7 +35,7 @@ FLC_DEVICE Box region_box(const uint32_t* boxes, int columns, const Tile& tile, 
       box = united(box, unpacked_box(bits, row * CELL - tile.y, column * CELL - tile.x));
     }
   }
-  return shown_part(united_over_lanes(box), radius);
+  return shown_part(united_over_lanes(box), radius, tile.height);
 }
 
 // A row of a mask, by columns of the tile.
@@ -63,7 +63,7 @@ FLC_DEVICE T log_row_sum(const Numbers<T>& numbers, const MaskRow& row) {
   for (int first = row.box.left; first <= row.box.right; first += WARP) {
     const T log_value = T(log2(row.value<T>(first)));
     for (unsigned rest = __ballot_sync(ALL_LANES, log_value > -INFINITE<T>); rest != 0; rest &= rest - 1) {
-      const int i = __ffs(rest) - 1, steps = beyond(row.lane, first + i, first + i);
+      const int i = __ffs(rest) - 1, steps = abs(row.lane - first - i);
       const T log_other = __shfl_sync(ALL_LANES, log_value, i);
       const T term = steps <= numbers.radius ? log_other - T(steps) * numbers.bits_per_step : -INFINITE<T>;
       const T ratio = exp2_of(smaller(term, largest) - larger(term, largest));

@@ -84,21 +84,25 @@ class ScaledColumn {
     }
   }
 
+  // Whether rows with this weight and less add nothing to a sum, at all columns.
+  FLC_DEVICE bool complete(float sum, float weight) const {
+    return __all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_);
+  }
+
   // Adds the first `end` rows of those that follow in DIRECTION, with falling weights; false where it stops
   // before, for the rest adds no more.
   template <int DIRECTION>
   FLC_DEVICE bool add_rows(int end, float& sum, float& weight, const float*& at) const {
     int row = 0;
+#pragma unroll 1
     for (; row + 8 <= end; row += 8) {
       add_group<DIRECTION, 8>(sum, weight, at);
-      if (__all_sync(ALL_LANES, weight * scaling_.complete <= sum || !in_reach_)) return false;
+      if (complete(sum, weight)) return false;
     }
-    if (row + 4 <= end) {
-      add_group<DIRECTION, 4>(sum, weight, at);
-      row += 4;
-    }
-#pragma unroll 1
-    for (; row < end; ++row) add_group<DIRECTION, 1>(sum, weight, at);
+    const int rest = larger(end - row, 0);
+    if (rest & 4) add_group<DIRECTION, 4>(sum, weight, at);
+    if (rest & 2) add_group<DIRECTION, 2>(sum, weight, at);
+    if (rest & 1) add_group<DIRECTION, 1>(sum, weight, at);
     return true;
   }
 
@@ -121,15 +125,27 @@ class ScaledColumn {
   // The strip lies `gap` rows above (+1) or below (-1) the box. Sums are scaled by the way to it.
   template <int DIRECTION>
   FLC_DEVICE void outside(int gap, float (&d)[STRIP_H]) {
+    constexpr int PITCH = DIRECTION * TABLE_PITCH;
     const float* at = sums_ + (DIRECTION > 0 ? 0 : height_ - 1) * TABLE_PITCH;
     const float step = numbers_.step_scale;
     const int shown_by_all = numbers_.radius - gap - STRIP_H + 2;
     float sum = 0, weight = scaling_.unit;
     base_ += float(gap) * step;
-    if (!add_rows<DIRECTION>(smaller(height_, shown_by_all), sum, weight, at) || shown_by_all >= height_) {
+    if (!add_rows<DIRECTION>(smaller(height_, shown_by_all), sum, weight, at) || shown_by_all >= height_ ||
+        complete(sum, weight)) {
       const float nearest = distance(sum);
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) d[strip_row<DIRECTION>(i)] = nearest + float(i) * step;
+      return;
+    }
+    // From the farthest pixel to the nearest: each sees one row more.
+    if (shown_by_all >= 0 && shown_by_all + STRIP_H <= height_) {
+#pragma unroll
+      for (int i = STRIP_H - 1; i >= 0; --i) {
+        d[strip_row<DIRECTION>(i)] = distance(sum) + float(i) * step;
+        sum += weight * at[(STRIP_H - 1 - i) * PITCH];
+        weight *= scaling_.decay;
+      }
       return;
     }
 #pragma unroll
@@ -144,53 +160,64 @@ class ScaledColumn {
   FLC_DEVICE void across(int y, float (&d)[STRIP_H]) {
     float own[STRIP_H];
     const float* const first = sums_ + y * TABLE_PITCH;
+    if (y >= 0 && y + STRIP_H <= height_) {
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      own[i] = unsigned(y + i) < unsigned(height_) ? first[i * TABLE_PITCH] * scaling_.unit : 0.f;
-    }
-    if (numbers_.radius >= STRIP_H - 1) {
-      float sum = 0;
-#pragma unroll
-      for (int i = STRIP_H - 1; i >= 0; --i) {
-        d[i] = sum;
-        sum = (sum + own[i]) * scaling_.decay;
-      }
-      sum = 0;
+      for (int i = 0; i < STRIP_H; ++i) own[i] = first[i * TABLE_PITCH] * scaling_.unit;
+    } else {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
-        sum = sum * scaling_.decay + own[i];
-        d[i] += sum;
+        own[i] = unsigned(y + i) < unsigned(height_) ? first[i * TABLE_PITCH] * scaling_.unit : 0.f;
+      }
+    }
+    // What the rows beside the strip add to its outermost ones.
+    float above = 0, below = 0;
+    const bool all_alike = numbers_.radius >= STRIP_H - 1 && sum_beside<-1>(y - 1, y, above) &&
+                           sum_beside<+1>(y + STRIP_H, height_ - (y + STRIP_H), below);
+    if (all_alike) {
+#pragma unroll
+      for (int i = STRIP_H - 1; i >= 0; --i) {
+        d[i] = below;
+        below = own[i] * scaling_.decay + below * scaling_.decay;
+      }
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) {
+        own[i] += above;
+        above = own[i] * scaling_.decay;
+        d[i] += own[i];
       }
     } else {
       sum_within(numbers_.radius, scaling_.powers, [&](int k) { return own[k]; }, d);
+      add_side<+1>(y + STRIP_H, height_ - (y + STRIP_H), d);
+      add_side<-1>(y - 1, y, d);
     }
-    add_side<+1>(y + STRIP_H, height_ - (y + STRIP_H), d);
-    add_side<-1>(y - 1, y, d);
 #pragma unroll
     for (int i = 0; i < STRIP_H; ++i) d[i] = distance(d[i]);
   }
 
-  // Adds to the sums of a strip the `count` rows of the box that lie below (+1) or above it; `first` is the
-  // one next to it.
+  // The sum of `count` rows of the box that lie below (+1) or above a strip, at its pixel that is nearest to
+  // them; `first` is the one next to it. False where the other pixels see another one, but for the way.
   template <int DIRECTION>
-  FLC_DEVICE void add_side(int first, int count, float (&totals)[STRIP_H]) {
+  FLC_DEVICE bool sum_beside(int first, int count, float& sum) const {
+    if (count <= 0) return true;
+    const float* at = sums_ + first * TABLE_PITCH;
+    const int shown_by_all = numbers_.radius - STRIP_H + 1;
+    float weight = scaling_.unit * scaling_.decay;
+    return !add_rows<DIRECTION>(smaller(count, shown_by_all), sum, weight, at) || shown_by_all >= count;
+  }
+
+  // Adds those rows to the sums of a strip of which not all pixels see the same.
+  template <int DIRECTION>
+  FLC_DEVICE void add_side(int first, int count, float (&totals)[STRIP_H]) const {
     if (count <= 0) return;
     const float* at = sums_ + first * TABLE_PITCH;
     const int shown_by_all = numbers_.radius - STRIP_H + 1;
     float sum = 0, weight = scaling_.unit * scaling_.decay;
-    if (!add_rows<DIRECTION>(smaller(count, shown_by_all), sum, weight, at) || shown_by_all >= count) {
-#pragma unroll
-      for (int i = 0; i < STRIP_H; ++i) {
-        totals[strip_row<DIRECTION>(i)] += sum;
-        sum *= scaling_.decay;
-      }
-      return;
-    }
+    const bool grows = add_rows<DIRECTION>(smaller(count, shown_by_all), sum, weight, at);
 #pragma unroll
     for (int i = STRIP_H - 1; i >= 0; --i) {
       totals[strip_row<DIRECTION>(i)] += scaling_.powers[i] * sum;
       const int next = shown_by_all + STRIP_H - 1 - i;
-      if (unsigned(next) < unsigned(count)) add_group<DIRECTION, 1>(sum, weight, at);
+      if (grows && unsigned(next) < unsigned(count)) add_group<DIRECTION, 1>(sum, weight, at);
     }
   }
 

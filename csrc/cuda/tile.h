@@ -5,12 +5,12 @@
 
 namespace flc::cuda {
 
-constexpr int TILE_W = CELL, TILE_H = 64;
+constexpr int TILE_W = CELL, TILE_H = 64;  // at most: a tile is as high as its block has warps
 constexpr int STRIP_H = 8;  // rows of a tile that a warp weighs, one column in each lane
 constexpr int WARPS = TILE_H / STRIP_H;
 
 // In coordinates of the tile: y and x of its first pixel are 0. Inclusive; empty where bottom < top.
-struct Box {
+struct alignas(16) Box {
   int top, bottom, left, right;
 
   FLC_DEVICE static Box nothing() { return {1 << 30, -(1 << 30), 1 << 30, -(1 << 30)}; }
@@ -53,22 +53,28 @@ struct Located {
 };
 
 struct Tile {
-  int image, y, x;
+  int image, y, x, height;
   // The cells that the windows of the tile's pixels meet, row by row: `list` 0..lists - 1.
   int cell_row, cell_column, cell_columns, lists;
 
   Tile() = default;
-  FLC_DEVICE Tile(unsigned number, const Cells& cells, int height, int width, int radius) {
-    const unsigned tiles_x = divide_up(width, TILE_W), tiles_y = divide_up(height, TILE_H);
+  FLC_DEVICE Tile(unsigned number, const Cells& cells, int image_height, int image_width, int radius,
+                  int height)
+      : height(height) {
+    const unsigned tiles_x = divide_up(image_width, TILE_W), tiles_y = divide_up(image_height, height);
     const unsigned line = number / tiles_x;
     image = line / tiles_y;
-    y = int(line % tiles_y) * TILE_H;
+    y = int(line % tiles_y) * height;
     x = int(number % tiles_x) * TILE_W;
     cell_row = larger(y - radius, 0) / CELL;
     cell_column = larger(x - radius, 0) / CELL;
-    cell_columns = smaller(x + TILE_W - 1 + radius, width - 1) / CELL - cell_column + 1;
-    lists = (smaller(y + TILE_H - 1 + radius, height - 1) / CELL - cell_row + 1) * cell_columns;
+    cell_columns = smaller(x + TILE_W - 1 + radius, image_width - 1) / CELL - cell_column + 1;
+    lists = (smaller(y + height - 1 + radius, image_height - 1) / CELL - cell_row + 1) * cell_columns;
   }
+
+  // Where the cells of a row or a column of them begin, numbered from the first one.
+  FLC_DEVICE int cell_y(int row) const { return (cell_row + row) * CELL - y; }
+  FLC_DEVICE int cell_x(int column) const { return (cell_column + column) * CELL - x; }
 
   FLC_DEVICE int row_of(int list) const { return cell_row + list / cell_columns; }
   FLC_DEVICE int column_of(int list) const { return cell_column + list % cell_columns; }
@@ -93,9 +99,9 @@ FLC_DEVICE Range entries_of(const Cells& cells, int cell, const ClassTile& tile)
   return {first_of_class(cells, cell, tile.class_label), first_of_class(cells, cell, tile.class_label + 1)};
 }
 
-// The part of a box that the windows of the tile's pixels show.
-__host__ __device__ inline Box shown_part(const Box& box, int radius) {
-  return {larger(box.top, -radius), smaller(box.bottom, TILE_H - 1 + radius), larger(box.left, -radius),
+// The part of a box that the windows of a tile's pixels show.
+__host__ __device__ inline Box shown_part(const Box& box, int radius, int tile_height) {
+  return {larger(box.top, -radius), smaller(box.bottom, tile_height - 1 + radius), larger(box.left, -radius),
           smaller(box.right, TILE_W - 1 + radius)};
 }
 
@@ -144,7 +150,9 @@ class RowBits {
   FLC_DEVICE uint32_t word(int cell_column) const {
     const int cell = cell_ + cell_column;
     const int place = find_entry(cells_, cell, entries_of(cells_, cell, tile_), id_);
-    return place < 0 ? 0 : word_of(cells_, cell, cells_.entries[int64_t(cell) * ROOM + place], row_);
+    if (place < 0) return 0;
+    const Entry& entry = cells_.entries[int64_t(cell) * ROOM + place];
+    return word_of(cells_, cell, entry.box, entry.row_set, row_);
   }
 
   const Cells& cells_;

@@ -5,7 +5,7 @@
 
 #include "cuda/accumulate.h"
 #include "cuda/batches.h"
-#include "cuda/scaled_sums.h"
+#include "cuda/scaled_rows.h"
 
 namespace flc::cuda {
 
@@ -29,7 +29,7 @@ constexpr int MOST_NEARBY = WAY == EUCLIDEAN ? 256 : 128;
 
 // What is only needed where sums are scaled.
 struct ScalingShared {
-  float byte_sums[256];
+  FourSums four_sums;
   uint32_t words[WARPS][MOST_WORDS][WARP];
 };
 struct Nothing {};
@@ -58,14 +58,19 @@ struct TileBlock {
   FLC_DEVICE TileBlock(const Cells& cells, const Numbers<T>& numbers, Shared<T, WAY, BY_CLASS>& shared)
       : cells(cells), numbers(numbers), shared(shared), lane(threadIdx.x % WARP), warp(threadIdx.x / WARP) {}
 
+  FLC_DEVICE static int warps() { return blockDim.x / WARP; }
+
   FLC_DEVICE int strip_y() const { return warp * STRIP_H; }
 
-  FLC_DEVICE const Located& instance(int candidate) const { return shared.candidates.found[candidate]; }
+  FLC_DEVICE Located instance(int candidate) const {
+    return {shared.candidates.ids[candidate], shared.candidates.boxes[candidate]};
+  }
 
   // What the windows show of a box, or nothing where the instance is too far away to matter.
   FLC_DEVICE Box needed_part(const Box& box) const {
-    const Box shown = shown_part(box, numbers.radius);
-    return within_limit(beyond(0, shown.top - (TILE_H - 1), shown.bottom),
+    const int tile_height = shared.tile.height;
+    const Box shown = shown_part(box, numbers.radius, tile_height);
+    return within_limit(beyond(0, shown.top - (tile_height - 1), shown.bottom),
                         beyond(0, shown.left - (TILE_W - 1), shown.right))
                ? shown
                : Box::nothing();
@@ -75,7 +80,8 @@ struct TileBlock {
   // the others count as infinitely far away.
   template <class Border>
   FLC_DEVICE unsigned shown_to_strip(const Batch& batch, Accumulated<T, Border> (&sums)[STRIP_H]) const {
-    const unsigned shown = batch.candidates & __ballot_sync(ALL_LANES, strip_shows(instance(lane).box));
+    const unsigned shown =
+        batch.candidates & __ballot_sync(ALL_LANES, strip_shows(shared.candidates.boxes[lane]));
     if (Border::EVERY_INSTANCE && shown != batch.candidates) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) sums[i].add_infinite();

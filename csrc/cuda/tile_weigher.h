@@ -29,12 +29,17 @@ class TileWeigher {
   FLC_DEVICE void weigh() {
     if (threadIdx.x == 0) {
       begin();
-      shared_.tile =
-          Tile(blockIdx.x, block_.cells, arguments_.height, arguments_.width, block_.numbers.radius);
+      shared_.tile = Tile(blockIdx.x, block_.cells, arguments_.height, arguments_.width,
+                          block_.numbers.radius, block_.warps() * STRIP_H);
     }
-    if constexpr (CAN_SCALE<WAY>) fill_byte_sums(block_.numbers.scaling, shared_.scaling.byte_sums);
-    __syncthreads();
+    if constexpr (CAN_SCALE<WAY>) {
+      if (block_.warp == block_.warps() - 1) {
+        shared_.scaling.four_sums.fill(block_.numbers.scaling, block_.lane);
+      }
+    }
+    __syncwarp();
     if constexpr (BY_CLASS) {
+      __syncthreads();
       for (uint32_t label = next_class(0); label != NO_CLASS; label = next_class(label)) {
         if (threadIdx.x == 0) {
           begin();
@@ -54,6 +59,23 @@ class TileWeigher {
 
  private:
   static constexpr uint32_t NO_CLASS = ~0u;
+
+  // Of the rows of a strip.
+  struct Words {
+    uint32_t at[STRIP_H] = {};
+    Words() = default;
+    FLC_DEVICE Words(const uint32_t* words) {
+      struct alignas(16) Four {
+        uint32_t at[4];
+      };
+#pragma unroll
+      for (int i = 0; i < STRIP_H; i += 4) {
+        const Four four = *reinterpret_cast<const Four*>(words + i);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) at[i + j] = four.at[j];
+      }
+    }
+  };
 
   FLC_DEVICE void begin() {
     shared_.seen = 0;
@@ -79,16 +101,35 @@ class TileWeigher {
   // Adds the instances within reach, those of the class where there are classes.
   FLC_DEVICE void add_instances() {
     const auto candidates = candidate_finder();
-    while (candidates.find()) {
-      if (block_.warp == 0) plan(candidates.box(block_.lane));
-      __syncthreads();
-      for (int i = 0; i < shared_.batches.count; ++i) {
-        if constexpr (WAY == EUCLIDEAN)
-          add_squares(block_, shared_.batches.plan[i], sums_);
-        else
-          add_sums(block_, shared_.batches.plan[i], sums_);
+    bool more;
+    do {
+      if (block_.warp == 0) {
+        candidates.take_next();
+        if (shared_.candidates.any && shared_.candidates.at_hand) plan(candidates.box(block_.lane));
       }
-    }
+      __syncthreads();
+      if (!shared_.candidates.any) return;
+      if (!shared_.candidates.at_hand) {
+        candidates.search_lists();
+        __syncthreads();
+        if (block_.warp == 0) plan(candidates.box(block_.lane));
+        __syncthreads();
+      }
+      // What follows is read before anybody can write it anew, and not kept while adding: for registers.
+      bool again;
+      int i = 0;
+      do {
+        if (i < shared_.batches.count) {
+          if constexpr (WAY == EUCLIDEAN)
+            add_squares(block_, shared_.batches.plan[i], sums_);
+          else
+            add_sums(block_, shared_.batches.plan[i], sums_);
+        }
+        again = ++i < shared_.batches.count;
+        more = shared_.candidates.more;
+        if (again || more) __syncthreads();
+      } while (again);
+    } while (more);
   }
 
   // Divides the candidates that this tile needs into batches. By one warp, each lane with a candidate's box.
@@ -96,7 +137,7 @@ class TileWeigher {
     const Box box = found.empty() ? found : block_.needed_part(found);
     const bool present = !box.empty();
     if (BY_CLASS && Border::EVERY_INSTANCE && !found.empty() && !present) shared_.missed = true;
-    shared_.candidates.found[block_.lane].box = box;
+    shared_.candidates.boxes[block_.lane] = box;
     bool in_table = false;
     if constexpr (WAY == EUCLIDEAN) in_table = present;
     if constexpr (CAN_SCALE<WAY>) in_table = present && scalable(block_.numbers, box, block_.ROWS);
@@ -109,11 +150,17 @@ class TileWeigher {
   FLC_DEVICE void add_border() {
     const bool has_border =
         shared_.seen >= Border::FEWEST_INSTANCES && (!Border::EVERY_INSTANCE || every_instance_seen());
+    if (WAY == EUCLIDEAN) {
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      if (WAY == EUCLIDEAN) sums_[i].take_roots();
-      if (has_border) borders_[i] += border_term(sums_[i], block_.numbers);
-      if (BY_CLASS) sums_[i].next_class();
+      for (int i = 0; i < STRIP_H; ++i) sums_[i].take_roots();
+    }
+    if (has_border) {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) borders_[i] += border_term(sums_[i], block_.numbers);
+    }
+    if (BY_CLASS) {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i) sums_[i].next_class();
     }
   }
 
@@ -126,7 +173,7 @@ class TileWeigher {
       if (shared_.missed || cells.ids.counts[tile.image] != cells.largest[tile.image]) return false;
       bool missed = false;
       const int first = cells.index(tile.image, 0, 0);
-      for (int i = threadIdx.x; i < cells.rows * cells.columns && !missed; i += WARPS * WARP) {
+      for (int i = threadIdx.x; i < cells.rows * cells.columns && !missed; i += blockDim.x) {
         const Range range = entries_of(cells, first + i, tile);
         for (int place = range.first; place < range.end && !missed; ++place) {
           missed = !candidate_finder().shows(cells.entries[int64_t(first + i) * ROOM + place].id);
@@ -142,19 +189,26 @@ class TileWeigher {
     const Cells& cells = block_.cells;
     const unsigned own = 1u << block_.lane;
     const int x = tile.x + block_.lane, y = tile.y + block_.strip_y(), rows = arguments_.height - y;
-    if (x >= arguments_.width) return;
+    if (x >= arguments_.width || rows <= 0) return;
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
-    const uint32_t* const foreground = cells.foreground + first_word;
-    const uint32_t* const ignored = cells.ignored ? cells.ignored + first_word : nullptr;
+    const Words foreground(cells.foreground + first_word);
     int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    const auto store_rows = [&](const auto& is_ignored) {
 #pragma unroll
-    for (int i = 0; i < STRIP_H; ++i) {
-      if (i >= rows) return;
-      T weight = compose(sums_[i].fd, borders_[i], block_.numbers);
-      if (foreground[i] & own) weight = 1;
-      if (ignored && ignored[i] & own) weight = 0;
-      store_weight(arguments_.out, arguments_.out_is_double, index, weight);
-      index += arguments_.width;
+      for (int i = 0; i < STRIP_H; ++i) {
+        if (i >= rows) return;
+        T weight = compose(sums_[i].fd, borders_[i], block_.numbers);
+        if (foreground.at[i] & own) weight = 1;
+        if (is_ignored(i)) weight = 0;
+        store_weight(arguments_.out, arguments_.out_is_double, index, weight);
+        index += arguments_.width;
+      }
+    };
+    if (cells.ignored) {
+      const Words ignored(cells.ignored + first_word);
+      store_rows([&](int i) { return (ignored.at[i] & own) != 0; });
+    } else {
+      store_rows([](int) { return false; });
     }
   }
 

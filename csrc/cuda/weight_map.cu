@@ -16,6 +16,7 @@ constexpr int SCALED_BLOCKS = 4;
 template <class T, Way WAY, bool BY_CLASS>
 constexpr int BLOCKS = sizeof(T) == 8                 ? 1
                        : WAY == MIXED                 ? 2
+                       : WAY == EUCLIDEAN && BY_CLASS ? 2
                        : WAY == EUCLIDEAN || BY_CLASS ? 3
                                                       : SCALED_BLOCKS;
 
@@ -49,7 +50,7 @@ static int32_t weigh_tiles(const WeightMapCall& call, const Cells& cells, const 
 
 // Whether a float holds the scaled sums of any instance.
 static bool all_scaled(const Numbers<float>& numbers) {
-  const Box largest = shown_part({INT_MIN, INT_MAX, INT_MIN, INT_MAX}, numbers.radius);
+  const Box largest = shown_part({INT_MIN, INT_MAX, INT_MIN, INT_MAX}, numbers.radius, TILE_H);
   return scalable(numbers, largest, TABLE_ROWS<float, SCALED>) && always_accurate(numbers);
 }
 
