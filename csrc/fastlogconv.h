@@ -189,8 +189,8 @@ FLC_API int32_t flc_cpu_nearest_weight_map(const flc_tensor* labels, const flc_t
 // [B, D, H, W], where a label (and its class) is positive and none of the neighbours that come before it in
 // scan order, of 8 in a plane and 26 in all, has another positive label (of the same class). labels of any type
 // and classes (int32, may be null) are [B, D, H, W]; values are not checked.
-FLC_API int32_t flc_cpu_foreground_with_gaps(const flc_tensor* labels, const flc_tensor* classes, uint8_t* out,
-                                             int32_t threads);
+FLC_API int32_t flc_cpu_foreground_with_gaps(const flc_tensor* labels, const flc_tensor* classes,
+                                             uint8_t* out, int32_t threads);
 
 // ---------------------------------------------------------------------------------------------------- CUDA
 //
