@@ -49,8 +49,11 @@ def weight_map(labels, *, lmbda, ks, **settings):
     return weights(distances(regions_of(labels), lmbda, ks), labels > 0, **settings)
 
 
-def class_weight_map(labels, classes, ignore, *, distance, border, bws, fds, bwf, fbr, lmbda, ks):
+def class_weight_map(
+    labels, classes, ignore, *, distance, border, bws, fds, bwf, fbr, lmbda, ks, falloff="sum", **others
+):
     """The weights [H, W] by class and without what is to be ignored; either may be None."""
+    assert falloff == "sum" and not any(value for value in others.values() if value != "none")
     classes = np.ones_like(labels) if classes is None else classes
     ids = np.where(classes > 0, labels, 0)
     ids[np.zeros(ids.shape, dtype=bool) if ignore is None else ignore] = 0
