@@ -26,7 +26,7 @@ def restored(with_threads, monkeypatch):
         competitors.native.use_instruction_set(competitors.best_instruction_set())
 
 
-@pytest.mark.parametrize("backend, convolution", [("triton", "convolve_axis"), ("cuda", "convolve_tiles")])
+@pytest.mark.parametrize("backend, convolution", [("triton", "convolve_axis"), ("cuda", "convolve_rows")])
 def test_gpu_counts_as_json(backend, convolution, capsys):
     gpu_counts = pytest.importorskip("bench.gpu_counts")
     counter = pytest.importorskip("tests.gpu_on_cpu")
