@@ -11,6 +11,7 @@ from .settings import (
     DEFAULT_PRESET,
     DEFAULTS,
     NAMES,
+    PRESET_OF_VOLUMES,
     WeightSettings,
     check_preset,
     checked_values,
@@ -19,29 +20,35 @@ from .settings import (
 _DEFAULT_VALUES = tuple(None if name in BY_PRESET else value for name, value in DEFAULTS.items())
 
 
-def _values_of_preset(preset: str | None, *single) -> tuple:
+def _values_of_preset(preset: str | None, spatial_dims: int, *single) -> tuple:
     """The settings in the order of `NAMES`: single ones, and the preset's where they are None."""
-    chosen = check_preset(DEFAULT_PRESET if preset is None else preset)
-    return checked_values(
+    if preset is None:
+        preset = DEFAULT_PRESET if spatial_dims == 2 else PRESET_OF_VOLUMES
+    chosen = check_preset(preset)
+    values = checked_values(
         *[
             chosen[name] if value is None and name in BY_PRESET else value
             for name, value in zip(NAMES, single, strict=True)
         ]
     )
+    return spatial_values(values, spatial_dims)
 
 
 _remembered_values = functools.lru_cache(1024, typed=True)(_values_of_preset)
 
 
-def settings_values(settings: WeightSettings | None, preset: str | None, *single) -> tuple:
-    """The settings in the order of `NAMES`, from an object, or from a preset and single ones."""
+def settings_values(settings: WeightSettings | None, preset: str | None, spatial_dims: int, *single) -> tuple:
+    """The settings in the order of `NAMES` for images or volumes, see `spatial_values`.
+
+    From an object, or from a preset and single ones.
+    """
     if settings is None:
         if torch.compiler.is_compiling():
-            return _values_of_preset(preset, *single)
+            return _values_of_preset(preset, spatial_dims, *single)
         try:
-            return _remembered_values(preset, *single)
+            return _remembered_values(preset, spatial_dims, *single)
         except TypeError:  # of a wrong type, perhaps of one without a hash
-            return _values_of_preset(preset, *single)
+            return _values_of_preset(preset, spatial_dims, *single)
     if not isinstance(settings, WeightSettings):
         raise TypeError(f"settings must be WeightSettings or None, got {type(settings).__name__}")
     if preset is not None:
@@ -56,7 +63,7 @@ def settings_values(settings: WeightSettings | None, preset: str | None, *single
             f"give settings or single ones, not both, got settings and {', '.join(given)}: pass "
             f"settings.replace({given[0]}=...)"
         )
-    return settings.values
+    return spatial_values(settings.values, spatial_dims)
 
 
 def spatial_values(values: tuple, spatial_dims: int) -> tuple:
@@ -66,6 +73,8 @@ def spatial_values(values: tuple, spatial_dims: int) -> tuple:
     Raises:
         ValueError: LogConv distances in volumes, or a spacing of other axes.
     """
+    if spatial_dims == 2 and values[-1] is None:
+        return values
     settings = dict(zip(NAMES, values, strict=True))
     spacing = settings["spacing"]
     if spatial_dims == 3 and settings["distance"] == "logconv":
@@ -81,9 +90,6 @@ def spatial_values(values: tuple, spatial_dims: int) -> tuple:
         if len(set(spacing)) == 1:
             settings |= dict(spacing=None, bws=settings["bws"] / spacing[0], fds=settings["fds"] / spacing[0])
     return tuple(settings.values())
-
-
-remembered_spatial_values = functools.lru_cache(1024, typed=True)(spatial_values)
 
 
 def _are_defaults(single: tuple) -> bool:

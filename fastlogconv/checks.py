@@ -38,10 +38,16 @@ def check_backend(name: str) -> None:
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
+def comparable(values: Tensor) -> Tensor:
+    """The same bits in a type that PyTorch compares, as hardly any of the larger unsigned ones."""
+    signed = _SIGNED.get(values.dtype)
+    return values if signed is None else values.view(signed)
+
+
 def positive(values: Tensor) -> Tensor:
     """Where a tensor is > 0: bool."""
-    signed = _SIGNED.get(values.dtype)  # PyTorch compares hardly any of the larger unsigned types
-    return values > 0 if signed is None else values.view(signed) != 0
+    signed = comparable(values)
+    return values > 0 if signed is values else signed != 0
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several

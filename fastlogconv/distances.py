@@ -101,9 +101,7 @@ def signed_distance_map(
         TypeError, ValueError, RuntimeError: as for `nearest_instances`, but values that are no ids are taken.
     """
     checks.check_spatial_labels(labels, spatial_dims)
-    foreground = (
-        labels > 0 if labels.is_floating_point() or labels.dtype is torch.bool else checks.positive(labels)
-    )
+    foreground = checks.positive(labels)
     background = ~foreground
     if ignore is not None:
         ignore = checks.broadcast_ignore(ignore, labels.shape, labels.device, "labels")

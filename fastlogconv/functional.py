@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from . import checks, ops, regions
-from .arguments import remembered_spatial_values, settings_values, spatial_values
+from .arguments import settings_values
 from .backends import reference
 from .rules import BalanceName, BorderName, DistanceName, FalloffName
-from .settings import DEFAULTS, NAMES, PRESET_OF_VOLUMES, PresetName, WeightSettings, checked_values
+from .settings import DEFAULTS, NAMES, PresetName, WeightSettings, checked_values
 
 _GAPS = NAMES.index("gaps")
 
@@ -140,11 +140,9 @@ def weight_map(
     if labels.dtype in checks.OF_MASKS and ignore_index is None:
         checks.warn_of_masks(labels)
     values = settings_values(
-        settings, _preset(preset, settings, spatial_dims), distance, border, falloff, balance,
+        settings, preset, spatial_dims, distance, border, falloff, balance,
         border_everywhere, gaps, bws, fds, bwf, fbr, lmbda, ks, spacing,
     )  # fmt: skip
-    if spatial_dims != 2 or values[-1] is not None:
-        values = _spatial(values, spatial_dims)
     checks.check_backend(backend)
     if classes is not None:
         checks.check_classes(classes, labels)
@@ -166,19 +164,6 @@ def weight_map(
         foreground = ops.foreground_with_gaps(labels, classes)
     weights = ops.weight_map(labels, classes, ignore, foreground, *values, backend)
     return weights[0] if single else weights
-
-
-def _preset(
-    preset: PresetName | None, settings: WeightSettings | None, spatial_dims: int
-) -> PresetName | None:
-    """The default in volumes has exact distances."""
-    return PRESET_OF_VOLUMES if spatial_dims == 3 and preset is None and settings is None else preset
-
-
-def _spatial(values: tuple, spatial_dims: int) -> tuple:
-    if torch.compiler.is_compiling():
-        return spatial_values(values, spatial_dims)
-    return remembered_spatial_values(values, spatial_dims)
 
 
 def region_weight_map(
@@ -240,11 +225,9 @@ def region_weight_map(
     if masks.requires_grad:
         raise checks.grad_error("masks")
     values = settings_values(
-        settings, _preset(preset, settings, spatial_dims), distance, border, None, None, False, None,
+        settings, preset, spatial_dims, distance, border, None, None, False, None,
         bws, fds, bwf, fbr, lmbda, ks, spacing,
     )  # fmt: skip
-    if spatial_dims != 2 or values[-1] is not None:
-        values = _spatial(values, spatial_dims)
     checks.check_of_regions(values)
     checks.check_backend(backend)
     if ignore is not None:

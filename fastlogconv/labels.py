@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -43,11 +44,11 @@ def separate_touching(labels: Tensor, classes: Tensor | None = None, *, spatial_
     checks.check_tensor(labels, "labels", (spatial_dims, spatial_dims + 1), _SHAPES[spatial_dims])
     if classes is not None:
         checks.check_classes(classes, labels)
-    values = _comparable(labels)
-    kinds = None if classes is None else _comparable(classes)
-    positive = checks.positive(labels) if labels.dtype is not torch.bool else labels
+    values = checks.comparable(labels)
+    kinds = None if classes is None else checks.comparable(classes)
+    positive = checks.positive(labels)
     touching = torch.zeros_like(positive)
-    for offset in _offsets(spatial_dims, corners=True):
+    for offset in _offsets(spatial_dims):
         if not _fits(offset, labels.shape):
             continue
         here, there = _pair(offset, labels.shape)
@@ -85,7 +86,7 @@ def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: i
         raise TypeError(f"connectivity must be an integer, got {connectivity!r}")
     if not 1 <= connectivity <= spatial_dims:
         raise ValueError(f"connectivity must be from 1 to {spatial_dims}, got {connectivity}")
-    foreground = masks if masks.dtype is torch.bool else checks.positive(masks)
+    foreground = checks.positive(masks)
     batch = foreground if masks.dim() > spatial_dims else foreground[None]
     if batch.device.type == "cpu":
         ids = _components_by_scipy(batch, connectivity)
@@ -118,7 +119,7 @@ def components_by_propagation(batch: Tensor, connectivity: int) -> Tensor:
     whatever order they come, so the result is always the same.
     """
     spatial = batch.dim() - 1
-    offsets = [offset for offset in _offsets(spatial, corners=True) if sum(map(abs, offset)) <= connectivity]
+    offsets = [offset for offset in _offsets(spatial) if sum(map(abs, offset)) <= connectivity]
     position = torch.arange(batch.numel(), device=batch.device)
     pointer = position.clone()
     links = []
@@ -145,19 +146,9 @@ def components_by_propagation(batch: Tensor, connectivity: int) -> Tensor:
     return torch.where(flat, number[pointer], 0).view(batch.shape).to(_id_dtype(batch))
 
 
-_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-
-
-def _comparable(labels: Tensor) -> Tensor:
-    """The same bits in a type that PyTorch compares on every device: only whether they differ counts."""
-    signed = _SIGNED.get(labels.dtype)
-    return labels if signed is None else labels.view(signed)
-
-
-def _offsets(spatial_dims: int, corners: bool) -> list[Offset]:
+def _offsets(spatial_dims: int) -> Iterator[Offset]:
     """To the neighbours that come before a pixel in scan order."""
-    before = itertools.takewhile(any, itertools.product((-1, 0, 1), repeat=spatial_dims))
-    return [offset for offset in before if corners or sum(map(abs, offset)) == 1]
+    return itertools.takewhile(any, itertools.product((-1, 0, 1), repeat=spatial_dims))
 
 
 def _fits(offset: Offset, shape: torch.Size) -> bool:

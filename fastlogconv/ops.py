@@ -152,8 +152,7 @@ def _foreground_with_gaps(labels, classes):
     if labels.device.type == "cpu" and backends.native.why_not(labels.device) is None:
         classes = None if classes is None else _class_labels(classes)
         return backends.native.foreground_with_gaps(labels, classes)
-    separated = separate_touching(labels, classes, spatial_dims=labels.dim() - 1)
-    foreground = separated if separated.dtype is torch.bool else positive(separated)
+    foreground = positive(separate_touching(labels, classes, spatial_dims=labels.dim() - 1))
     return foreground if classes is None else foreground & (_class_labels(classes) > 0)
 
 

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from .. import engines
 from ..errors import distance_error, label_error, mask_error
-from ..numerics import exact_limit, nearest_numbers
+from ..numerics import exact_limit
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import native_cuda, reference, terms
-from .reference import result_dtype
 
 _Operator = TypeVar("_Operator", bound=Callable[..., Any])
 _LACKING = (
@@ -165,7 +164,8 @@ def weight_map(
 ) -> Tensor:
     """Weights [B, H, W] of labels [B, H, W], as in the reference."""
     if settings.distance == "euclidean" and engines.choose(settings).name == "two nearest":
-        return _by_two_nearest(labels, classes, ignore, foreground, settings)
+        beside = classes, ignore, foreground
+        return terms.by_two_nearest(nearest_weight_map, "cpu", labels, *beside, settings)
     if labels.dim() == 4 or settings.spacing is not None:
         return reference.weight_map(labels, classes, ignore, foreground, settings, _distance_within_reach)
     if settings.composed:
@@ -257,42 +257,6 @@ def _distance_within_reach(
     inside[tuple(place)] = region > 0
     distances, _ = nearest_instances(inside[None], None, 1, spacing)
     return distances[0, 0], tuple(window)
-
-
-def _by_two_nearest(
-    labels: Tensor,
-    classes: Tensor | None,
-    ignore: Tensor | None,
-    foreground: Tensor | None,
-    settings: WeightSettings,
-) -> Tensor:
-    double = nearest_numbers(settings, labels.dtype == torch.float64, "cpu").double_inside
-    dtype = torch.float64 if double else torch.float32
-    if settings.balance == "none":
-        params = c.nearest_params_for(settings, double, 1.0, settings.fbr, "cpu")
-        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
-    elif classes is None:
-        inside = terms.foreground_of(labels, None, ignore, foreground)
-        ones, zeros = (factors.tolist() for factors in terms.frequency_factors(inside, ignore))
-        weights = torch.empty(labels.shape, dtype=dtype)
-        for b, (one, zero) in enumerate(zip(ones, zeros, strict=True)):
-            of_image = slice(b, b + 1)
-            params = c.nearest_params_for(settings, double, one, zero, "cpu")
-            weights[of_image] = nearest_weight_map(
-                labels[of_image],
-                None,
-                None if foreground is None else foreground[of_image],
-                None if ignore is None else ignore[of_image],
-                params,
-                dtype,
-            )
-    else:
-        inside = terms.foreground_of(labels, classes, ignore, foreground)
-        params = c.nearest_params_for(settings, double, 0.0, 0.0, "cpu")
-        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
-        balance = terms.frequency_balance(inside, classes, ignore)
-        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
-    return weights.to(result_dtype(labels))
 
 
 @_also_on_cuda

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from .. import engines
-from ..numerics import nearest_numbers
 from ..settings import WeightSettings
 from . import c_interface as c
 from . import terms
@@ -189,7 +188,8 @@ def weight_map(
 ) -> Tensor:
     """Weights [B, H, W] of labels [B, H, W], as in the reference."""
     if settings.distance == "euclidean" and engines.choose(settings).name == "two nearest":
-        return _by_two_nearest(labels, classes, ignore, foreground, settings)
+        beside = classes, ignore, foreground
+        return terms.by_two_nearest(nearest_weight_map, "gpu", labels, *beside, settings)
     if settings.composed:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
@@ -260,27 +260,6 @@ def nearest_instances(
         scratch_for=(lengths, dtype, True),
     )  # fmt: skip
     return out, ids
-
-
-def _by_two_nearest(
-    labels: Tensor,
-    classes: Tensor | None,
-    ignore: Tensor | None,
-    foreground: Tensor | None,
-    settings: WeightSettings,
-) -> Tensor:
-    double = nearest_numbers(settings, labels.dtype == torch.float64, "gpu").double_inside
-    dtype = torch.float64 if double else torch.float32
-    if settings.balance == "none":
-        params = c.nearest_params_for(settings, double, 1.0, settings.fbr, "gpu")
-        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
-    else:
-        inside = terms.foreground_of(labels, classes, ignore, foreground)
-        params = c.nearest_params_for(settings, double, 0.0, 0.0, "gpu")
-        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
-        balance = terms.frequency_balance(inside, classes, ignore)
-        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
-    return c.as_result(weights, labels)
 
 
 def nearest_weight_map(

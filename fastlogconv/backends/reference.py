@@ -142,12 +142,19 @@ def _clamped(n: int, start: int, size: int, device: torch.device) -> tuple[Tenso
 def _euclidean_distance(
     region: Tensor, corner: tuple[int, ...], shape: torch.Size, settings: WeightSettings
 ) -> tuple[Tensor, Window]:
-    """d_i in the whole image or volume: along the first axis, then along one more at a time.
-
-    First in each line the distance to its nearest pixel, then over the lines: the squares of the distances to
-    them are added.
-    """
+    """d_i in the whole image or volume."""
     spacing = settings.spacing or (1.0,) * len(shape)
+    return _squares_to(region, corner, shape, spacing).sqrt(), EVERYWHERE
+
+
+def _squares_to(
+    region: Tensor, corner: tuple[int, ...], shape: torch.Size, spacing: Sequence[float]
+) -> Tensor:
+    """The squares of these distances.
+
+    First in each line along the first axis the distance to its nearest pixel, then along one axis more at a
+    time: the squares of the distances to the lines are added.
+    """
     n, first = region.shape[0], corner[0]
     inside = region.new_zeros((shape[0], *region.shape[1:]), dtype=torch.bool)
     inside[first : first + n] = region > 0
@@ -165,7 +172,7 @@ def _euclidean_distance(
             torch.add(lines[..., line, None], steps**2, out=reached)
             torch.minimum(out, reached, out=out)
         squares = out.movedim(-1, axis)
-    return squares.sqrt(), EVERYWHERE
+    return squares
 
 
 _DISTANCES = {"logconv": _logconv_distance, "euclidean": _euclidean_distance}
@@ -358,26 +365,13 @@ def nearest_instances(
     unit = min(spacing)
     for b, image in enumerate(_instance_ids(labels, None, ignore)):
         near, second = squares[0, b], squares[1, b]
-        for instance in image[image > 0].unique():  # ascending
-            reached = _squares_to(image == instance, [length / unit for length in spacing])
+        present = image[image > 0].unique()  # ascending, as the instances come
+        for instance, (region, corner) in zip(present, _instances(image), strict=True):
+            reached = _squares_to(region, corner, image.shape, [length / unit for length in spacing])
             torch.minimum(second, torch.maximum(near, reached), out=second)
             nearest[b][reached < near] = instance
             torch.minimum(near, reached, out=near)
     return (squares[:k].sqrt() * unit).to(dtype), nearest
-
-
-def _squares_to(inside: Tensor, spacing: Sequence[float]) -> Tensor:
-    """The square of the distance to the nearest pixel `inside`, axis by axis."""
-    squares = torch.where(inside, 0.0, math.inf).to(torch.float64)
-    for axis, length in enumerate(spacing):
-        n = inside.shape[axis]
-        shape = [n if i == axis else 1 for i in range(inside.dim())]
-        positions = torch.arange(n, dtype=torch.float64, device=inside.device).reshape(shape)
-        reached = torch.full_like(squares, math.inf)
-        for q in range(n):
-            torch.minimum(reached, squares.narrow(axis, q, 1) + (length * (positions - q)) ** 2, out=reached)
-        squares = reached
-    return squares
 
 
 def region_weight_map(

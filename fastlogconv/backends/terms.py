@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..checks import positive
+from ..numerics import nearest_numbers
 from ..settings import WeightSettings
+from .c_interface import nearest_params_for
 from .reference import result_dtype
 
 _LARGEST_BINS = 2**16  # of a histogram of classes: more are sorted
@@ -50,12 +52,46 @@ def weight_map(
     return weights.to(dtype)
 
 
+def by_two_nearest(
+    nearest_weight_map: Callable[..., Tensor],
+    kernels: str,
+    labels: Tensor,
+    classes: Tensor | None,
+    ignore: Tensor | None,
+    foreground: Tensor | None,
+    settings: WeightSettings,
+) -> Tensor:
+    """Weights [B, ...] by the two nearest instances: by the function of that name of a backend.
+
+    `kernels` are those for the "cpu" or the "gpu", as for `numerics.nearest_numbers`.
+    """
+    double = nearest_numbers(settings, labels.dtype == torch.float64, kernels).double_inside
+    dtype = torch.float64 if double else torch.float32
+    if settings.balance == "none":
+        params = nearest_params_for(settings, double, 1.0, settings.fbr, kernels)
+        weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
+    elif classes is None and kernels == "cpu":  # factors are numbers, for which a GPU would be waited for
+        ones, zeros = frequency_factors(foreground_of(labels, None, ignore, foreground), ignore)
+        weights = torch.empty(labels.shape, dtype=dtype)
+        for b, (one, zero) in enumerate(zip(ones.tolist(), zeros.tolist(), strict=True)):
+            of_image = (None if tensor is None else tensor[b, None] for tensor in (foreground, ignore))
+            params = nearest_params_for(settings, double, one, zero, kernels)
+            weights[b] = nearest_weight_map(labels[b, None], None, *of_image, params, dtype)[0]
+    else:
+        inside = foreground_of(labels, classes, ignore, foreground)
+        params = nearest_params_for(settings, double, 0.0, 0.0, kernels)
+        weights = nearest_weight_map(labels, classes, inside, ignore, params, dtype)
+        balance = frequency_balance(inside, classes, ignore)
+        weights += balance if ignore is None else balance.masked_fill_(ignore, 0)
+    return weights.to(result_dtype(labels))
+
+
 def foreground_of(
     labels: Tensor, classes: Tensor | None, ignore: Tensor | None, foreground: Tensor | None
 ) -> Tensor:
     """Where the foreground is: bool, of the shape of `labels`."""
     if foreground is None:
-        foreground = labels.clone() if labels.dtype is torch.bool else positive(labels)
+        foreground = positive(labels)
         if classes is not None:
             foreground &= classes > 0
     return foreground if ignore is None else foreground & ~ignore
