@@ -118,6 +118,20 @@ def with_threads():
 
 
 @pytest.fixture
+def process_of_a_benchmark(with_threads, monkeypatch):
+    """A benchmark sets threads, environment variables and the instruction set of its process."""
+    from bench import competitors, run
+
+    threads = torch.get_num_threads()
+    for variable in run.THREAD_VARIABLES:
+        monkeypatch.setenv(variable, str(threads))
+    yield
+    with_threads(threads)
+    if competitors.native.why_not(torch.device("cpu")) is None:
+        competitors.native.use_instruction_set(competitors.best_instruction_set())
+
+
+@pytest.fixture
 def same_for_any_number_of_threads(with_threads):
     """Whether a call's result is the same for several numbers of threads, to the bit: a function."""
 

@@ -17,16 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = timing.QUICK
 
 
-@pytest.fixture(autouse=True)
-def restored(with_threads, monkeypatch):
-    """The benchmark sets threads, environment variables and the instruction set of its process."""
-    threads = torch.get_num_threads()
-    for variable in run.THREAD_VARIABLES:
-        monkeypatch.setenv(variable, str(threads))
-    yield
-    with_threads(threads)
-    if competitors.native.why_not(torch.device("cpu")) is None:
-        competitors.native.use_instruction_set(competitors.best_instruction_set())
+pytestmark = pytest.mark.usefixtures("process_of_a_benchmark")
 
 
 def quick_suite(kinds=(cases.WEIGHTS,), names=None, seconds=10.0):

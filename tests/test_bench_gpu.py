@@ -11,19 +11,9 @@ import torch
 
 pytest.importorskip("matplotlib", reason="the benchmark draws with it")
 pytest.importorskip("bench", reason="it lies beside the package, where `python -m pytest` looks")
-from bench import cases, competitors, gpu, gpu_timing, run
+from bench import cases, gpu, gpu_timing, run
 
-
-@pytest.fixture(autouse=True)
-def restored(with_threads, monkeypatch):
-    """The benchmark sets threads, environment variables and the instruction set of its process."""
-    threads = torch.get_num_threads()
-    for variable in run.THREAD_VARIABLES:
-        monkeypatch.setenv(variable, str(threads))
-    yield
-    with_threads(threads)
-    if competitors.native.why_not(torch.device("cpu")) is None:
-        competitors.native.use_instruction_set(competitors.best_instruction_set())
+pytestmark = pytest.mark.usefixtures("process_of_a_benchmark")
 
 
 @pytest.mark.parametrize("backend, convolution", [("triton", "convolve_axis"), ("cuda", "convolve_rows")])
