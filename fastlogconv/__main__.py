@@ -17,6 +17,7 @@ from fastlogconv.settings import (
     RULES,
     SETTINGS,
     WeightSettings,
+    check_preset,
 )  # fmt: skip
 
 WEIGHTS = """\
@@ -42,6 +43,14 @@ def label(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no whole number: labels are; name the masks before the options"
         ) from None
+
+
+def preset(name):
+    try:
+        check_preset(name)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+    return name
 
 
 _KINDS = {  # of settings: what an option of theirs is beside its type
@@ -74,7 +83,8 @@ def build_parser():
     )
     weights.add_argument(
         "--preset",
-        choices=PRESETS,
+        type=preset,
+        metavar="{" + ",".join(PRESETS) + "}",
         default=DEFAULT_PRESET,
         help=f"what chooses {', '.join(BY_PRESET)} (default: %(default)s)",
     )

@@ -300,7 +300,10 @@ def _hint(value) -> str:
     if isinstance(value, np.ma.MaskedArray):
         return ": fill it first, torch.from_numpy(array.filled(0))"
     if isinstance(value, np.ndarray):
-        return f": pass torch.from_numpy({_for_torch(value)})"
+        channel = (
+            "[..., 0]" if value.ndim == 3 and value.shape[-1] == 1 else ""
+        )  # no image is one column wide
+        return f": pass torch.from_numpy({_for_torch(value)}){channel}"
     return ": pass torch.as_tensor(...)" if isinstance(value, (list, tuple, int, float)) else ""
 
 

@@ -113,9 +113,9 @@ def store(array, path, *, classes=None, ignore=None, resume: bool = False, progr
         surroundings.
 
     Raises:
-        TypeError, ValueError: as for `weight_map`; ValueError also if there is something else than an array,
-            or, with `resume=True`, an array of another shape, dtype or chunks, or one that was begun with
-            other settings, with or without `classes` or `ignore`.
+        TypeError, ValueError: as for `weight_map`; ValueError also if there is something else than an array
+            that this function stored, or, with `resume=True`, an array of another shape, dtype or chunks, or
+            one that was begun with other settings, with or without `classes` or `ignore`.
         FileExistsError: there is an array, and `resume` is False.
         OSError: what the store raises, where it cannot be written. Chunks that are done stay.
     """
@@ -213,7 +213,8 @@ def _reach(settings: WeightSettings, dtype: np.dtype, shape: tuple[int, ...]) ->
     if settings.balance == "frequency":
         raise ValueError(
             "balance='frequency' counts the pixels of the whole image, so that tiles cannot be computed by "
-            "themselves: compute with balance='none' and fbr=0, and add the balance to the whole"
+            "themselves: compute with balance='none' and fbr=0, then add the background's balance where the "
+            "background is, and put the foreground's in the place of 1"
         )
     least = 1 if settings.gaps else 0  # a gap is a matter of neighbours
     if DISTANCES[settings.distance].windowed:
@@ -297,13 +298,16 @@ def _open(zarr, path, job: _Job, chunks: tuple[int, ...], resume: bool):
             f"{path} holds something else than an array that zarr can read ({error!r}): remove {path}, or "
             "choose another path"
         ) from error
+    begun_with = target.attrs.get("fastlogconv")
+    if begun_with is None:  # perhaps the labels themselves: nothing to be removed
+        raise ValueError(f"{path} holds an array that fastlogconv did not store: choose another path")
     if not resume:
         raise FileExistsError(
             f"{path} holds an array already: pass resume=True to go on with it, where what is there and "
             f"right is kept, or remove {path}"
         )
     for what, stored, wanted in (
-        ("settings", target.attrs.get("fastlogconv"), job.description),  # the chunks depend on them
+        ("settings", begun_with, job.description),  # the chunks depend on them
         ("shape", target.shape, shape),
         ("dtype", target.dtype, dtype),
         ("chunks", target.chunks, chunks),

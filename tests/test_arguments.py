@@ -22,6 +22,7 @@ nan, inf = float("nan"), float("inf")
 TENSORS = [
     (np.zeros((8, 9)), TypeError, r"must be a torch.Tensor .*ndarray: pass torch.from_numpy\(array\)"),
     (np.ma.masked_array(np.zeros((8, 9))), TypeError, r"must be a torch.Tensor .*\(array.filled\(0\)\)"),
+    (np.zeros((8, 9, 1)), TypeError, r"must be a torch.Tensor .*: pass torch.from_numpy\(array\)\[..., 0\]$"),
     ([[0, 1], [1, 0]], TypeError, r"must be a torch.Tensor .*got list: pass torch.as_tensor"),
     (None, TypeError, "must be a torch.Tensor .*got NoneType"),
     (torch.zeros(2, 8, 9, dtype=torch.complex64), TypeError, "must be bool, .*, got torch.complex64"),

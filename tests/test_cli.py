@@ -229,6 +229,7 @@ def test_an_interrupted_write_leaves_the_old_output_and_no_other(
         (["--ignore-index", str(2**63)], "2**63"),
         (["--distance", "no-distance-at-all"], "distance"),
         (["--preset", "best"], "preset"),
+        (["--preset", "unet"], "preset 'unet' is now 'deepflash2_offline'"),
         (["--border", "no-rule-at-all"], "second_nearest"),
         (["--backend", "abacus"], "reference"),
         (["--format", "png"], "npy"),

@@ -240,6 +240,12 @@ def test_stored_volumes(tmp_path):
 def test_balance_counts_the_whole():
     with pytest.raises(ValueError, match="balance='frequency' counts the pixels of the whole image"):
         large.weight_map(two_cells(), preset="unet2015")
+    labels = two_cells()  # the way that the error tells
+    terms = large.weight_map(labels, preset="unet2015", balance="none", fbr=0).compute()
+    inside, n = labels > 0, (labels > 0).sum()
+    weights = np.where(inside, labels.size / (2 * n), terms + labels.size / (2 * (labels.size - n)))
+    expected = fastlogconv.weight_map(torch.from_numpy(labels), preset="unet2015")
+    assert weight_error(torch.from_numpy(weights), expected) <= 2e-5
 
 
 def test_what_is_refused_at_once():
