@@ -267,9 +267,14 @@ def nearest_weight_map(
     ignore: Tensor | None,
     params: c.NearestParams,
     dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h."""
-    out = torch.empty(labels.shape, dtype=dtype)
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h.
+
+    `out`: where they go, contiguous, of that dtype.
+    """
+    if out is None:
+        out = torch.empty(labels.shape, dtype=dtype)
     views = map(c.view_of_volumes, (labels, classes, foreground, ignore))
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_nearest_weight_map(

@@ -76,7 +76,7 @@ def by_two_nearest(
         for b, (one, zero) in enumerate(zip(ones.tolist(), zeros.tolist(), strict=True)):
             of_image = (None if tensor is None else tensor[b, None] for tensor in (foreground, ignore))
             params = nearest_params_for(settings, double, one, zero, kernels)
-            weights[b] = nearest_weight_map(labels[b, None], None, *of_image, params, dtype)[0]
+            nearest_weight_map(labels[b, None], None, *of_image, params, dtype, weights[b, None])
     else:
         inside = foreground_of(labels, classes, ignore, foreground)
         params = nearest_params_for(settings, double, 0.0, 0.0, kernels)
