@@ -46,7 +46,7 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
 
     The result is that of the whole image up to rounding. Each of the two is as near to the exact weights as
     `fastlogconv.weight_map` promises, 1e-5 max(1, w) in float32 and 1e-10 max(1, w) in float64, so that they
-    differ by at most 2e-5 max(1, w) and 2e-10 max(1, w); README.md says what was measured. Refused are
+    differ by at most 2e-5 max(1, w) and 2e-10 max(1, w); docs/large.md says what was measured. Refused are
     settings with which a weight depends on the whole image: `border="farthest"`, where every instance of the
     image has a say, `balance="frequency"`, which counts all pixels, and LogConv with `ks=None`, whose window
     is unbounded.
