@@ -121,6 +121,8 @@ def store(array, path, *, classes=None, ignore=None, resume: bool = False, progr
     """
     import zarr
 
+    if path is None:
+        raise TypeError("path must be a folder or a store of zarr, got None: take weight_map for a Dask array")
     job = _job(array, classes, ignore, settings)
     axes = _axes(job)
     target = _open(zarr, path, job, tuple(intervals.size for intervals in axes), resume)
@@ -192,6 +194,8 @@ def _as_dask(array, name: str) -> da.Array:
         raise TypeError(
             f"{name} must be a Dask array or have shape, dtype and slices, got {type(array).__name__}"
         )
+    if np.dtype(array.dtype).kind not in "biufc":
+        raise TypeError(f"{name} must be bool, integer or floating-point up to float64, got {array.dtype}")
     with dask.config.set({"array.chunk-size": TILE}):
         return da.from_array(array)
 
