@@ -122,7 +122,9 @@ def store(array, path, *, classes=None, ignore=None, resume: bool = False, progr
     import zarr
 
     if path is None:
-        raise TypeError("path must be a folder or a store of zarr, got None: take weight_map for a Dask array")
+        raise TypeError(
+            "path must be a folder or a store of zarr, got None: take weight_map for a Dask array"
+        )
     job = _job(array, classes, ignore, settings)
     axes = _axes(job)
     target = _open(zarr, path, job, tuple(intervals.size for intervals in axes), resume)
