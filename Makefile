@@ -51,7 +51,8 @@ test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
 
 # The C interface with random input under AddressSanitizer and UBSan; the compiler takes minutes.
 FUZZ_SECONDS ?= 60
-FUZZ_SETS ?= baseline $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
+USUAL_SET := $(if $(filter aarch64 arm64,$(shell uname -m)),neon,baseline)
+FUZZ_SETS ?= $(USUAL_SET) $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 FUZZ := build/fuzz$(subst $() ,,$(FUZZ_SETS:%=-%))
 FUZZ_FLAGS := -std=c++20 -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -ffp-contract=off \
   -fno-math-errno -fno-trapping-math -pthread -Wall -Wextra -Icsrc \

@@ -103,7 +103,7 @@ typedef struct flc_weight_params {
 
 FLC_API int32_t flc_abi_version(void);
 
-// The instruction set in use: "avx512", "avx2", "baseline".
+// The instruction set in use: "avx512", "avx2", "baseline"; on aarch64 "neon".
 FLC_API const char* flc_cpu_instruction_set(void);
 
 // Chooses one of them by name, for tests and benchmarks; FLC_UNSUPPORTED where this CPU lacks it.

@@ -30,7 +30,7 @@ NAMES = ("auto", *BACKENDS)
 ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlogconv_backend", default=None)
-_warned = False
+_warned = _warned_of_the_cpu = False
 _NOTHING: dict[str, frozenset[str]] = {}
 
 
@@ -106,8 +106,7 @@ def select(
         ValueError: unknown name, or "auto" and no backend can serve the device.
         RuntimeError: the named backend cannot serve the device; the message says why.
     """
-    if name == "auto":
-        name = _override.get() or _from_environment()
+    name = asked_for(name)
     if name != "auto":
         check_name(name)
         reason = why_not(BACKENDS[name], device, features)
@@ -121,6 +120,24 @@ def select(
         return BACKENDS[chosen]
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items())
     raise ValueError(f"no backend can run on {device.type} ({listed})")
+
+
+def asked_for(name: str) -> str:
+    """`name`, or where that is "auto" what `use_backend` or the environment says."""
+    return (_override.get() or _from_environment()) if name == "auto" else name
+
+
+def warn_of_the_cpu(device: torch.device) -> None:
+    """Says once per process that tensors of a device without backends are computed on the CPU."""
+    global _warned_of_the_cpu
+    if not _warned_of_the_cpu:
+        _warned_of_the_cpu = True
+        warnings.warn(
+            f"fastlogconv has no backend for {device.type}: tensors there are copied to the CPU, computed by "
+            "its kernels and copied back. Weights made in a DataLoader's workers need no copy to the CPU",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _from_environment() -> str:

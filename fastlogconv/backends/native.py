@@ -123,7 +123,7 @@ def _threads() -> int:
 
 
 def use_instruction_set(name: str) -> None:
-    """Chooses "avx512", "avx2" or "baseline" for the whole process, for tests and benchmarks.
+    """Chooses "avx512", "avx2", "baseline" or (aarch64) "neon" for the process: for tests and benchmarks.
 
     Raises:
         ValueError: unknown, or not of this CPU.
