@@ -119,7 +119,7 @@ def search(
     k = 1
     along = spacing
     while (k <= most) & matters(along * along, farthest, SMALLER_ID):
-        steps = k.to(spacing.dtype)
+        away = k.to(spacing.dtype)
         next_along = along + spacing
         square, next_square = along * along, next_along * next_along
         up, next_up = line_at(columns, begin - k, last, step), line_at(columns, begin - k - 1, last, step)
@@ -136,16 +136,16 @@ def search(
         least = tl.minimum(above, below)
         if any_of(matters(least, worst, SMALLER_ID) & (least < float("inf"))):
             best, id = take(
-                best, id, near_ptr, second_ptr, id_ptr, up, steps + to_first, spacing, SECOND, SMALLER_ID
+                best, id, near_ptr, second_ptr, id_ptr, up, away + to_first, spacing, SECOND, SMALLER_ID
             )
             best, id = take(
-                best, id, near_ptr, second_ptr, id_ptr, next_up, steps + 1 + to_first, spacing, SECOND, SMALLER_ID
+                best, id, near_ptr, second_ptr, id_ptr, next_up, away + 1 + to_first, spacing, SECOND, SMALLER_ID
             )
             best, id = take(
-                best, id, near_ptr, second_ptr, id_ptr, down, steps + to_last, spacing, SECOND, SMALLER_ID
+                best, id, near_ptr, second_ptr, id_ptr, down, away + to_last, spacing, SECOND, SMALLER_ID
             )
             best, id = take(
-                best, id, near_ptr, second_ptr, id_ptr, next_down, steps + 1 + to_last, spacing, SECOND, SMALLER_ID
+                best, id, near_ptr, second_ptr, id_ptr, next_down, away + 1 + to_last, spacing, SECOND, SMALLER_ID
             )
             worst = tl.max(best, 0)
             farthest = tl.max(worst, 0)

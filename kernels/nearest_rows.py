@@ -63,7 +63,7 @@ def seen_beyond(id_behind, at_behind, other_behind, id, at, other):
 @triton.jit
 def seen_in_block(id, at, TO_RIGHT: tl.constexpr):
     """What each voxel of a block [ROWS, BLOCK] of ids at places sees in it to one side, itself included."""
-    nothing = tl.full(at.shape, -float("inf"), at.dtype)
+    nothing = tl.full(id.shape, -float("inf"), at.dtype)
     return tl.associative_scan((id, tl.where(id > 0, at, nothing), nothing), 1, seen_beyond, reverse=TO_RIGHT)
 
 

@@ -30,6 +30,7 @@ from .devices import why_no_gpu
 from .reference import result_dtype
 from .triton_classes import number_classes
 from .triton_launch import Launch, Work
+from .triton_nearest import terms_of
 from .triton_plans import REGISTERS, Plan, blocks, plan_convolution, plan_labels, plan_regions
 
 _SHORT_KEYS = (
@@ -332,7 +333,7 @@ def nearest_weight_map(
 ) -> Tensor:
     """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class."""
     weigh = _weigh_short_ids if labels.dtype in _SHORT_KEYS else _weigh_long_ids
-    return triton_launch.compute(_run, weigh, (params, dtype), labels, classes, foreground, ignore)
+    return triton_launch.compute(_run, weigh, terms_of(params, dtype), labels, classes, foreground, ignore)
 
 
 _weigh_short_ids = functools.partial(triton_nearest.weigh, True)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,8 +106,8 @@ class _Passes:
         self.classes = dict(HAS_CLASSES=classes is not None)
         self.second = dict(WITH_SECOND=with_second)
         self.registers = REGISTERS_IN_DOUBLE if double else REGISTERS
-        block = min(triton_next_power_of_2(width), LONGEST_BLOCK)
-        self.rows_of_program = min(VOXELS_OF_ROWS // block, triton_next_power_of_2(volumes.rows))
+        block = min(_next_power_of_2(width), LONGEST_BLOCK)
+        self.rows_of_program = min(VOXELS_OF_ROWS // block, _next_power_of_2(volumes.rows))
         self.of_rows = dict(HAS_IGNORE=ignore is not None, ROWS=self.rows_of_program, BLOCK=block)
         self.one_block = dict(ONE_BLOCK=width <= block)
         self.labels = _flags(labels, labels)
@@ -183,7 +183,7 @@ class _Passes:
         return [batch, plane, row, column] if self.volumes.size[0] > 1 else [batch, row, 0, column]
 
 
-def triton_next_power_of_2(n: int) -> int:
+def _next_power_of_2(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
@@ -218,32 +218,52 @@ def nearest_instances(
 # ------------------------------------------------------------------------------------------------ weights
 
 
+class Terms(NamedTuple):
+    """What flc_nearest_params holds, and the dtype of the weights; what is kept for a call goes by it."""
+
+    spacing: tuple[float, float, float]
+    one: float
+    zero: float
+    fall: float
+    bwf: float
+    foreground_exponent: float
+    border_exponent: float
+    limit: float
+    pair_limit: float
+    border_everywhere: int
+    dtype: torch.dtype
+
+
+def terms_of(params: NearestParams, dtype: torch.dtype) -> Terms:
+    values = (getattr(params, name) for name in Terms._fields[1:-1])
+    return Terms(tuple(params.spacing), *values, dtype)
+
+
 def weigh(
     short_ids: bool,
     labels: Tensor,
     classes: Tensor | None,
     foreground: Tensor | None,
     ignore: Tensor | None,
-    given: tuple[NearestParams, torch.dtype],
+    terms: Terms,
 ) -> Work | Tensor:
     """The work for weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class."""
-    params, dtype = given
-    out = torch.empty(labels.shape, dtype=dtype, device=labels.device)
+    out = torch.empty(labels.shape, dtype=terms.dtype, device=labels.device)
     if out.numel() == 0:
         return out
-    volumes = volumes_of(tuple(labels.shape), tuple(params.spacing))  # type: ignore[arg-type]
+    volumes = volumes_of(tuple(labels.shape), terms.spacing)
     double = (
-        dtype == torch.float64
+        terms.dtype == torch.float64
         or not volumes.fit_float
-        or max(abs(params.fall), params.bwf) > LARGEST_FACTOR_FOR_FLOAT
+        or max(abs(terms.fall), terms.bwf) > LARGEST_FACTOR_FOR_FLOAT
     )
-    fall_limit = min(params.limit / volumes.unit, 1e18) if params.fall else 0.0
-    pair_limit = min(params.pair_limit / volumes.unit, 1e18) if params.bwf else 0.0
+    fall_limit = min(terms.limit / volumes.unit, 1e18) if terms.fall else 0.0
+    pair_limit = min(terms.pair_limit / volumes.unit, 1e18) if terms.bwf else 0.0
     # near + second <= pair_limit cannot be had where near is more than half of it; an own instance always is.
     near_limit = max(fall_limit, pair_limit / 2, 0.5) ** 2
     exponents = [
         -min(max(-exponent * volumes.unit**2, 1e-30), 1e30)
-        for exponent in (params.foreground_exponent, params.border_exponent)
+        for exponent in (terms.foreground_exponent, terms.border_exponent)
     ]
     passes = _Passes(labels, classes, ignore, volumes, double, short_ids, pair_limit > 0)
     inside = labels if foreground is None and classes is not None else foreground
@@ -252,8 +272,8 @@ def weigh(
         for tensor in (inside, classes, ignore)
         for item in (_flags(tensor, passes.labels), *passes.strides(tensor))
     ]
-    of_weights += [out, *passes.strides(out), volumes.size[2], int(params.border_everywhere), passes.found]
-    factors = [params.one, params.zero, params.fall, params.bwf, *exponents]
+    of_weights += [out, *passes.strides(out), volumes.size[2], int(terms.border_everywhere), passes.found]
+    factors = [terms.one, terms.zero, terms.fall, terms.bwf, *exponents]
     constants = dict(
         HAS_FOREGROUND=inside is not None,
         CLASSES_DECIDE=foreground is None and classes is not None,
