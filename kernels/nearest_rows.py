@@ -14,7 +14,7 @@ from .stages import number
 @triton.jit
 def rows_of_program(program, rows, depth, height, ROWS: tl.constexpr):
     """Volume, plane and row of each of a program's rows, and its number [ROWS]: that of the last beyond it."""
-    row = tl.minimum(program.to(tl.int64) * ROWS + tl.arange(0, ROWS), rows - 1)
+    row = tl.minimum(tl.full([], program, tl.int64) * ROWS + tl.arange(0, ROWS), rows - 1)
     plane = row // height
     return plane // depth, plane % depth, row % height, row
 
@@ -43,7 +43,7 @@ def load_ids(
     next_class = tl.full([], 0, tl.int64)
     if HAS_CLASSES:
         its_class = tl.load(classes + x * class_column_stride, mask=inside, other=0)
-        higher = tl.where((ids > 0) & (its_class > only_class), NO_CLASS - its_class, 0)
+        higher = tl.where((ids > 0) & (its_class > only_class), NO_CLASS - its_class.to(tl.int64), 0)
         next_class = tl.max(tl.max(higher, 1), 0)
         ids = tl.where((its_class == only_class) & (its_class > 0), ids, 0)
     return ids, next_class
@@ -113,7 +113,7 @@ def find_class_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    volume, z, y, _ = rows_of_program(tl.program_id(0), rows, depth, height, ROWS)
+    volume, z, y, row = rows_of_program(tl.program_id(0), rows, depth, height, ROWS)
     labels = begin_of_rows(labels_ptr, volume, z, y, volume_stride, plane_stride, row_stride)
     classes = begin_of_rows(
         classes_ptr, volume, z, y, class_volume_stride, class_plane_stride, class_row_stride
@@ -124,7 +124,7 @@ def find_class_kernel(
     lowest = tl.full([], 0, tl.int64)
     for begin in range(0, width, BLOCK):
         x = (begin + tl.arange(0, BLOCK)).to(tl.int64)[None, :]
-        _, higher = load_ids(
+        ids, higher = load_ids(
             labels, column_stride, classes, class_column_stride, ignore, ignore_column_stride, x, width, 0,
             ID, True, HAS_IGNORE,
         )  # fmt: skip
@@ -180,13 +180,16 @@ def nearest_in_rows_kernel(
         only_class, idle = class_of_slot(found_ptr, slot)
         if idle:
             return
-    scan_rows(
+    next_class = scan_rows(
         labels_ptr, volume_stride, plane_stride, row_stride, column_stride,
         classes_ptr, class_volume_stride, class_plane_stride, class_row_stride, class_column_stride,
         ignore_ptr, ignore_volume_stride, ignore_plane_stride, ignore_row_stride, ignore_column_stride,
-        found_ptr + slot + 1, near_ptr, second_ptr, id_ptr, rows, depth, height, width, spacing,
-        tl.program_id(0), only_class, COMPUTE, ID, HAS_CLASSES, HAS_IGNORE, ROWS, BLOCK, ONE_BLOCK,
+        near_ptr, second_ptr, id_ptr, rows, depth, height, width, spacing, tl.program_id(0), only_class,
+        COMPUTE, ID, HAS_CLASSES, HAS_IGNORE, ROWS, BLOCK, ONE_BLOCK,
     )  # fmt: skip
+    if HAS_CLASSES:
+        if next_class > 0:
+            tl.atomic_max(found_ptr + slot + 1, next_class)
 
 
 @triton.jit
@@ -194,11 +197,11 @@ def scan_rows(
     labels_ptr, volume_stride, plane_stride, row_stride, column_stride,
     classes_ptr, class_volume_stride, class_plane_stride, class_row_stride, class_column_stride,
     ignore_ptr, ignore_volume_stride, ignore_plane_stride, ignore_row_stride, ignore_column_stride,
-    next_ptr, near_ptr, second_ptr, id_ptr, rows, depth, height, width, spacing,
-    program, only_class, COMPUTE: tl.constexpr, ID: tl.constexpr, HAS_CLASSES: tl.constexpr,
+    near_ptr, second_ptr, id_ptr, rows, depth, height, width, spacing, program, only_class,
+    COMPUTE: tl.constexpr, ID: tl.constexpr, HAS_CLASSES: tl.constexpr,
     HAS_IGNORE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, ONE_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program of nearest_in_rows_kernel, for one class; the next higher class goes to `next_ptr`."""
+    """One program of nearest_in_rows_kernel, for one class; returns the next higher one."""
     spacing = number(spacing, COMPUTE)
     volume, z, y, row = rows_of_program(program, rows, depth, height, ROWS)
     labels = begin_of_rows(labels_ptr, volume, z, y, volume_stride, plane_stride, row_stride)
@@ -222,7 +225,7 @@ def scan_rows(
     if not ONE_BLOCK:
         for begin in range(0, width, BLOCK):
             x = (begin + i).to(tl.int64)[None, :]
-            ids, _ = load_ids(
+            ids, higher = load_ids(
                 labels, column_stride, classes, class_column_stride, ignore, ignore_column_stride, x, width,
                 only_class, ID, HAS_CLASSES, HAS_IGNORE,
             )  # fmt: skip
@@ -270,6 +273,4 @@ def scan_rows(
         tl.store(id_ptr + out + x, id, mask=x < width)
         tl.store(near_ptr + out + x, near, mask=x < width)
         tl.store(second_ptr + out + x, second, mask=x < width)
-    if HAS_CLASSES:
-        if next_class > 0:
-            tl.atomic_max(next_ptr, next_class)
+    return next_class

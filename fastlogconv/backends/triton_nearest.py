@@ -19,6 +19,7 @@ from .triton_plans import blocks
 VOXELS, COLUMNS = 8, 32  # of a program: a warp with some voxels of a column in each thread
 LONGEST_BLOCK, VOXELS_OF_ROWS = 128, 128  # along a row, and of a program in all rows
 SLOTS = 16  # classes that have launches of their own
+WARPS_OF_FURTHER = 8  # of a program for all other classes of a volume
 FLOAT_COUNTS_TO = 2**24
 # Float errs by 6e-7 of an exponent at most: where a factor is larger than this, that shows at weights of 1.
 LARGEST_FACTOR_FOR_FLOAT = 1e6
@@ -47,6 +48,26 @@ class Volumes:
     @property
     def voxels(self) -> int:
         return self.rows * self.size[2]
+
+    def of_further_classes(
+        self, inside: Tensor, out: Tensor, border_everywhere: int, scales: list, classes_decide: bool
+    ) -> Launch:
+        """All passes of what the slots have no room for, one program for each volume."""
+        depth, height, width = self.volumes.size
+        block = self.of_rows["BLOCK"]
+        rows = min(WARPS_OF_FURTHER * VOXELS_OF_ROWS // block, _next_power_of_2(depth * height))
+        return Launch(
+            "weigh_further_classes",
+            self.volumes.volumes,
+            [self.labels, *self.volumes.strides(self.labels), *self.beside]
+            + [_flags(inside, self.labels), *self.volumes.strides(inside)]
+            + [*self.along_w, *(self.along_h or self.along_w), out, *self.volumes.strides(out)]
+            + [border_everywhere, self.found[SLOTS:], depth, height, width, *self.volumes.steps, *scales],
+            dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
+            | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
+            | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
+            warps=WARPS_OF_FURTHER,
+        )
 
     def strides(self, tensor: Tensor | None) -> list[int]:
         """Those of a tensor [B, D, H, W] or [B, H, W], in the order of the axes; 0 for None."""
@@ -90,7 +111,7 @@ class _Passes:
 
         self.volumes = volumes
         real = torch.float64 if double else torch.float32
-        id = torch.int32 if short_ids and not double else torch.int64
+        id = torch.int32 if short_ids else torch.int64
         depth, height, width = volumes.size
         places = 2 if depth > 1 else 1
         pieces = [((volumes.voxels,), dtype) for dtype in (real, real, id)] * places
@@ -175,6 +196,26 @@ class _Passes:
             dict(**self.types, **self.second, **constants, VOXELS=VOXELS, COLUMNS=COLUMNS),
             warps=1,
             registers=self.registers,
+        )
+
+    def of_further_classes(
+        self, inside: Tensor, out: Tensor, border_everywhere: int, scales: list, classes_decide: bool
+    ) -> Launch:
+        """All passes of what the slots have no room for, one program for each volume."""
+        depth, height, width = self.volumes.size
+        block = self.of_rows["BLOCK"]
+        rows = min(WARPS_OF_FURTHER * VOXELS_OF_ROWS // block, _next_power_of_2(depth * height))
+        return Launch(
+            "weigh_further_classes",
+            self.volumes.volumes,
+            [self.labels, *self.volumes.strides(self.labels), *self.beside]
+            + [_flags(inside, self.labels), *self.volumes.strides(inside)]
+            + [*self.along_w, *(self.along_h or self.along_w), out, *self.volumes.strides(out)]
+            + [border_everywhere, self.found[SLOTS:], depth, height, width, *self.volumes.steps, *scales],
+            dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
+            | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
+            | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
+            warps=WARPS_OF_FURTHER,
         )
 
     def strides(self, tensor: Tensor | None) -> list[int]:
@@ -293,4 +334,8 @@ def weigh(
                 constants,
             )
         )
+    if classes is not None:
+        scales = [*factors[2:], limit, pair_limit**2, near_limit, fall_limit**2, pair_limit]
+        decide = foreground is None
+        launches.append(passes.of_further_classes(inside, out, terms.border_everywhere, scales, decide))
     return Work(out, launches, passes.scratch, None if classes is None else passes.found)
