@@ -29,14 +29,7 @@ _LACKING = (
 )
 LACKS = {
     "cpu": frozenset(_LACKING),
-    "cuda": frozenset(
-        (
-            *_LACKING,
-            "foreground by every instance",
-            "volumes by every instance",
-            "spacing by every instance",
-        )
-    ),
+    "cuda": frozenset(("volumes by every instance", "spacing by every instance")),
 }
 
 
