@@ -28,7 +28,7 @@ _LACKING = (
     "foreground by LogConv distances",
 )
 LACKS = {
-    "cpu": frozenset(_LACKING),
+    "cpu": frozenset(),
     "cuda": frozenset(
         (
             *_LACKING,
@@ -168,7 +168,7 @@ def weight_map(
         return terms.by_two_nearest(nearest_weight_map, "cpu", labels, *beside, settings)
     if labels.dim() == 4 or settings.spacing is not None:
         return reference.weight_map(labels, classes, ignore, foreground, settings, _distance_within_reach)
-    if settings.composed:
+    if settings.balance != "none" or settings.border_everywhere:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
 
