@@ -26,7 +26,8 @@ from .settings import (
     choice_error,
 )
 
-DEVICES = ("cpu", "cuda")
+# With backends of their own; tensors of any other are computed on the CPU. To ROCm, AMD's GPUs are "cuda".
+DEVICES = ("cpu",) if torch.version.hip else ("cpu", "cuda")
 _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
 
 
@@ -115,8 +116,8 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
-    if tensor.device.type not in DEVICES:
-        raise _device_error(name, tensor.device)
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} must be on cpu or cuda, got the meta device, which holds no values")
 
 
 SPATIAL_SHAPES = {
@@ -335,10 +336,3 @@ def nested_error(name: str) -> TypeError:
 
 def grad_error(name: str) -> ValueError:
     return ValueError(f"{name} must not require grad, got requires_grad=True: pass {name}.detach()")
-
-
-def _device_error(name: str, device: torch.device) -> ValueError:
-    if device.type == "meta":
-        return ValueError(f"{name} must be on cpu or cuda, got the meta device, which holds no values")
-    listed = "; ".join(f"{backend}: {reason}" for backend, reason in backends.reasons(device).items())
-    return ValueError(f"{name} must be on {' or '.join(DEVICES)}, got {device.type} ({listed})")

@@ -61,6 +61,8 @@ class WeightParams(ctypes.Structure):
     _fields_ = [
         *((name, _C_TYPES[SETTINGS[name].type]) for name in _PASSED),
         *((field.name, _C_TYPES[field.type]) for field in dataclasses.fields(Numbers)),
+        ("sum_factor", ctypes.c_double),
+        ("nearest_factor", ctypes.c_double),
     ]
 
 
@@ -96,7 +98,8 @@ def params_for(settings: WeightSettings, height: int, width: int, kernels: str, 
     numbers = numbers_for(settings, height, width, kernels, double)
     values = [getattr(settings, name) for name in _PASSED]
     values[:2] = DISTANCES[settings.distance].code, BORDERS[settings.border].code
-    return WeightParams(*values, *dataclasses.astuple(numbers))
+    factors = (float(settings.falloff == falloff) for falloff in ("sum", "nearest"))
+    return WeightParams(*values, *dataclasses.astuple(numbers), *factors)
 
 
 def open_library(path: Path, needed: str, version_function: str) -> Any:

@@ -29,14 +29,7 @@ _LACKING = (
 )
 LACKS = {
     "cpu": frozenset(_LACKING),
-    "cuda": frozenset(
-        (
-            *_LACKING,
-            "foreground by every instance",
-            "volumes by every instance",
-            "spacing by every instance",
-        )
-    ),
+    "cuda": frozenset(("volumes by every instance", "spacing by every instance")),
 }
 
 
@@ -123,7 +116,7 @@ def _threads() -> int:
 
 
 def use_instruction_set(name: str) -> None:
-    """Chooses "avx512", "avx2" or "baseline" for the whole process, for tests and benchmarks.
+    """Chooses "avx512", "avx2", "baseline" or (aarch64) "neon" for the process: for tests and benchmarks.
 
     Raises:
         ValueError: unknown, or not of this CPU.
