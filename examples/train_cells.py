@@ -31,7 +31,7 @@ try:
     import fastlogconv
 except ModuleNotFoundError as missing:
     raise SystemExit(
-        f'train_cells.py needs {missing.name}: pip install ".[demo]" in the source tree, or '
+        f'the example needs {missing.name}: pip install ".[demo]" in the source tree, or '
         '"fastlogconv[demo]", has all that it needs'
     ) from None
 
