@@ -18,7 +18,7 @@ GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 # By files, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-all test-gpu test-integrations fuzz demo bench lint clean FORCE
+.PHONY: test test-all test-gpu test-integrations fuzz demo bench docs lint clean FORCE
 
 # Everything that is promised.
 test: lint $(VENV)/built
@@ -94,6 +94,10 @@ bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m bench.run --figures $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 	$(BIN)/python -m bench.run $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 
+# README.md, docs/ and the reference as a site, in build/site; a warning or a link that leads nowhere fails.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lint: $(VENV)/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -107,6 +111,10 @@ $(VENV)/packages: pyproject.toml setup.py $(VENV)/torch
 
 $(VENV)/bench: $(VENV)/packages
 	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[bench]"
+	@touch $@
+
+$(VENV)/docs: $(VENV)/packages
+	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[docs]"
 	@touch $@
 
 $(VENV)/built: $(VENV)/packages $(CSRC)

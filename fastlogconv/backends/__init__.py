@@ -21,7 +21,7 @@ from . import native, reference, triton
 
 BACKENDS: dict[str, ModuleType] = {"triton": triton, "native": native, "reference": reference}
 # In which "auto" tries them. On a GPU, the first of two that can run is the one that was measured to be
-# faster: see "GPU: measured" in README. (In weight_map Triton is ahead by a tenth where one small image is
+# faster: see docs/speed.md. (In weight_map Triton is ahead by a tenth where one small image is
 # alone in a CUDA graph; with many or large ones it takes twice as long.)
 ORDER = ("native", "triton", "reference")
 ORDER_OF_OPERATOR = {"distance_to_weight": ("triton", "native", "reference")}
