@@ -77,7 +77,10 @@ typedef struct flc_tensor {
 //   reach, cut_radius   are >= 0 and at most radius; with FLC_EUCLIDEAN the reach is at most 2^29 and the
 //                       image's diagonal, rounded up;
 //   scale_exponent      is from 0 to 63;
-//   double_inside       is 0 or 1; without effect where results are float64.
+//   double_inside       is 0 or 1; without effect where results are float64;
+//   the last two        are from 0 to 1: the falloff is sum_factor times the sum over the instances of
+//                       exp(-d^2 / (2 fds^2)), plus nearest_factor times the sum over the classes of that
+//                       of the nearest instance alone.
 typedef struct flc_weight_params {
   int32_t distance;  // flc_distance
   int32_t border;    // flc_border
@@ -99,8 +102,6 @@ typedef struct flc_weight_params {
   int64_t cut_radius;
   int64_t scale_exponent;
   int64_t double_inside;
-  // The falloff is (1 - fbr) times  sum_factor x (the sum over instances of their terms)
-  //                               + nearest_factor x (the sum over classes of the nearest one's term).
   double sum_factor;
   double nearest_factor;
 } flc_weight_params;
@@ -119,7 +120,7 @@ FLC_API int32_t flc_cpu_use_instruction_set(const char* name);
 //   instances   Without them, the 4-connected components of each class.
 //   classes     Without them, one class. Where a class and an instance meet, there is an instance of the
 //               class; the border term is that within each class, summed over classes.
-//   foreground  Where it is positive the weight is 1; without it, where instances are. FLC_EUCLIDEAN only.
+//   foreground  Where it is positive the weight is 1; without it, where instances are.
 //   ignore      bool; where it is true the weight is 0 and there is no instance.
 //
 // bad_value receives the offending label with FLC_NOT_AN_ID.

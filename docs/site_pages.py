@@ -11,7 +11,14 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "bench/NOTES.md", "bench/results/*.md", "bench/results/*.png")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "bench/NOTES.md",
+    "bench/results/*.md",
+    "bench/results/*.png",
+)
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")  # the path of [text](path#anchor)
 
 

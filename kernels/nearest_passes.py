@@ -111,6 +111,12 @@ def nearest_along_kernel(
 # -------------------------------------------------------------------------------------------- distances
 
 
+@triton.jit
+def exact_root(x):
+    """Rounded once, which of float32 tl.sqrt is not."""
+    return tl.sqrt_rn(x) if x.dtype == tl.float32 else tl.sqrt(x)
+
+
 @triton.jit(
     do_not_specialize=[
         "near_ptr", "second_ptr", "id_ptr", "distances_ptr", "ids_ptr", "voxels", "volume_stride",
@@ -156,9 +162,9 @@ def measure_nearest_kernel(
     unit = number(unit, COMPUTE)
     dtype: tl.constexpr = distances_ptr.dtype.element_ty
     tl.store(ids_ptr + out, id.to(tl.int64), mask=there)
-    tl.store(distances_ptr + out, (tl.sqrt_rn(near) * unit).to(dtype), mask=there)
+    tl.store(distances_ptr + out, (exact_root(near) * unit).to(dtype), mask=there)
     if WITH_SECOND:
-        tl.store(distances_ptr + voxels + out, (tl.sqrt_rn(second) * unit).to(dtype), mask=there)
+        tl.store(distances_ptr + voxels + out, (exact_root(second) * unit).to(dtype), mask=there)
 
 
 # ---------------------------------------------------------------------------------------------- weights
@@ -318,7 +324,7 @@ def weigh_nearest_kernel(
         "foreground_ptr", "foreground_volume_stride", "foreground_plane_stride", "foreground_row_stride",
         "foreground_column_stride", "near_ptr", "second_ptr", "id_ptr", "near_between_ptr", "second_between_ptr",
         "id_between_ptr", "out_ptr", "volume_stride", "plane_stride", "row_stride", "column_stride",
-        "border_everywhere", "found_ptr", "depth", "height", "width",
+        "border_everywhere", "found_ptr", "slot", "depth", "height", "width",
     ]
 )  # fmt: skip
 def weigh_further_classes_kernel(
@@ -354,7 +360,8 @@ def weigh_further_classes_kernel(
     row_stride,
     column_stride,
     border_everywhere,
-    found_ptr,  # the first class that is left: see class_of_slot
+    found_ptr,  # by slot: see class_of_slot
+    slot,  # of the first class that is left
     depth,
     height,
     width,
@@ -383,7 +390,7 @@ def weigh_further_classes_kernel(
     COLUMNS: tl.constexpr,
 ):
     """All passes of a volume, for one class after the other: right for any number of them, and slow."""
-    found = tl.load(found_ptr)
+    found = tl.load(found_ptr + slot)
     volume = tl.program_id(0).to(tl.int64)
     rows = depth * height
     voxels = rows.to(tl.int64) * width

@@ -3,7 +3,7 @@
 EXTRAS = (
     "IPython", "PIL", "albumentations", "batchgeneratorsv2", "dask", "distributed", "fastai", "fasttransform",
     "h5py", "hypothesis", "imagecodecs", "lightning", "matplotlib", "monai", "nnunetv2", "scipy",
-    "setuptools", "skimage", "tifffile", "torchvision", "tqdm", "zarr",
+    "segmentation_models_pytorch", "setuptools", "skimage", "tifffile", "torchvision", "tqdm", "zarr",
 )  # fmt: skip
 
 

@@ -52,6 +52,8 @@ _C_TYPES: dict[Any, Any] = {
     "bool": ctypes.c_int64,
 }
 _DERIVED = ("lmbda", "ks", "spacing")  # Numbers have the first two as decay_length and radius
+# Of the sum over instances, and of the nearest ones. The border term can be had without a falloff.
+_FALLOFF_FACTORS = {"sum": (1.0, 0.0), "nearest": (0.0, 1.0), "none": (0.0, 0.0)}
 _PASSED = [name for name in SETTINGS if name not in _DERIVED + OF_LABELS]  # of those see backends/terms.py
 
 
@@ -98,8 +100,7 @@ def params_for(settings: WeightSettings, height: int, width: int, kernels: str, 
     numbers = numbers_for(settings, height, width, kernels, double)
     values = [getattr(settings, name) for name in _PASSED]
     values[:2] = DISTANCES[settings.distance].code, BORDERS[settings.border].code
-    factors = (float(settings.falloff == falloff) for falloff in ("sum", "nearest"))
-    return WeightParams(*values, *dataclasses.astuple(numbers), *factors)
+    return WeightParams(*values, *dataclasses.astuple(numbers), *_FALLOFF_FACTORS[settings.falloff])
 
 
 def open_library(path: Path, needed: str, version_function: str) -> Any:

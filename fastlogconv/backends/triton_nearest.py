@@ -17,7 +17,8 @@ from .triton_launch import Launch, Run, Work
 from .triton_plans import blocks
 
 VOXELS, COLUMNS = 8, 32  # of a program: a warp with some voxels of a column in each thread
-LONGEST_BLOCK, VOXELS_OF_ROWS = 128, 128  # along a row, and of a program in all rows
+SHORTEST_BLOCK, LONGEST_BLOCK = 32, 128  # voxels along a row that are looked at together
+VOXELS_OF_ROWS = 128  # of a warp, in all its rows
 SLOTS = 16  # classes that have launches of their own
 WARPS_OF_FURTHER = 8  # of a program for all other classes of a volume
 FLOAT_COUNTS_TO = 2**24
@@ -55,14 +56,14 @@ class Volumes:
         """All passes of what the slots have no room for, one program for each volume."""
         depth, height, width = self.volumes.size
         block = self.of_rows["BLOCK"]
-        rows = min(WARPS_OF_FURTHER * VOXELS_OF_ROWS // block, _next_power_of_2(depth * height))
+        rows = WARPS_OF_FURTHER * VOXELS_OF_ROWS // block
         return Launch(
             "weigh_further_classes",
             self.volumes.volumes,
             [self.labels, *self.volumes.strides(self.labels), *self.beside]
             + [_flags(inside, self.labels), *self.volumes.strides(inside)]
             + [*self.along_w, *(self.along_h or self.along_w), out, *self.volumes.strides(out)]
-            + [border_everywhere, self.found[SLOTS:], depth, height, width, *self.volumes.steps, *scales],
+            + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
             dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
             | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
             | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
@@ -127,8 +128,8 @@ class _Passes:
         self.classes = dict(HAS_CLASSES=classes is not None)
         self.second = dict(WITH_SECOND=with_second)
         self.registers = REGISTERS_IN_DOUBLE if double else REGISTERS
-        block = min(_next_power_of_2(width), LONGEST_BLOCK)
-        self.rows_of_program = min(VOXELS_OF_ROWS // block, _next_power_of_2(volumes.rows))
+        block = min(max(_next_power_of_2(width), SHORTEST_BLOCK), LONGEST_BLOCK)
+        self.rows_of_program = VOXELS_OF_ROWS // block
         self.of_rows = dict(HAS_IGNORE=ignore is not None, ROWS=self.rows_of_program, BLOCK=block)
         self.one_block = dict(ONE_BLOCK=width <= block)
         self.labels = _flags(labels, labels)
@@ -204,14 +205,14 @@ class _Passes:
         """All passes of what the slots have no room for, one program for each volume."""
         depth, height, width = self.volumes.size
         block = self.of_rows["BLOCK"]
-        rows = min(WARPS_OF_FURTHER * VOXELS_OF_ROWS // block, _next_power_of_2(depth * height))
+        rows = WARPS_OF_FURTHER * VOXELS_OF_ROWS // block
         return Launch(
             "weigh_further_classes",
             self.volumes.volumes,
             [self.labels, *self.volumes.strides(self.labels), *self.beside]
             + [_flags(inside, self.labels), *self.volumes.strides(inside)]
             + [*self.along_w, *(self.along_h or self.along_w), out, *self.volumes.strides(out)]
-            + [border_everywhere, self.found[SLOTS:], depth, height, width, *self.volumes.steps, *scales],
+            + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
             dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
             | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
             | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),

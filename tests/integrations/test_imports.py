@@ -27,7 +27,7 @@ print([name for name in {PACKAGES} if name in sys.modules])
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(("module", "library"), zip(MODULES, PACKAGES, strict=True), ids=MODULES)
+@pytest.mark.parametrize(("module", "library"), list(zip(MODULES, PACKAGES, strict=True)), ids=MODULES)
 def test_what_is_missing_is_named(module, library, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == library]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -5,7 +5,7 @@
     nnUNetv2_train DATASET 2d 0 -tr nnUNetTrainerWeightMap
 
 nnU-Net looks for trainers that are not its own in the folders that `nnUNet_extTrainer` lists; prediction
-needs the variable, too. docs/nnunet.md has the rest.
+needs the variable, too. docs/recipes.md has the rest.
 """
 
 from __future__ import annotations
