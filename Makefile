@@ -93,6 +93,7 @@ $(VENV)/demo: pyproject.toml setup.py $(VENV)/torch $(CSRC)
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m bench.run --figures $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 	$(BIN)/python -m bench.run $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
+	$(BIN)/python -m bench.run --volumes $(BENCH_ARGS)
 
 # README.md, docs/ and the reference as a site, in build/site; a warning or a link that leads nowhere fails.
 docs: $(VENV)/docs
