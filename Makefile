@@ -136,7 +136,7 @@ WHEELS_VENV := .venv-wheels
 WHEELS_ARGS ?=
 
 wheels: $(WHEELS_VENV)/tools
-	$(WHEELS_VENV)/bin/python -m wheels.make $(WHEELS_ARGS)
+	FASTLOGCONV_CUDA_ARCHS= $(WHEELS_VENV)/bin/python -m wheels.make $(WHEELS_ARGS)
 
 # As far as a Linux machine can: needs qemu-user, libc6-arm64-cross and Wine, and says so.
 TRY_VENV := .venv-try

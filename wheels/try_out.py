@@ -18,16 +18,10 @@ import zipfile
 from pathlib import Path
 
 from .make import DIST, ROOT, unpack
+from .not_of_the_package import OPTIONS
 from .systems import SYSTEMS, System
 
 WORK = ROOT / "build" / "try-wheels"
-
-# About the sources, compilers and benchmarks, not about what is installed.
-NOT_OF_THE_PACKAGE = (
-    "test_packaging", "test_recorded_calls", "test_fuzz", "test_gpu_on_cpu", "test_cuda_compiled",
-    "test_cuda_nearest", "test_triton_compiled", "test_triton_interpreted", "test_launches", "test_bench",
-    "test_bench_gpu", "test_readme", "test_docs", "test_codes", "test_examples",
-)  # fmt: skip
 
 # CPUs as QEMU knows them, and the instruction set that has to be chosen on them.
 CPUS = {"Nehalem": "baseline", "Haswell": "avx2", "Haswell,-fma": "baseline", "Haswell,-xsave": "baseline"}
@@ -59,14 +53,13 @@ def tests_of_the_package(python: str, arguments: list[str]) -> None:
     shutil.rmtree(WORK / "sources", ignore_errors=True)
     (sdist,) = DIST.glob("fastlogconv-*.tar.gz")
     tree = unpack(sdist, WORK / "sources")
-    for sources in ("fastlogconv", "kernels", "csrc", "wheels", "setup.py"):
+    for sources in ("fastlogconv", "kernels", "csrc", "wheels", "setup.py", "bench", "docs", "examples"):
         path = tree / sources
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    left_out = [f"--ignore=tests/{name}.py" for name in NOT_OF_THE_PACKAGE]
     environment = os.environ | {"PATH": str(Path(python).absolute().parent), "CXX": "", "PYTHONSAFEPATH": "1"}
     where = "import fastlogconv; print(fastlogconv.__file__); print(fastlogconv.info())"
     run([python, "-c", where], cwd=WORK, env=environment)
-    run([python, "-m", "pytest", "-q", *left_out, *arguments], cwd=tree, env=environment)
+    run([python, "-m", "pytest", "-q", *OPTIONS, *arguments], cwd=tree, env=environment)
 
 
 def same_figures(system: System, recorded: Path) -> None:
