@@ -150,24 +150,31 @@ _warned_of_masks = False
 
 
 def warn_of_masks(labels: Tensor) -> None:
-    """Says once per process that labels look like a binary mask: bool, or uint8 of 0 and 255 alone.
+    """Says once per process that labels look like a binary mask: see `doubt_of_masks`.
 
     On the CPU alone, and not in compiled code: nothing waits for a GPU.
     """
     global _warned_of_masks
     if _warned_of_masks or torch.compiler.is_compiling() or labels.device.type != "cpu":
         return
+    doubt = doubt_of_masks(labels)
+    if doubt is not None:
+        _warned_of_masks = True
+        warnings.warn(doubt, UserWarning, stacklevel=3)
+
+
+def doubt_of_masks(labels: Tensor) -> str | None:
+    """What to say of labels that look like a binary mask, bool, or uint8 of 0 and 255 alone; else None."""
+    if labels.dtype not in OF_MASKS:
+        return None
     if labels.dtype is torch.uint8:
         inside = labels != 0
         if not inside.any() or (inside & (labels != 255)).any():
-            return
-    _warned_of_masks = True
+            return None
     kind = "bool" if labels.dtype is torch.bool else "0 and 255 alone"
-    warnings.warn(
+    return (
         f"labels are {kind}, so one instance: without instance ids there is no border between cells. If this "
-        "is a binary mask, pass fastlogconv.binary_to_instances(mask), or ids from your own annotation",
-        UserWarning,
-        stacklevel=3,
+        "is a binary mask, pass fastlogconv.binary_to_instances(mask), or ids from your own annotation"
     )
 
 
