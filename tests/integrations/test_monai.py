@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandRotate90d, SpatialPadd
-from readme import run_readme_of
+from pages import run_page_of
 
 from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.monai import WeightMap, WeightMapD, WeightMapd, WeightMapDict
@@ -209,8 +209,8 @@ def test_spacing_of_images():
     assert torch.equal(weights.as_tensor(), expected)
 
 
-def test_readme():
-    sample = run_readme_of("monai")["sample"]
+def test_page():
+    sample = run_page_of("monai")["sample"]
     assert torch.equal(sample["weight"], weight_map(sample["label"]))
 
 
