@@ -45,7 +45,7 @@ test-gpu:
 	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m gpu --numprocesses logical --maxprocesses 16 \
 	    --dist worksteal $(PYTEST_ARGS)
 
-# torchvision and fastai, which need a torch of several GB.
+# torchvision, fastai, nnU-Net and segmentation_models.pytorch, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
 	$(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
