@@ -108,7 +108,7 @@ typedef struct flc_weight_params {
 
 FLC_API int32_t flc_abi_version(void);
 
-// The instruction set in use: "avx512", "avx2", "baseline".
+// The instruction set in use: "avx512", "avx2", "baseline"; on aarch64 "neon".
 FLC_API const char* flc_cpu_instruction_set(void);
 
 // Chooses one of them by name, for tests and benchmarks; FLC_UNSUPPORTED where this CPU lacks it.
@@ -214,12 +214,13 @@ FLC_API int32_t flc_cuda_abi_version(void);
 // The text of a cudaError_t.
 FLC_API const char* flc_cuda_error_text(int32_t error);
 
-// Labels to weights, as on the CPU; classes (int32) and ignore may be null.
+// Labels to weights, as on the CPU; classes (int32), foreground and ignore (both bool) may be null.
 FLC_API int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels, const flc_tensor* classes,
                                                   const flc_tensor* ignore);
 FLC_API int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes,
-                                    const flc_tensor* ignore, const flc_weight_params* params, void* out,
-                                    int32_t out_dtype, void* scratch, int32_t device, void* stream);
+                                    const flc_tensor* foreground, const flc_tensor* ignore,
+                                    const flc_weight_params* params, void* out, int32_t out_dtype,
+                                    void* scratch, int32_t device, void* stream);
 
 FLC_API int64_t flc_cuda_region_weight_map_scratch_bytes(const flc_tensor* masks);
 FLC_API int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_tensor* ignore,

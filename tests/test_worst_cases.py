@@ -98,5 +98,5 @@ def test_the_worst_that_climbing_finds(kind, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", ONLY)
 def test_the_worst_that_a_long_climb_finds(kind, dtype, instruction_set):
-    seeds = {"baseline": 1, "avx2": 2, "avx512": 3}
+    seeds = {"baseline": 1, "avx2": 2, "avx512": 3, "neon": 4}
     climb(kind, dtype, seeds[instruction_set], tries=10_000)

@@ -22,21 +22,9 @@ from . import c_interface as c
 from . import native_cuda, reference, terms
 
 _Operator = TypeVar("_Operator", bound=Callable[..., Any])
-_LACKING = (
-    "nearest falloff by LogConv distances",
-    "nearest falloff beside border='farthest'",
-    "foreground by LogConv distances",
-)
-LACKS = {
+LACKS: dict[str, frozenset[str]] = {
     "cpu": frozenset(),
-    "cuda": frozenset(
-        (
-            *_LACKING,
-            "foreground by every instance",
-            "volumes by every instance",
-            "spacing by every instance",
-        )
-    ),
+    "cuda": frozenset(("volumes by every instance", "spacing by every instance")),
 }
 
 
@@ -125,7 +113,7 @@ def _threads() -> int:
 
 
 def use_instruction_set(name: str) -> None:
-    """Chooses "avx512", "avx2" or "baseline" for the whole process, for tests and benchmarks.
+    """Chooses "avx512", "avx2", "baseline" or (aarch64) "neon" for the process: for tests and benchmarks.
 
     Raises:
         ValueError: unknown, or not of this CPU.

@@ -13,6 +13,8 @@ FLC_INLINE Floats square_root(Floats x) {
   return (Floats)_mm256_sqrt_ps((__m256)x);
 #elif defined(__SSE2__)
   return (Floats)_mm_sqrt_ps((__m128)x);
+#elif defined(__aarch64__)
+  return (Floats)vsqrtq_f32((float32x4_t)x);
 #else
   for (int lane = 0; lane < Number<Floats>::lanes; ++lane) x[lane] = sqrtf(x[lane]);
   return x;
