@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 8
+#define FLC_ABI_VERSION 9
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
