@@ -7,8 +7,8 @@ is in a list of its own. The place: top | bottom << 5 | left << 10 | right << 15
 | first word << 20, | set of rows << 32. Each row in the set has one word, whose bit x is the pixel of column
 x. The words of a cell lie one after another; there are at most as many as pixels.
 
-Labels, classes and pixels to ignore are read here alone. A cell's marks tell the second launch what is
-foreground and what is ignored.
+Labels, classes, pixels to ignore and a foreground of its own are read here alone. A cell's marks tell the
+second launch what is foreground and what is ignored.
 """
 
 import triton
@@ -105,7 +105,8 @@ def row_words(pixels):
     do_not_specialize=[
         "labels_ptr", "batch_stride", "row_stride", "column_stride", "classes_ptr", "class_batch_stride",
         "class_row_stride", "class_column_stride", "ignore_ptr", "ignore_batch_stride", "ignore_row_stride",
-        "ignore_column_stride", "first_keys_ptr", "first_classes_ptr", "next_classes_ptr", "words_ptr",
+        "ignore_column_stride", "foreground_ptr", "foreground_batch_stride", "foreground_row_stride",
+        "foreground_column_stride", "first_keys_ptr", "first_classes_ptr", "next_classes_ptr", "words_ptr",
         "marks_ptr", "largest_ptr", "height", "width", "cells_y", "cells_x",
     ]
 )  # fmt: skip
@@ -122,6 +123,10 @@ def list_cells_kernel(
     ignore_batch_stride,
     ignore_row_stride,
     ignore_column_stride,
+    foreground_ptr,  # [B, H, W] of 0 and 1, any strides; unused without HAS_FOREGROUND: where instances are
+    foreground_batch_stride,
+    foreground_row_stride,
+    foreground_column_stride,
     first_keys_ptr,  # [B, cells_y, cells_x]
     first_classes_ptr,  # [B, cells_y, cells_x]; unused without HAS_CLASSES
     entries_ptr,  # [B, H * W, 2]: place, next key; see room_of_cell
@@ -136,6 +141,7 @@ def list_cells_kernel(
     KEY: tl.constexpr,  # int32 or int64
     HAS_CLASSES: tl.constexpr,
     HAS_IGNORE: tl.constexpr,
+    HAS_FOREGROUND: tl.constexpr,
     FIND_LARGEST: tl.constexpr,
 ):
     cell = tl.program_id(0)
@@ -151,6 +157,7 @@ def list_cells_kernel(
         pointers = pixel_pointers(ignore_ptr, y, x, ignore_row_stride, ignore_column_stride)
         ignored = tl.load(pointers, mask=visible, other=0) != 0
         visible &= ~ignored
+    shown = visible  # the foreground may be where there is no class
     if HAS_CLASSES:
         classes_ptr += image * class_batch_stride
         pointers = pixel_pointers(classes_ptr, y, x, class_row_stride, class_column_stride)
@@ -158,7 +165,13 @@ def list_cells_kernel(
         visible &= class_keys < no_class
     pointers = pixel_pointers(labels_ptr + image * batch_stride, y, x, row_stride, column_stride)
     keys = load_keys(pointers, visible, KEY)
-    marks = row_words(keys < nothing).to(tl.uint32, bitcast=True).to(tl.int64)
+    if HAS_FOREGROUND:
+        foreground_ptr += image * foreground_batch_stride
+        pointers = pixel_pointers(foreground_ptr, y, x, foreground_row_stride, foreground_column_stride)
+        foreground = tl.load(pointers, mask=shown, other=0) != 0
+    else:
+        foreground = keys < nothing
+    marks = row_words(foreground).to(tl.uint32, bitcast=True).to(tl.int64)
     if HAS_IGNORE:
         marks |= row_words(ignored).to(tl.int64) << 32
     tl.store(marks_ptr + cell.to(tl.int64) * CELL + i, marks)

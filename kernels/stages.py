@@ -161,12 +161,24 @@ def distance_and_exponent(found, log_scale, foreground_exponent, WAY: tl.constex
 
 
 @triton.jit
-def accumulate(d, exponent, fd, near, other, BORDER: tl.constexpr):
+def accumulate(d, exponent, fd, near, other, BORDER: tl.constexpr, NEAREST_FALLOFF: tl.constexpr = False):
     """One more instance: fd with its term 2^exponent, the nearest d, and the other one of the border rule.
 
-    d may be any measure that grows with the distance.
+    d may be any measure that grows with the distance. With NEAREST_FALLOFF fd stays what it is: it takes a
+    term once all instances of a class are known.
     """
-    return fd + tl.exp2(exponent), tl.minimum(near, d), border_rank(other, near, d, BORDER)
+    if not NEAREST_FALLOFF:
+        fd += tl.exp2(exponent)
+    return fd, tl.minimum(near, d), border_rank(other, near, d, BORDER)
+
+
+@triton.jit
+def nearest_term(near, foreground_exponent, WAY: tl.constexpr):
+    """The foreground term of the nearest instance, of what was accumulated of distances found in some way."""
+    if WAY == EUCLIDEAN:
+        return tl.exp2(near * foreground_exponent)
+    else:
+        return tl.exp2(-near * near)
 
 
 # ----------------------------------------------------------------------------------------------- compose

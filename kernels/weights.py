@@ -38,6 +38,7 @@ from .stages import (
     log2,
     log_sum,
     near_enough,
+    nearest_term,
     number,
     shift,
     split,
@@ -237,6 +238,7 @@ def weigh_tiles_kernel(
     BORDER: tl.constexpr,  # see rules.py
     EVERY_INSTANCE: tl.constexpr,
     FEWEST_INSTANCES: tl.constexpr,
+    NEAREST_FALLOFF: tl.constexpr,  # not the sum over instances, but the nearest one's term of each class
     HAS_CLASSES: tl.constexpr,
     HAS_IGNORE: tl.constexpr,
     LISTS: tl.constexpr,  # a power of 2, at least the number of cells around a tile
@@ -321,12 +323,14 @@ def weigh_tiles_kernel(
                     tile_y, tile_x, columns_to_tile, rows_to_tile, window, log2_decay, exponent, WAY,
                 )  # fmt: skip
             d, exponents = distance_and_exponent(found, log_scale, foreground_exponent, WAY)
-            fd, near, other = accumulate(d, exponents, fd, near, other, BORDER)
+            fd, near, other = accumulate(d, exponents, fd, near, other, BORDER, NEAREST_FALLOFF)
         if HAS_CLASSES:
             if next_class != class_key:
                 instances = tl.load(instances_ptr + class_key) if EVERY_INSTANCE else 0
                 has_border = enough(seen, instances, EVERY_INSTANCE, FEWEST_INSTANCES)
                 border += border_of(near, other, has_border, step_scale, border_scale, WAY, BORDER)
+                if NEAREST_FALLOFF:
+                    fd += nearest_term(near, foreground_exponent, WAY)
                 near = full_tile(infinity, COMPUTE, WAY, TILE_H, TILE_W)
                 other = border_start(near, BORDER)
                 seen = 0
@@ -336,6 +340,8 @@ def weigh_tiles_kernel(
         instances = tl.load(instances_ptr) if EVERY_INSTANCE else 0
         has_border = enough(seen, instances, EVERY_INSTANCE, FEWEST_INSTANCES)
         border = border_of(near, other, has_border, step_scale, border_scale, WAY, BORDER)
+        if NEAREST_FALLOFF:
+            fd = nearest_term(near, foreground_exponent, WAY)
     background = background_weights(fd, border, number(fbr, COMPUTE), number(bwf, COMPUTE))
     if WAY != EUCLIDEAN:
         background = tl.trans(background)

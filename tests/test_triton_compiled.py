@@ -184,7 +184,7 @@ def test_weights(name, emulator, monkeypatch):
     assert emulator.races == 0
     assert weight_error(weights, reference_of(labels, changes)) <= WEIGHT[weights.dtype]
     scratch = sum(
-        tensor.nbytes for tensor in emulator.launches[0].arguments[12:19] if isinstance(tensor, torch.Tensor)
+        tensor.nbytes for tensor in emulator.launches[0].arguments[16:23] if isinstance(tensor, torch.Tensor)
     )
     h, w = labels.shape
     assert scratch <= 32 * h * w

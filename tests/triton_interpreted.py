@@ -93,6 +93,18 @@ def test_weights_with_options(distance, border):
 
 
 @pytest.mark.parametrize("border", BORDERS)
+def test_weights_by_the_nearest_with_a_foreground_of_its_own(border):
+    labels = labels_of_four()
+    rng = np.random.default_rng(45)
+    foreground = torch.from_numpy(rng.random(labels.shape) < 0.2)
+    for options in (dict(gaps=True), dict(foreground=foreground, classes=labels % 3)):
+        options |= dict(border=border, falloff="nearest", bws=20)
+        weights = fastlogconv.weight_map(labels, **options, backend="triton")
+        expected = fastlogconv.weight_map(labels.double(), **options, backend="reference")
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 2), (0, 5), (5, 0)], ids=str)
 def test_weights_of_odd_shapes(shape, border):
     labels = torch.arange(shape[0] * shape[1]).reshape(shape) % 3

@@ -38,11 +38,7 @@ _SHORT_KEYS = (
     torch.float16, torch.bfloat16,
 )  # fmt: skip
 
-LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({
-    "nearest falloff by LogConv distances", "nearest falloff beside border='farthest'",
-    "foreground by LogConv distances", "foreground by every instance", "volumes by every instance",
-    "spacing by every instance",
-}))  # fmt: skip
+LACKS = dict.fromkeys(("cpu", "cuda"), frozenset(("volumes by every instance", "spacing by every instance")))
 
 
 def _interpreted() -> bool:
@@ -220,8 +216,12 @@ def _weight_map(
             "list_cells",
             cells,
             [labels, *labels.stride(), *_optional(classes, labels), *_optional(ignore, labels)]
-            + [*lists_of_cells, *size],
-            dict(**of_both, FIND_LARGEST=rule.every_instance and not has_classes),
+            + [*_optional(foreground, labels), *lists_of_cells, *size],
+            dict(
+                **of_both,
+                HAS_FOREGROUND=foreground is not None,
+                FIND_LARGEST=rule.every_instance and not has_classes,
+            ),
             warps=4,
             registers=REGISTERS,
         ),
@@ -231,7 +231,12 @@ def _weight_map(
             [*lists_of_cells, out, *size, tiles_y, tiles_x]
             + [numbers.radius, numbers.cut_radius, math.ceil(numbers.limit)]
             + [-numbers.bits_per_step, float(plan.scale_exponent), *_scales(settings, numbers)],
-            dict(**of_both, **_constants(plan, rule), ROWS=tile.rows),
+            dict(
+                **of_both,
+                **_constants(plan, rule),
+                NEAREST_FALLOFF=settings.falloff == "nearest",
+                ROWS=tile.rows,
+            ),
             warps=plan.warps,
             registers=plan.registers(key == tl.int64, has_classes, _capability(labels.device)),
         ),
