@@ -98,7 +98,7 @@ def search(
     SMALLER_ID: tl.constexpr,  # whether of two that are equally near the nearest is that of the smaller id
     VOXELS: tl.constexpr,
 ):
-    """The squares below `best` of the nearest instance, and its id; if SECOND, those of the nearest other one.
+    """The squares below `best` of the nearest instance, and its id; if SECOND, of the nearest other one.
 
     Beyond an end of the axis a line is the last one there. Taken for farther away than it is, that offers no
     more than it has offered before.
