@@ -16,7 +16,8 @@ from .nearest_rows import scan_rows
         "ignore_column_stride", "foreground_ptr", "foreground_volume_stride", "foreground_plane_stride",
         "foreground_row_stride", "foreground_column_stride", "near_ptr", "second_ptr", "id_ptr",
         "near_between_ptr", "second_between_ptr", "id_between_ptr", "out_ptr", "volume_stride",
-        "plane_stride", "row_stride", "column_stride", "border_everywhere", "found_ptr", "slot", "depth", "height", "width",
+        "plane_stride", "row_stride", "column_stride", "border_everywhere", "found_ptr", "slot", "depth",
+        "height", "width",
     ]
 )  # fmt: skip
 def weigh_further_classes_kernel(
