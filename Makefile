@@ -45,7 +45,7 @@ test-gpu:
 	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m gpu --numprocesses logical --maxprocesses 16 \
 	    --dist worksteal $(PYTEST_ARGS)
 
-# torchvision and fastai, which need a torch of several GB.
+# torchvision, fastai, nnU-Net and segmentation_models.pytorch, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
 	$(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
@@ -93,6 +93,7 @@ $(VENV)/demo: pyproject.toml setup.py $(VENV)/torch $(CSRC)
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m bench.run --figures $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 	$(BIN)/python -m bench.run $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
+	$(BIN)/python -m bench.run --volumes $(BENCH_ARGS)
 
 # README.md, docs/ and the reference as a site, in build/site; a warning or a link that leads nowhere fails.
 docs: $(VENV)/docs
