@@ -24,7 +24,7 @@ class Tile:
     rows: int  # of an instance that are taken together
 
 
-TILES = {"logconv": Tile(32, 16, warps=2, rows=16), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
+TILES = {"logconv": Tile(32, 16, warps=1, rows=8), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
 TILE_OF_REGIONS = Tile(32, 16, warps=4, rows=1)
 MOST_LISTS = 4096  # cells around a tile: beyond, the reference computes
 REGISTERS, MORE_REGISTERS, MOST_REGISTERS = 128, 168, 255  # 16, 12 and 8 warps on an SM
@@ -51,8 +51,10 @@ class Plan:
             return MOST_REGISTERS
         if self.way == "euclidean":
             return (REGISTERS, MORE_REGISTERS, MOST_REGISTERS)[long_keys + has_classes]
-        long_keys = long_keys and (has_classes or capability < 90)
-        return MORE_REGISTERS if self.way != "scaled" or self.lists > 32 or long_keys else REGISTERS
+        much = self.way != "scaled" or self.lists > 32
+        if much and has_classes:
+            return MOST_REGISTERS
+        return MORE_REGISTERS if much or has_classes or long_keys else REGISTERS
 
     @property
     def registers_of_regions(self) -> int:
