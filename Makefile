@@ -18,7 +18,7 @@ GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 # By files, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-all test-gpu test-integrations fuzz demo bench lint clean FORCE
+.PHONY: test test-all test-gpu test-integrations fuzz demo bench docs lint clean FORCE
 
 # Everything that is promised.
 test: lint $(VENV)/built
@@ -51,7 +51,8 @@ test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
 
 # The C interface with random input under AddressSanitizer and UBSan; the compiler takes minutes.
 FUZZ_SECONDS ?= 60
-FUZZ_SETS ?= baseline $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
+USUAL_SET := $(if $(filter aarch64 arm64,$(shell uname -m)),neon,baseline)
+FUZZ_SETS ?= $(USUAL_SET) $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 FUZZ := build/fuzz$(subst $() ,,$(FUZZ_SETS:%=-%))
 FUZZ_FLAGS := -std=c++20 -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -ffp-contract=off \
   -fno-math-errno -fno-trapping-math -pthread -Wall -Wextra -Icsrc \
@@ -93,6 +94,10 @@ bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m bench.run --figures $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 	$(BIN)/python -m bench.run $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 
+# README.md, docs/ and the reference as a site, in build/site; a warning or a link that leads nowhere fails.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lint: $(VENV)/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -106,6 +111,10 @@ $(VENV)/packages: pyproject.toml setup.py $(VENV)/torch
 
 $(VENV)/bench: $(VENV)/packages
 	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[bench]"
+	@touch $@
+
+$(VENV)/docs: $(VENV)/packages
+	$(BIN)/pip install --quiet "$(TORCH)" --editable ".[docs]"
 	@touch $@
 
 $(VENV)/built: $(VENV)/packages $(CSRC)

@@ -190,7 +190,7 @@ def read_mask(path: Path | None) -> Tensor:
         raise Unavailable("no mask given: --mask FILE")
     from fastlogconv.cli.weights import read_labels  # it needs the extra [cli]
 
-    labels = torch.from_numpy(read_labels(path)).float()
+    labels = torch.from_numpy(read_labels(path).labels).float()
     return labels if labels.dim() == 3 else labels[None]
 
 

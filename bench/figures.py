@@ -11,21 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import cases, exact, host_cost, report, timing, verify
+from . import cases, exact, host_cost, report, timing, verify, volumes
 from .cases import CONVOLUTION, REGION_WEIGHTS, WEIGHTS, Workload
 from .competitors import Competitor, best_instruction_set
+from .competitors import native as kernels
 from .suite import Suite
 from .timing import Contestant, Effort
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line; `reached` is None where it could not be measured, and `measured` says why."""
-
-    what: str
-    wanted: str
-    measured: str
-    reached: bool | None
+from .wanted import Figure, at_least, at_most
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,8 @@ class Figures:
         """All of them."""
         groups = (
             self.mask, self.exact_distances, self.tile, self.growth, self.two_threads, self.regions,
-            self.convolution, self.accuracy, self.thread_counts, self.instruction_sets, self.host_cost,
+            self.convolution, self.accuracy, self.thread_counts, self.instruction_sets, self.volumes,
+            self.host_cost,
         )  # fmt: skip
         figures = []
         for group in groups:
@@ -93,8 +86,8 @@ class Figures:
         (speed, speed_aim), (second, second_aim), (avx2, avx2_aim) = wanted.items()
         times = f"{report.duration(median['dense'])} / {report.duration(median['native'])}"
         figures = [
-            _at_least(speed, speed_aim, 3500, median["dense"] / median["native"], times),
-            _at_most(
+            at_least(speed, speed_aim, 3500, median["dense"] / median["native"], times),
+            at_most(
                 second,
                 second_aim,
                 1.7,
@@ -106,7 +99,7 @@ class Figures:
             figures.append(Figure(avx2, avx2_aim, "not measured: this CPU has no AVX-512", None))
         else:
             times = f"{report.duration(median['native-avx2'])} / {report.duration(median['native'])}"
-            figures.append(_at_most(avx2, avx2_aim, 2, median["native-avx2"] / median["native"], times))
+            figures.append(at_most(avx2, avx2_aim, 2, median["native-avx2"] / median["native"], times))
         return figures
 
     def exact_distances(self) -> list[Figure]:
@@ -123,11 +116,11 @@ class Figures:
         ours = median["native-exact"]
         if others:
             times = f"{report.duration(median['transforms'])} / {report.duration(ours)}"
-            first = _at_least(opencv, wanted[opencv], 150, median["transforms"] / ours, times)
+            first = at_least(opencv, wanted[opencv], 150, median["transforms"] / ours, times)
         else:
             first = Figure(opencv, wanted[opencv], "not measured: OpenCV is not installed", None)
         times = f"{report.duration(ours)} / {report.duration(median['native-second'])}"
-        return [first, _at_most(logconv, wanted[logconv], 5, ours / median["native-second"], times)]
+        return [first, at_most(logconv, wanted[logconv], 5, ours / median["native-second"], times)]
 
     def tile(self) -> list[Figure]:
         seconds = self._medians(self.cases["tile-32"].workload(), "native")["native"]
@@ -146,7 +139,7 @@ class Figures:
         first, *_ = per_pixel.values()
         times = ", ".join(f"{size}: {ns:.2f}" for size, ns in per_pixel.items()) + " ns"
         return [
-            _at_most(
+            at_most(
                 f"tissue: time per pixel, {self.sizes.growth[0]}^2 to {self.sizes.growth[-1]}^2",
                 "grows by at most 1.3 x",
                 1.3,
@@ -167,13 +160,13 @@ class Figures:
         timing.alternate([one, two], self.effort)
         torch.set_num_threads(self.suite.threads)
         times = f"{report.duration(one.times.median)} / {report.duration(two.times.median)}"
-        return [_at_least(what, wanted, 1.7, one.times.median / two.times.median, times)]
+        return [at_least(what, wanted, 1.7, one.times.median / two.times.median, times)]
 
     def regions(self) -> list[Figure]:
         workload = self.cases[self.sizes.regions].workload()
         median = self._medians(workload, "dense", "native")
         return [
-            _at_least(
+            at_least(
                 f"WeightTransformSingle {list(workload.input.shape)} over dense",
                 "at least 60 x",
                 60,
@@ -191,14 +184,14 @@ class Figures:
             ours = report.duration(median["native"])
             what = f"separable_conv2d {list(workload.input.shape)}, {case.about}"
             figures += [
-                _at_least(
+                at_least(
                     f"{what}: over conv1d",
                     "at least 10 x",
                     10,
                     median["dense"] / median["native"],
                     f"{report.duration(median['dense'])} / {ours}",
                 ),
-                _at_most(
+                at_most(
                     f"{what}: time of a copy",
                     "at most 4 x",
                     4,
@@ -272,6 +265,12 @@ class Figures:
                     worst, where = off, f"{competitor.name} on {workload.case.name}"
         return [Figure(what, wanted, f"{worst:.1e} ({where})", worst <= 1e-6)]
 
+    # ------------------------------------------------------------------------------------------- volumes
+
+    def volumes(self) -> list[Figure]:
+        kernels.use_instruction_set(best_instruction_set())
+        return volumes.figures(self.effort is timing.QUICK, self.suite.threads)
+
     # ---------------------------------------------------------------------------------------------- GPU
 
     def host_cost(self) -> list[Figure]:
@@ -294,14 +293,6 @@ def _transforms(squared_distance: exact.SquaredDistance, workload: Workload) -> 
     for image in workload.input.numpy():
         for i in np.unique(image[image > 0]):
             squared_distance(image, i)
-
-
-def _at_least(what: str, wanted: str, limit: float, ratio: float, times: str) -> Figure:
-    return Figure(what, wanted, f"{report.factor(ratio)} ({times})", ratio >= limit)
-
-
-def _at_most(what: str, wanted: str, limit: float, ratio: float, times: str) -> Figure:
-    return Figure(what, wanted, f"{report.factor(ratio)} ({times})", ratio <= limit)
 
 
 COMPETITORS = (

@@ -38,6 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu", action="store_true", help="on the current CUDA device: a table, in two minutes"
     )
+    parser.add_argument(
+        "--volumes", action="store_true", help="volumes, instead of the cases; --mask may be one"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of cases and competitors")
     return parser
 
@@ -56,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         options.out = Path("build", "bench") if options.quick else Path("bench", "results")
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
 
-    from . import cases, competitors, figures, report, suite, timing
+    import torch
+
+    from . import cases, competitors, figures, report, suite, timing, volumes
 
     def make_suite(kinds: list[str], names: list[str] | None) -> suite.Suite:
         limits = suite.Limits(options.max_seconds)
@@ -70,6 +75,12 @@ def main(argv: list[str] | None = None) -> int:
 
     if options.gpu:
         return _run_on_gpu(options, parser)
+
+    if options.volumes:
+        torch.set_num_threads(options.threads)
+        rows = volumes.measure(options.mask, options.quick, lambda text: print(text, flush=True))
+        print(volumes.write(rows, options.threads, options.out))
+        return 0
 
     if options.figures:
         about = report.machine(options.threads)

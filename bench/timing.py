@@ -56,15 +56,17 @@ class Effort:
     turn: float = 0.05
     budget: float = 5.0  # seconds for each contestant; none leaves before `least_rounds`
     untimed_below: float = 0.5  # seconds: each turn begins with an untimed call if it is shorter than that
+    clock: Callable[[], float] = time.perf_counter  # process_time: of one thread, whoever else is busy
 
 
 QUICK = Effort(rounds=2, least_rounds=1, turn=0.002, budget=0.2, untimed_below=0.01)
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds_of(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """What one call takes."""
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def alternate(contestants: list[Contestant], effort: Effort) -> None:
@@ -84,7 +86,7 @@ def alternate(contestants: list[Contestant], effort: Effort) -> None:
                     contestant.call()
                 turn = time.perf_counter()
                 while True:
-                    seconds.append(_seconds(contestant.call))
+                    seconds.append(seconds_of(contestant.call, effort.clock))
                     if time.perf_counter() - turn >= effort.turn:
                         break
                 spent[i] += time.perf_counter() - start

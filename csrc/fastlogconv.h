@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 7
+#define FLC_ABI_VERSION 8
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
@@ -77,7 +77,10 @@ typedef struct flc_tensor {
 //   reach, cut_radius   are >= 0 and at most radius; with FLC_EUCLIDEAN the reach is at most 2^29 and the
 //                       image's diagonal, rounded up;
 //   scale_exponent      is from 0 to 63;
-//   double_inside       is 0 or 1; without effect where results are float64.
+//   double_inside       is 0 or 1; without effect where results are float64;
+//   the last two        are from 0 to 1: the falloff is sum_factor times the sum over the instances of
+//                       exp(-d^2 / (2 fds^2)), plus nearest_factor times the sum over the classes of that
+//                       of the nearest instance alone.
 typedef struct flc_weight_params {
   int32_t distance;  // flc_distance
   int32_t border;    // flc_border
@@ -99,11 +102,13 @@ typedef struct flc_weight_params {
   int64_t cut_radius;
   int64_t scale_exponent;
   int64_t double_inside;
+  double sum_factor;
+  double nearest_factor;
 } flc_weight_params;
 
 FLC_API int32_t flc_abi_version(void);
 
-// The instruction set in use: "avx512", "avx2", "baseline".
+// The instruction set in use: "avx512", "avx2", "baseline"; on aarch64 "neon".
 FLC_API const char* flc_cpu_instruction_set(void);
 
 // Chooses one of them by name, for tests and benchmarks; FLC_UNSUPPORTED where this CPU lacks it.
@@ -115,7 +120,7 @@ FLC_API int32_t flc_cpu_use_instruction_set(const char* name);
 //   instances   Without them, the 4-connected components of each class.
 //   classes     Without them, one class. Where a class and an instance meet, there is an instance of the
 //               class; the border term is that within each class, summed over classes.
-//   foreground  Where it is positive the weight is 1; without it, where instances are. FLC_EUCLIDEAN only.
+//   foreground  Where it is positive the weight is 1; without it, where instances are.
 //   ignore      bool; where it is true the weight is 0 and there is no instance.
 //
 // bad_value receives the offending label with FLC_NOT_AN_ID.
@@ -205,12 +210,13 @@ FLC_API int32_t flc_cuda_abi_version(void);
 // The text of a cudaError_t.
 FLC_API const char* flc_cuda_error_text(int32_t error);
 
-// Labels to weights, as on the CPU; classes (int32) and ignore may be null.
+// Labels to weights, as on the CPU; classes (int32), foreground and ignore (both bool) may be null.
 FLC_API int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels, const flc_tensor* classes,
                                                   const flc_tensor* ignore);
 FLC_API int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes,
-                                    const flc_tensor* ignore, const flc_weight_params* params, void* out,
-                                    int32_t out_dtype, void* scratch, int32_t device, void* stream);
+                                    const flc_tensor* foreground, const flc_tensor* ignore,
+                                    const flc_weight_params* params, void* out, int32_t out_dtype,
+                                    void* scratch, int32_t device, void* stream);
 
 FLC_API int64_t flc_cuda_region_weight_map_scratch_bytes(const flc_tensor* masks);
 FLC_API int32_t flc_cuda_region_weight_map(const flc_tensor* masks, const flc_tensor* ignore,

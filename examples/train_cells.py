@@ -10,8 +10,10 @@ others how many cells come out as objects of their own. Needs matplotlib and sci
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ try:
     import fastlogconv
 except ModuleNotFoundError as missing:
     raise SystemExit(
-        f'train_cells.py needs {missing.name}: pip install ".[demo]" in the source tree, or '
+        f'the example needs {missing.name}: pip install ".[demo]" in the source tree, or '
         '"fastlogconv[demo]", has all that it needs'
     ) from None
 
@@ -93,7 +95,7 @@ def make_cells(rng: np.random.Generator, n: int, size: int) -> tuple[Tensor, Ten
 def _make_tile(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.indices((size, size))
     labels, nearest = np.zeros((size, size), np.int32), np.ones((size, size))
-    image = 0.15 + 0.1 * _texture(rng, size, 16)
+    image = 0.15 + 0.1 * texture(rng, labels.shape, 16)
     for cell in range(1, size * size // 230 + 1):
         y, x = rng.uniform(0, size, 2)
         long, short, angle = rng.uniform(8, 12), rng.uniform(6, 9), rng.uniform(0, math.pi)
@@ -103,15 +105,15 @@ def _make_tile(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
         if labels[min(int(y), size - 1), min(int(x), size - 1)] == 0:  # centres lie outside of other cells
             inside = distance < nearest
             labels[inside], nearest[inside] = cell, distance[inside]
-            image[inside] = rng.uniform(0.5, 0.7) + 0.12 * _texture(rng, size, 2)[inside]
+            image[inside] = rng.uniform(0.5, 0.7) + 0.12 * texture(rng, labels.shape, 2)[inside]
     image[touching(labels)] -= 0.15
     image = ndimage.gaussian_filter(image, 1) + rng.normal(0, 0.06, image.shape)
     return image.astype(np.float32), labels
 
 
-def _texture(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
+def texture(rng: np.random.Generator, shape: tuple[int, ...], sigma: float | Sequence[float]) -> np.ndarray:
     """Smooth noise of standard deviation 1."""
-    noise = ndimage.gaussian_filter(rng.normal(size=(size, size)), sigma, mode="wrap")
+    noise = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
     return noise / noise.std()
 
 
@@ -126,44 +128,67 @@ def touching(labels: np.ndarray) -> np.ndarray:
 
 
 class UNet(nn.Module):
-    """Three levels, 12 to 48 channels. [B, H, W], multiples of 4 -> logits [B, 2, H, W]."""
+    """[B, ...] -> logits [B, 2, ...]; a level more than `pools`, which tell by how much sides shrink."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        convolution: type[nn.Module] = nn.Conv2d,
+        channels: Sequence[int] = (12, 24, 48),
+        pools: Sequence[tuple[int, ...]] = ((2, 2), (2, 2)),
+    ) -> None:
         super().__init__()
-        self.down = nn.ModuleList([_block(1, 12), _block(12, 24), _block(24, 48)])
-        self.up = nn.ModuleList([_block(48 + 24, 24), _block(24 + 12, 12)])
-        self.out = nn.Conv2d(12, 2, 1)
+        self.pools = pools
+        self.down = nn.ModuleList([_block(convolution, *each) for each in itertools.pairwise((1, *channels))])
+        self.up = nn.ModuleList(
+            [_block(convolution, low + up, up) for up, low in reversed(list(itertools.pairwise(channels)))]
+        )
+        self.out = convolution(channels[0], 2, 1)
 
     def forward(self, image: Tensor) -> Tensor:
+        pool = F.max_pool2d if image.dim() == 3 else F.max_pool3d
         x, skipped = image[:, None], []
-        for block in self.down:
-            x = block(x if not skipped else F.max_pool2d(x, 2))
+        for i, block in enumerate(self.down):
+            x = block(x if i == 0 else pool(x, self.pools[i - 1]))
             skipped.append(x)
         for block, skip in zip(self.up, skipped[-2::-1], strict=True):
-            x = block(torch.cat([F.interpolate(x, scale_factor=2.0), skip], 1))
+            x = block(torch.cat([F.interpolate(x, skip.shape[2:]), skip], 1))
         return self.out(x)
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def _block(convolution: type[nn.Module], inputs: int, outputs: int) -> nn.Sequential:
     layers = []
     for channels in (inputs, outputs):
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.ReLU()]
+        layers += [convolution(channels, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
 def train(name: str, images: Tensor, labels: Tensor, *, steps: int, seed: int) -> UNet:
     """A U-Net that separates cells from background, in one of the ways of `WEIGHTS`."""
     cells = labels if name in WITH_GAPS else torch.stack([with_ridges(label) for label in labels])
+    return fit(UNet, images, cells, lambda cell: target_and_weight(name, cell), steps=steps, seed=seed)
+
+
+def fit(
+    make_model: Callable[[], UNet],
+    images: Tensor,
+    labels: Tensor,
+    target_and_weight: Callable[[Tensor], tuple[Tensor, Tensor]],
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = 4,
+) -> UNet:
+    """A trained network; what it learns, and with which weights, is found from each batch of labels."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    model = UNet()
+    model = make_model()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     for _ in range(steps):
-        chosen = torch.randint(len(images), (4,), generator=generator)
+        chosen = torch.randint(len(images), (batch_size,), generator=generator)
         turns = int(torch.randint(4, (), generator=generator))
-        image, cell = (batch[chosen].rot90(turns, (1, 2)) for batch in (images, cells))
-        target, weight = target_and_weight(name, cell)  # of the augmented labels
+        image, label = (batch[chosen].rot90(turns, (-2, -1)) for batch in (images, labels))
+        target, weight = target_and_weight(label)
         loss = fastlogconv.weighted_cross_entropy(model(image), target, weight)
         optimizer.zero_grad()
         loss.backward()
@@ -190,7 +215,7 @@ def with_ridges(labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def segment(model: UNet, images: Tensor) -> np.ndarray:
-    """The connected components of what the network takes for cells, int [n, H, W]."""
+    """The connected components of what the network takes for cells, int, of the shape of the images."""
     return np.stack([ndimage.label(classes)[0] for classes in model(images).argmax(1).numpy()])
 
 
@@ -217,7 +242,9 @@ def score(found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def touching_pairs(labels: np.ndarray) -> set[tuple[int, int]]:
     """The ids of every two cells that have neighbouring pixels."""
     pairs = set()
-    for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+    for axis in range(labels.ndim):
+        along = np.moveaxis(labels, axis, 0)
+        a, b = along[1:], along[:-1]
         meet = (a != b) & (a > 0) & (b > 0)
         pairs |= set(zip(np.minimum(a, b)[meet].tolist(), np.maximum(a, b)[meet].tolist(), strict=True))
     return pairs

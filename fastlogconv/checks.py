@@ -26,7 +26,8 @@ from .settings import (
     choice_error,
 )
 
-DEVICES = ("cpu", "cuda")
+# With backends of their own; tensors of any other are computed on the CPU. To ROCm, AMD's GPUs are "cuda".
+DEVICES = ("cpu",) if torch.version.hip else ("cpu", "cuda")
 _DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
 
 
@@ -115,8 +116,8 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
         raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
-    if tensor.device.type not in DEVICES:
-        raise _device_error(name, tensor.device)
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} must be on cpu or cuda, got the meta device, which holds no values")
 
 
 SPATIAL_SHAPES = {
@@ -149,24 +150,31 @@ _warned_of_masks = False
 
 
 def warn_of_masks(labels: Tensor) -> None:
-    """Says once per process that labels look like a binary mask: bool, or uint8 of 0 and 255 alone.
+    """Says once per process that labels look like a binary mask: see `doubt_of_masks`.
 
     On the CPU alone, and not in compiled code: nothing waits for a GPU.
     """
     global _warned_of_masks
     if _warned_of_masks or torch.compiler.is_compiling() or labels.device.type != "cpu":
         return
+    doubt = doubt_of_masks(labels)
+    if doubt is not None:
+        _warned_of_masks = True
+        warnings.warn(doubt, UserWarning, stacklevel=3)
+
+
+def doubt_of_masks(labels: Tensor) -> str | None:
+    """What to say of labels that look like a binary mask, bool, or uint8 of 0 and 255 alone; else None."""
+    if labels.dtype not in OF_MASKS:
+        return None
     if labels.dtype is torch.uint8:
         inside = labels != 0
         if not inside.any() or (inside & (labels != 255)).any():
-            return
-    _warned_of_masks = True
+            return None
     kind = "bool" if labels.dtype is torch.bool else "0 and 255 alone"
-    warnings.warn(
+    return (
         f"labels are {kind}, so one instance: without instance ids there is no border between cells. If this "
-        "is a binary mask, pass fastlogconv.binary_to_instances(mask), or ids from your own annotation",
-        UserWarning,
-        stacklevel=3,
+        "is a binary mask, pass fastlogconv.binary_to_instances(mask), or ids from your own annotation"
     )
 
 
@@ -328,10 +336,3 @@ def nested_error(name: str) -> TypeError:
 
 def grad_error(name: str) -> ValueError:
     return ValueError(f"{name} must not require grad, got requires_grad=True: pass {name}.detach()")
-
-
-def _device_error(name: str, device: torch.device) -> ValueError:
-    if device.type == "meta":
-        return ValueError(f"{name} must be on cpu or cuda, got the meta device, which holds no values")
-    listed = "; ".join(f"{backend}: {reason}" for backend, reason in backends.reasons(device).items())
-    return ValueError(f"{name} must be on {' or '.join(DEVICES)}, got {device.type} ({listed})")

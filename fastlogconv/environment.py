@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 
 from . import backends
+from .checks import DEVICES
 
 
 class Info(dict):
@@ -31,7 +32,7 @@ def info() -> Info:
     """
     from . import __version__
 
-    devices = {"cpu": torch.device("cpu"), "cuda": torch.device("cuda")}
+    devices = {name: torch.device(name) for name in ("cpu", "cuda", *_other_accelerators())}
     return Info(
         versions={
             "fastlogconv": __version__,
@@ -67,9 +68,16 @@ def _serving(device: torch.device) -> dict[str, str | None]:
     return backends.reasons(device)
 
 
+def _other_accelerators() -> list[str]:
+    found = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+    return [found.type] if found is not None and found.type != "cuda" else []
+
+
 def _auto(device: torch.device) -> str:
     if device.type == "cuda" and not torch.cuda.is_available():
         return "none"
+    if device.type not in DEVICES:
+        return f"{backends.first(torch.device('cpu'))} on the CPU"
     taken = {operator: backends.first(device, (), operator) or "none" for operator in backends.OPERATORS}
     usual = taken["weight_map"]
     others = [f"{name} for {operator}" for operator, name in taken.items() if name != usual]

@@ -81,12 +81,12 @@ def weight_map(
 
     Args:
         labels: instance ids [H, W] or [B, H, W], with `spatial_dims=3` [D, H, W] or [B, D, H, W]; any integer
-            or floating-point type or bool (one instance), any strides. Whole numbers up to 2**63 - 1
-            (float16: 2**11, bfloat16: 2**8, where they cannot tell ids apart any more); 0 and below are
+            or floating-point type or bool (one instance), any strides. Whole numbers up to `2**63 - 1`
+            (float16: `2**11`, bfloat16: `2**8`, where they cannot tell ids apart any more); 0 and below are
             background. Ids may be sparse, but for "farthest" the instances of an image are 1..max, so that an
             id which is absent makes the border 0.
         classes: class labels of the shape and device of `labels`, of any of its types: whole numbers up to
-            2**31 - 1, 0 and below are background. An instance is then where an id and a class meet, border
+            `2**31 - 1`, 0 and below are background. An instance is then where an id and a class meet, border
             is the sum of what each class's instances give by themselves, and fd sums over all. (With
             "farthest", X is the farthest instance of the class; the ids 1..max may lie in whatever classes.)
             None: one class.
@@ -210,8 +210,8 @@ def region_weight_map(
         ignore: bool, of a shape that broadcasts to that of the weights, on the device of `masks`; True where
             a pixel is to be ignored: its weight is 0, it belongs to no region, and its mask values may be
             anything.
-        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks, spacing, spatial_dims,
-            backend: as for `weight_map`.
+        settings, preset, distance, border, bws, fds, bwf, fbr, lmbda, ks: as for `weight_map`.
+        spacing, spatial_dims, backend: as for `weight_map`.
 
     Returns:
         Weights [H, W] or [B, H, W], contiguous, on the device of `masks`; float32 for integer and bool masks,

@@ -46,7 +46,7 @@ def weight_map(array, *, classes=None, ignore=None, **settings) -> da.Array:
 
     The result is that of the whole image up to rounding. Each of the two is as near to the exact weights as
     `fastlogconv.weight_map` promises, 1e-5 max(1, w) in float32 and 1e-10 max(1, w) in float64, so that they
-    differ by at most 2e-5 max(1, w) and 2e-10 max(1, w); README.md says what was measured. Refused are
+    differ by at most 2e-5 max(1, w) and 2e-10 max(1, w); docs/large.md says what was measured. Refused are
     settings with which a weight depends on the whole image: `border="farthest"`, where every instance of the
     image has a say, `balance="frequency"`, which counts all pixels, and LogConv with `ks=None`, whose window
     is unbounded.
@@ -121,6 +121,10 @@ def store(array, path, *, classes=None, ignore=None, resume: bool = False, progr
     """
     import zarr
 
+    if path is None:
+        raise TypeError(
+            "path must be a folder or a store of zarr, got None: take weight_map for a Dask array"
+        )
     job = _job(array, classes, ignore, settings)
     axes = _axes(job)
     target = _open(zarr, path, job, tuple(intervals.size for intervals in axes), resume)
@@ -192,6 +196,8 @@ def _as_dask(array, name: str) -> da.Array:
         raise TypeError(
             f"{name} must be a Dask array or have shape, dtype and slices, got {type(array).__name__}"
         )
+    if np.dtype(array.dtype).kind not in "biufc":
+        raise TypeError(f"{name} must be bool, integer or floating-point up to float64, got {array.dtype}")
     with dask.config.set({"array.chunk-size": TILE}):
         return da.from_array(array)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd as _below_autograd
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map
 
 from . import backends, engines
 from .backends.reference import result_dtype
@@ -34,13 +35,29 @@ _library = torch.library.Library("fastlogconv", "DEF")
 
 
 def _define(schema: str, kernel, fake):
-    """Defines an operator for every device of `DEVICES`; returns what to call."""
+    """Defines an operator, for devices not in `DEVICES` by way of the CPU; returns what to call."""
     name = schema[: schema.index("(")]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for device in DEVICES:
         _library.impl(name, kernel, device.upper())
+    _library.impl(name, _by_way_of_the_cpu(kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastlogconv::{name}", fake, lib=_library)
     return getattr(torch.ops.fastlogconv, name).default
+
+
+def _by_way_of_the_cpu(kernel):
+    """`kernel` for tensors on a device without backends, unless the caller names one: that says why not."""
+
+    def run(tensor, *others):
+        device, named = tensor.device, others[-1] if isinstance(others[-1], str) else "auto"
+        if backends.asked_for(named) != "auto":
+            return kernel(tensor, *others)
+        backends.warn_of_the_cpu(device)
+        moved = [each.cpu() if isinstance(each, Tensor) else each for each in others]
+        results = kernel(tensor.cpu(), *moved)
+        return tree_map(lambda result: result.to(device), results)
+
+    return run
 
 
 def _new(like: Tensor, shape) -> Tensor:
@@ -329,10 +346,11 @@ def _of_copies(grad: Tensor, lmbda: float, ks: int, dim: int) -> Tensor:
     """What the copies of the first and of the last position along `dim` make of the gradient."""
     n, r, lmbda = grad.shape[dim], ks // 2, max(lmbda, SMALLEST_DECAY_LENGTH)
     reached = min(r, n)  # from so many positions at either end
-    steps = torch.arange(1, reached + 1, dtype=torch.float64, device=grad.device)  # to the nearest copy
+    device = grad.device if grad.device.type in DEVICES else "cpu"  # others may lack float64
+    steps = torch.arange(1, reached + 1, dtype=torch.float64, device=device)  # to the nearest copy
     # a^steps + ... + a^r
     weights = torch.exp(-steps / lmbda) * torch.expm1((steps - 1 - r) / lmbda) / math.expm1(-1 / lmbda)
-    weights = weights.to(grad.dtype).reshape(-1, *[1] * (2 - dim))
+    weights = weights.to(grad).reshape(-1, *[1] * (2 - dim))
     first = (grad.narrow(dim, 0, reached) * weights).sum(dim)
     last = (grad.narrow(dim, n - reached, reached) * weights.flip(0)).sum(dim)
     return torch.stack([first, last], dim)

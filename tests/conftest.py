@@ -145,7 +145,7 @@ def same_for_any_number_of_threads(with_threads):
     return same
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
+@pytest.fixture(params=["baseline", "avx2", "avx512", "neon"])
 def instruction_set(request):
     """Each that this CPU has; the test leaves the choice as it was."""
     before = native.describe()["instruction set"]

@@ -2,8 +2,8 @@
 
 EXTRAS = (
     "IPython", "PIL", "albumentations", "batchgeneratorsv2", "dask", "distributed", "fastai", "fasttransform",
-    "h5py", "hypothesis", "imagecodecs", "lightning", "matplotlib", "monai", "scipy", "setuptools", "skimage",
-    "tifffile", "torchvision", "tqdm", "zarr",
+    "h5py", "hypothesis", "imagecodecs", "lightning", "matplotlib", "monai", "nnunetv2", "scipy",
+    "segmentation_models_pytorch", "setuptools", "skimage", "tifffile", "torchvision", "tqdm", "zarr",
 )  # fmt: skip
 
 

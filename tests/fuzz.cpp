@@ -89,7 +89,7 @@ struct Labels {
   bool supported() const { return are_images({of(0), of(1), of(2), of(3)}); }
 };
 
-Labels random_labels(Random& random, const Size& size, bool with_foreground) {
+Labels random_labels(Random& random, const Size& size, bool with_foreground = true) {
   const Values values = random.once_in(5) ? Values::garbage : Values::ids;
   Labels labels{random_input(random, size, random_dtype(random), values),
                 random_input(random, size, random_dtype(random), values),
@@ -106,7 +106,7 @@ Labels random_labels(Random& random, const Size& size, bool with_foreground) {
 void weight_map(Random& random) {
   const Size size = random_size(random);
   const Params params = random_params(random, size.n[1], size.n[2]);
-  const Labels labels = random_labels(random, size, params.c.distance == FLC_EUCLIDEAN);
+  const Labels labels = random_labels(random, size);
   check_weights(random, size.pixels(), params.known && labels.supported(), params.moderate,
                 [&](void* out, int32_t dtype, int32_t threads, double* bad) {
                   return flc_cpu_weight_map(labels.of(0), labels.of(1), labels.of(2), labels.of(3), &params.c,
@@ -213,7 +213,7 @@ void nearest_instances(Random& random) {
 
 void nearest_weight_map(Random& random) {
   const Size size = random_volume(random);
-  Labels labels = random_labels(random, size, true);
+  Labels labels = random_labels(random, size);
   labels.has[0] = true;
   flc_nearest_params params{};
   const bool known = random_spacing(random, params.spacing);

@@ -197,6 +197,9 @@ Params random_params(Random& random, int64_t height, int64_t width) {
   c.bwf = random.once_in(5) ? 0 : random.positive();
   c.fbr = random.once_in(5) ? 0 : random.positive();
   derive(random, height, width, fitting, c);
+  const auto factor = [&random] { return random.one_of<double>({0.0, 0.5, 1.0}); };
+  c.sum_factor = random.once_in(2) ? 1.0 : factor();
+  c.nearest_factor = random.once_in(2) ? 0.0 : factor();
   const auto moderate = [](double value) { return value == 0 || (value > 1e-3 && value < 1e3); };
   params.known = known_distance && known_border;
   params.moderate = fitting && moderate(c.bws) && moderate(c.fds) && moderate(c.bwf) && moderate(c.fbr) &&

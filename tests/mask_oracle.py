@@ -1,11 +1,11 @@
-"""What masks.py computes, in SciPy and float64, each step over the whole image, from the definitions."""
+"""What masks.py computes, in SciPy and float64, each step over the whole image or volume."""
 
 import numpy as np
 from scipy import ndimage
 
 
 def by_class(clabels, instlabels):
-    """(class, instance ids [H, W] on that class, else 0) for each class, ascending."""
+    """(class, instance ids on that class, else 0) for each class, ascending."""
     if clabels is None:
         clabels = (instlabels > 0).astype(np.int64)
     for c in np.unique(clabels[clabels > 0]):
@@ -28,22 +28,25 @@ def preprocess_mask(clabels=None, instlabels=None):
         candidates = np.unique(closing[closing != ranks])
         drawn = (ranks > 0) & ~np.isin(ranks, candidates)
         for rank in candidates:
-            drawn |= (ranks == rank) & ~ndimage.binary_dilation(drawn, np.ones((3, 3)))
+            drawn |= (ranks == rank) & ~ndimage.binary_dilation(drawn, np.ones((3,) * drawn.ndim))
         out[drawn] = c
     return out
 
 
-def distances(ids):
-    """The Euclidean distance to each of the ids present: [N, H, W]."""
+def distances(ids, spacing=None):
+    """The Euclidean distance to each of the ids present: [N, ...]."""
     present = np.unique(ids[ids > 0])
-    return np.array([ndimage.distance_transform_edt(ids != i) for i in present]).reshape(-1, *ids.shape)
+    maps = [ndimage.distance_transform_edt(ids != i, sampling=spacing) for i in present]
+    return np.array(maps).reshape(-1, *ids.shape)
 
 
-def calculate_weights(clabels=None, instlabels=None, ignore=None, bws=10, fds=10, bwf=10, fbr=0.1):
+def calculate_weights(
+    clabels=None, instlabels=None, ignore=None, bws=10, fds=10, bwf=10, fbr=0.1, spacing=None
+):
     labels = preprocess_mask(clabels, instlabels)
     fd, border = np.zeros(labels.shape), np.zeros(labels.shape)
     for _, ids in by_class(clabels, instlabels):
-        d = np.sort(distances(ids), axis=0)
+        d = np.sort(distances(ids, spacing), axis=0)
         fd += np.exp(-(d**2) / (2 * fds**2)).sum(axis=0)
         if len(d) > 1:
             border += np.exp(-((d[0] + d[1]) ** 2) / (2 * bws**2))

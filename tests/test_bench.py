@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("matplotlib", reason="the benchmark draws with it")
 pytest.importorskip("bench", reason="it lies beside the package, where `python -m pytest` looks")
-from bench import cases, competitors, oracles, report, run, suite, timing, verify
+from bench import cases, competitors, oracles, report, run, suite, timing, verify, volumes
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = timing.QUICK
@@ -67,6 +67,7 @@ def test_figures_name_what_was_wanted_and_what_was_measured(tmp_path, capsys):
         "WeightTransform over dense",
         "exact over LogConv",
         "32 x 32 tile",
+        "volume 32^3, 8 balls of radius 5, unet2019: over edt once per instance",
         "time per pixel",
         "two threads",
         "float64",
@@ -75,6 +76,35 @@ def test_figures_name_what_was_wanted_and_what_was_measured(tmp_path, capsys):
     ):
         assert any(figure in line for line in lines)
     assert "not measured: no mask given: --mask FILE" in text
+
+
+def test_volumes(tmp_path, capsys):
+    assert run.main(["--volumes", "--quick", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "volumes.md").read_text()
+    for who in volumes.rivals():
+        assert text.count(f" | {who} | ") == 2
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'volumes.md'}\n")
+
+
+def test_a_volume_that_is_given(tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "mask.npy", volumes.balls(20, 5, 4.0)())
+    *_, given = volumes.all_cases(tmp_path / "mask.npy", quick=False)
+    assert given.make().shape == (20, 20, 20)
+
+
+def test_rivals_of_volumes_that_are_wrong_are_not_timed(monkeypatch):
+    right = volumes.rivals()
+    said = []
+    off = {"wrong": lambda *given: right["SciPy, cropped"](*given) + 1e-3}
+    monkeypatch.setattr(volumes, "rivals", lambda: right | off)
+    assert list(volumes.right_ones(said.append)) == list(right)
+    assert len(said) == 1 and said[0].startswith("wrong is not timed: wrong by ")
+    monkeypatch.setattr(volumes, "ours", lambda *given: right["fastlogconv"](*given) + 1e-3)
+    monkeypatch.setattr(volumes, "rivals", lambda: {"fastlogconv": volumes.ours})
+    with pytest.raises(SystemExit, match="nothing is timed"):
+        volumes.right_ones(said.append)
 
 
 def test_wrong_competitor_is_refused(monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from cli_files import cells, load, run, save, weigh
+from cli_files import STACK, cells, load, run, save, weigh
 from PIL import Image
 
 import fastlogconv
@@ -76,16 +77,63 @@ def test_existing_outputs_are_kept_unless_overwrite(tmp_path, capsys):
     masks = [save(tmp_path / "a.npy", cells()), save(tmp_path / "b.npy", cells())]
     out = tmp_path / "out"
     out.mkdir()
-    (out / "a.npy").write_bytes(b"mine")
+    np.save(out / "a.npy", np.float32(mine := 7.5))
     assert run(*masks, "--out", out) == 0
-    assert (out / "a.npy").read_bytes() == b"mine"
+    assert load(out / "a.npy") == mine
     printed = capsys.readouterr().out
-    assert f"kept {out / 'a.npy'}" in printed
+    assert f"kept {out / 'a.npy'} (what it was made from is not known; --overwrite" in printed
     assert "1 written, 1 kept, 0 failed" in printed
 
     assert run(*masks, "--out", out, "--overwrite") == 0
     np.testing.assert_array_equal(load(out / "a.npy"), weigh(cells()))
     assert "2 written, 0 kept, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tif"])
+def test_what_is_no_image_is_not_taken_for_one(name, tmp_path, capsys):
+    """Whose it is nobody knows: it stays, but is no success."""
+    mask, target = save(tmp_path / name, cells()), tmp_path / "out" / name
+    target.parent.mkdir()
+    target.write_bytes(b"mine")
+    assert run(mask, "--out", target.parent) == 1
+    assert target.read_bytes() == b"mine"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{mask}: {target} is there, is no whole image")
+    target.unlink()
+    os.mkfifo(target)
+    for more in ([], ["--overwrite"]):
+        assert run(mask, "--out", target.parent, *more) == 1
+        assert f"{target} is there and is no file" in capsys.readouterr().err
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def zeros_at_the_end(path):
+    path.write_bytes(path.read_bytes()[:-1000] + bytes(1000))
+
+
+@pytest.mark.parametrize("damage", [cut_short, zeros_at_the_end])
+@pytest.mark.parametrize("name", ["a.npy", "a.tif", "stack.tif"])
+def test_damaged_weights_are_written_again(name, damage, tmp_path, capsys):
+    if name == "stack.tif":
+        mask, given = tmp_path / name, ["--spatial-dims", "2"]
+        tifffile.imwrite(mask, STACK.astype(np.uint8), imagej=True, metadata={"axes": "ZYX"})
+    else:
+        mask, given = save(tmp_path / name, cells()), []
+    target = tmp_path / "out" / name
+    assert run(mask, "--out", target.parent, *given) == 0
+    expected = load(target)
+    damage(target)
+    capsys.readouterr()
+    assert run(mask, "--out", target.parent, *given) == 0
+    assert capsys.readouterr().out == (
+        f"written {target} (what was there is damaged)\n1 written, 0 kept, 0 failed\n"
+    )
+    np.testing.assert_array_equal(load(target), expected)
+    damage(target)  # and made from something else: that comes first
+    assert run(mask, "--out", target.parent, *given, "--bwf", "3") == 1
 
 
 @pytest.mark.parametrize("suffix", ["npy", "tif"])
@@ -233,6 +281,13 @@ def test_an_interrupted_write_leaves_the_old_output_and_no_other(
         (["--border", "no-rule-at-all"], "second_nearest"),
         (["--backend", "abacus"], "reference"),
         (["--format", "png"], "npy"),
+        (["--spatial-dims", "4"], "spatial-dims"),
+        (["--spacing", "4", "1", "1"], "--spacing along 3 axes is for volumes: add --spatial-dims 3"),
+        (["--spacing", "4", "1", "--spatial-dims", "3"], "spacing must be 3 numbers"),
+        (["--spacing", "2", "1"], "LogConv distances count steps of pixels"),
+        (["--spacing", "file", "1", "1", "--spatial-dims", "3"], "spacing must be a number, got 'file'"),
+        (["--spacing", "1", "1", "b.tif"], "'b.tif' is neither a number nor file; name the masks before"),
+        (["--spatial-dims", "3", "--distance", "logconv"], "volumes have exact distances alone"),
         (["--out", __file__], "not a folder"),
         (["--out", f"{__file__}/below/a/file"], "cannot be written: Not a directory"),
         (["--out", "/proc/no/such/folder"], "cannot be written: "),
@@ -315,6 +370,31 @@ def test_a_pipe_that_is_closed_ends_it_silently(tmp_path):
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait() == 141
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["weights", "a.npy", "--out", "out"]])
+def test_a_full_disk_behind_the_output_is_told_in_words(arguments, tmp_path):
+    save(tmp_path / "a.npy", cells())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastlogconv", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "fastlogconv: No space left on device\n"
+
+
+def test_warnings_name_their_file(tmp_path, capsys, recwarn):
+    """Each file that looks like a binary mask, and what libraries say of one."""
+    masks = [save(tmp_path / f"{name}.npy", cells(ids=(255,) * 3).astype(np.uint8)) for name in "ab"]
+    masks += [save(tmp_path / "c.npy", cells()), save(tmp_path / "d.npy", cells() > 0)]
+    assert run(*masks, "--out", tmp_path / "out") == 0
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{masks[0]}: its values are 0 and 255 alone, so one instance")
+    assert second.startswith(f"{masks[1]}: its values are 0 and 255 alone, so one instance")
+    assert third.startswith(f"{masks[3]}: its values are bool, so one instance")
+    assert len(recwarn) == 0
 
 
 def test_arrays_need_no_other_library(tmp_path):

@@ -1,6 +1,7 @@
 """The command line: which files it reads, and in which words it refuses others."""
 
 import itertools
+import os
 import re
 
 import imagecodecs
@@ -43,10 +44,8 @@ READABLE = {
     "tifffile_u64.tif": (lambda path: save(path, cells().astype(np.uint64)), cells()),
     "ulonglong.npy": (lambda path: save(path, cells().astype(np.ulonglong)), cells()),
     "time.tif": (pages_of(S8, "TYX", imagej=True), STACK),
-    "z.tif": (pages_of(S8, "ZYX", imagej=True), STACK),
     "channels.tif": (pages_of(S8, "CYX", imagej=True), STACK),
     "hyperstack.tif": (pages_of(S8[:, None], "TCYX", imagej=True), STACK),
-    "z.ome.tif": (pages_of(STACK.astype(np.uint16), "ZYX", ome=True), STACK),
     "one_of_each.ome.tif": (pages_of(S8[:, None, None], "TCZYX", ome=True), STACK),
     "channel_last.tif": (pages_of(np.moveaxis(S8, 0, -1), "YXC"), STACK),
     "one_channel_last.tif": (pages_of(S8[0][..., None], "YXC"), STACK[0]),
@@ -210,6 +209,7 @@ COLOUR = np.random.default_rng(5).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 UNREADABLE = {
     "missing.tif": (lambda path: None, "No such file"),
     "folder.npy": (lambda path: path.mkdir(), "a directory: name the files in it"),
+    "pipe.tif": (os.mkfifo, "no file: a pipe or a device"),
     "folder": (lambda path: path.mkdir(), "a directory: name the files in it"),
     "mask.jpg": (lambda path: Image.fromarray(COLOUR).save(path), ".jpg: only .tif, .tiff, .png, .npy"),
     "mask": (lambda path: path.write_bytes(b"?"), "no suffix"),
@@ -236,7 +236,16 @@ UNREADABLE = {
     ),
     "hyper.tif": (
         pages_of(np.stack([S8, S8]), "TZYX", imagej=True),
-        "its axes are T 2, Z 3, Y 40, X 52: only one of them beside Y and X may be longer than 1",
+        "a stack of slices, for its axes are T 2, Z 3, Y 40, X 52: --spatial-dims 3 weighs it as a volume",
+    ),
+    "time_and_channels.tif": (
+        pages_of(np.stack([S8, S8]), "TCYX", imagej=True),
+        "its axes are T 2, C 3, Y 40, X 52: only one of them beside Y and X may be longer than 1",
+    ),
+    "z.ome.tif": (
+        pages_of(S8, "ZYX", ome=True),
+        "a stack of slices, for its axes are Z 3, Y 40, X 52: --spatial-dims 3 weighs it as a volume, "
+        "--spatial-dims 2 each slice by itself",
     ),
     "half.npy": (lambda path: save(path, (cells() * 20).astype(np.float16)), "at most 2048"),
     "two_shapes.tif": (two_shapes, "2 images of different shapes"),

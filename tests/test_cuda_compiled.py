@@ -232,7 +232,7 @@ def test_all_that_is_promised_of_the_operators():
     """Runs the tests of the public functions with backend "native" served by the CUDA kernels."""
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
-    files = [str(here / f"test_{name}.py") for name in (*PUBLIC, "weight_map_options")]
+    files = [str(here / f"test_{name}.py") for name in (*PUBLIC, "weight_map_options", "terms")]
     options = [
         "-q",
         "-p",

@@ -78,15 +78,16 @@ def test_train_cells_scores(train_cells):
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "scipy"])
-def test_train_cells_names_what_it_needs(missing):
+@pytest.mark.parametrize("example", ["train_cells", "train_volumes"])
+def test_what_an_example_needs_is_named(example, missing):
     program = (
-        f"import sys, runpy; sys.modules['{missing}'] = None; "
-        f"runpy.run_path({str(EXAMPLES / 'train_cells.py')!r}, run_name='__main__')"
+        f"import sys, runpy; sys.modules['{missing}'] = None; sys.path.insert(0, {str(EXAMPLES)!r}); "
+        f"runpy.run_path({str(EXAMPLES / example)!r} + '.py', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"train_cells.py needs {missing}: pip install") and "[demo]" in line
+    assert line.startswith(f"the example needs {missing}: pip install") and "[demo]" in line
 
 
 def test_train_cells_tells_first_where_it_cannot_write(train_cells, monkeypatch, capsys):
@@ -95,3 +96,61 @@ def test_train_cells_tells_first_where_it_cannot_write(train_cells, monkeypatch,
         train_cells.main(["--quick", "--out", f"{__file__}/below/a/file.png"])
     assert stop.value.code == 2
     assert "cannot be written: Not a directory" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ volumes
+
+
+@pytest.fixture
+def train_volumes(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import train_volumes
+
+    return train_volumes
+
+
+def test_train_volumes_runs(train_volumes, with_threads, capsys):
+    with_threads(1)
+    scores = train_volumes.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert list(scores) == list(train_volumes.WEIGHTS)
+    for name, of_way in scores.items():
+        assert f"{name}, seed 0" in printed
+        assert all(0 <= each["F1"] <= 1 and 0 <= each["merged pairs"] <= 1 for each in of_way)
+
+
+def test_train_volumes_makes_cells_that_touch(train_volumes):
+    from train_cells import score, touching_pairs
+
+    volumes, labels = train_volumes.make_volumes(np.random.default_rng(0), 3, (12, 48, 48))
+    assert volumes.shape == labels.shape == (3, 12, 48, 48)
+    assert all(len(touching_pairs(label)) >= 5 for label in labels.numpy())
+    again, _ = train_volumes.make_volumes(np.random.default_rng(0), 3, (12, 48, 48))
+    assert np.array_equal(volumes, again)
+    assert score(labels.numpy(), labels.numpy()) == {"F1": 1, "merged pairs": 0}
+
+
+def test_train_volumes_has_the_target_of_its_weights(train_volumes):
+    _, labels = train_volumes.make_volumes(np.random.default_rng(0), 2, (12, 48, 48))
+    gaps = (labels > 0) & (fastlogconv.separate_touching(labels, spatial_dims=3) == 0)
+    assert gaps.sum() > 100
+    for name, weights in train_volumes.WEIGHTS.items():
+        target, weight = train_volumes.target_and_weight(name, labels)
+        assert target.dtype == torch.int64 and target.shape == weight.shape == labels.shape
+        with_gaps = name not in train_volumes.WITHOUT_GAPS
+        assert torch.equal(target, ((labels > 0) & ~gaps if with_gaps else labels > 0).long())
+        if weights is not None:
+            bwf = float(name.rpartition("=")[2])
+            settings = dict(preset="unet2019", bwf=bwf, spatial_dims=3, spacing=(4, 1, 1))
+            assert torch.equal(weight, fastlogconv.weight_map(labels, **settings))
+            assert weight[gaps].min() > 0.9 * bwf
+
+
+def test_train_volumes_grows_objects_into_gaps(train_volumes):
+    """By one voxel, corners included; each voxel goes to the nearest object."""
+    found = np.zeros((1, 5, 9, 12), np.int32)
+    found[0, 2, 3:6, 2:5], found[0, 2, 3:6, 6:9] = 1, 2
+    grown = train_volumes.grown(found)
+    assert (grown[0, 1:4, 2:7, 1:6] == 1).all()
+    assert (grown[0, 1:4, 2:7, 6:10] == 2).all()
+    assert (grown > 0).sum() == 3 * 5 * 9

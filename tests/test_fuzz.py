@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.parametrize(
     "options",
     [
-        ["FUZZ_SECONDS=5", "FUZZ_SETS=baseline"],
+        ["FUZZ_SECONDS=5", "FUZZ_SETS=$(USUAL_SET)"],
         pytest.param(["FUZZ_SECONDS=20"], marks=pytest.mark.exhaustive),  # all instruction sets
     ],
     ids=" ".join,

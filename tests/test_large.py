@@ -168,6 +168,9 @@ def test_arrays_that_are_refused(labels):
         large.weight_map(da.zeros((2, 3, 4, 5)))
     with pytest.raises(TypeError, match="array must be a Dask array or have shape"):
         large.weight_map([[0, 1]])
+    for dtype in (object, "U1"):
+        with pytest.raises(TypeError, match="array must be bool, integer or floating-point up to float64"):
+            large.weight_map(np.zeros((9, 9), dtype))
     with pytest.raises(TypeError, match="complex64"):
         large.weight_map(da.zeros((9, 9), dtype=np.complex64))
     with pytest.raises(ValueError, match="ignore must have the shape"):

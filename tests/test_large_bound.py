@@ -42,7 +42,7 @@ def _start(rng):
     )  # fmt: skip
 
 
-RANGES = dict(lmbda=(0.1, 10), bws=(1, 40), fds=(1, 40), bwf=(0.1, 50))  # README's, under Accuracy
+RANGES = dict(lmbda=(0.1, 10), bws=(1, 40), fds=(1, 40), bwf=(0.1, 50))  # those of docs/backends.md
 LARGEST = dict(ks=129, count=60, radius=15)
 
 

@@ -120,6 +120,11 @@ def test_going_on_must_be_asked_for(labels, stored, computed):
     assert len(computed) == 9
 
 
+def test_without_a_path(labels):
+    with pytest.raises(TypeError, match="path must be a folder or a store of zarr, got None"):
+        large.store(labels, None)
+
+
 def test_nothing_to_go_on_with(labels, tmp_path):
     result = resumed(labels, tmp_path / "s.zarr")
     assert error(result[:], whole(labels, **LOGCONV)) <= NEAR

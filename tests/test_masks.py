@@ -416,7 +416,18 @@ BAD = {
     "huge instance": (dict(instlabels=with_value(2**63, np.uint64)), ValueError, r"labels .* 2\*\*63"),
     "ignore of another shape": (dict(clabels=SMALL, ignore=SMALL.T > 0), ValueError, r"ignore .* \[7, 6\]"),
     "ignore not bool": (dict(clabels=SMALL, ignore=SMALL), TypeError, "ignore must be bool, got int32"),
-    "3-D": (dict(clabels=SMALL, n_dims=3), ValueError, "n_dims must be 2"),
+    "3-D": (dict(clabels=SMALL, n_dims=3), ValueError, r"clabels must have the shape \[D, H, W\], got \["),
+    "4-D": (
+        dict(clabels=SMALL, n_dims=4),
+        ValueError,
+        r"n_dims must be 2 \(images\) or 3 \(volumes\), got 4",
+    ),
+    "4 dims": (dict(clabels=SMALL, spatial_dims=4), ValueError, "spatial_dims must be 2"),
+    "two dims": (
+        dict(clabels=SMALL, n_dims=3, spatial_dims=2),
+        ValueError,
+        "the same, give one of them, got 3 and 2",
+    ),
 }
 
 

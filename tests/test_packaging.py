@@ -1,6 +1,7 @@
 """What is built from the sources: sdist, wheel, library; and what is said where it cannot be."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -11,16 +12,24 @@ from pathlib import Path
 
 import pytest
 
+import fastlogconv
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "libfastlogconv_cpu" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 # Builds with setuptools alone, whatever else is installed here.
 BUILD = """
 import sys
-for absent in ("torch", "numpy", "scipy", "fastlogconv"):
+for absent in ("torch", "numpy", "scipy", "fastlogconv", *["ziglang"] * (len(sys.argv) < 4)):
     sys.modules[absent] = None
-from setuptools import build_meta
-getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2])
+from wheels import backend
+getattr(backend, "build_" + sys.argv[1])(sys.argv[2])
+"""
+REQUIRES = """
+import sys
+sys.modules["ziglang"] = None
+from wheels import backend
+print(backend.get_requires_for_build_wheel(), backend.get_requires_for_build_editable())
 """
 
 
@@ -39,8 +48,8 @@ def run(*command, cwd, **environment):
     )
 
 
-def build(what, source, out, **environment):
-    return run("-c", BUILD, what, out, cwd=source, **environment)
+def build(what, source, out, *with_ziglang, **environment):
+    return run("-c", BUILD, what, out, *with_ziglang, cwd=source, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +160,7 @@ def test_no_instruction_set_lends_its_code_to_another(unpacked, tmp_path):
     for path in objects:
         symbols = subprocess.run(["nm", "--demangle", path], capture_output=True, text=True, check=True)
         shared = re.findall(r" [Wu] (.+)$", symbols.stdout, re.MULTILINE)
-        named = [set(re.findall(r"\bflc::(baseline|avx2|avx512)::", name)) for name in shared]
+        named = [set(re.findall(r"\bflc::(baseline|avx2|avx512|neon)::", name)) for name in shared]
         assert all(named), [name for name, sets in zip(shared, named, strict=True) if not sets]
         assert len(set().union(*named)) <= 1, path
 
@@ -161,7 +170,7 @@ def test_no_instruction_set_lends_its_code_to_another(unpacked, tmp_path):
     [
         ({"CXX": "/nonexistent/g++"}, "CXX is /nonexistent/g++, which is not there."),
         ({"CXX": "cl.exe"}, "CXX is cl.exe, which does not take GCC's options."),
-        ({"PATH": "/nonexistent"}, "no c++, g++ or clang++ on the PATH."),
+        ({"PATH": "/nonexistent"}, "no c++, g++ (11 or newer) or clang++ on the PATH."),
     ],
 )
 def test_without_a_compiler_it_says_what_to_install(unpacked, tmp_path, environment, problem):
@@ -173,15 +182,80 @@ def test_without_a_compiler_it_says_what_to_install(unpacked, tmp_path, environm
     assert not list(tmp_path.iterdir())
 
 
+def test_without_a_compiler_ziglang_is_a_requirement_of_the_build(unpacked):
+    """pip installs it for the build alone."""
+    said = "no C++ compiler on the PATH, so ziglang is installed for the build"
+    done = run("-c", REQUIRES, cwd=unpacked, PATH="/nonexistent")
+    assert done.stdout.count(said) == 2
+    assert done.stdout.splitlines()[-1] == "['ziglang>=0.17'] ['ziglang>=0.17']"
+    for environment in ({}, {"PATH": "/nonexistent", "CXX": "/opt/bin/g++"}):
+        assert run("-c", REQUIRES, cwd=unpacked, **environment).stdout.splitlines()[-1] == "[] []"
+
+
+def test_a_compiler_that_is_too_old_is_passed_over(unpacked, tmp_path):
+    old = tmp_path / "g++"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = run("-c", REQUIRES, cwd=unpacked, PATH=str(tmp_path))
+    assert "['ziglang>=0.17']" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the target's name")
+def test_ziglang_builds_where_it_is_the_only_compiler(unpacked, tmp_path):
+    """Which is said; here it is one that only tells what it was called with."""
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__main__.py").write_text(
+        "import sys; sys.exit('error: ' + ' '.join(sys.argv[1:]))"
+    )
+    out = tmp_path / "out"
+    done = build("wheel", unpacked, out, "ziglang", PATH="/nonexistent", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    target = rf"-target {platform.machine()}-linux-gnu\.2\.17"
+    assert re.search(
+        rf"^fastlogconv: C\+\+ by .* -m ziglang c\+\+ {target} .*the package ziglang", done.stdout, re.M
+    )
+    assert re.search(rf"^error: c\+\+ {target} ", done.stdout, re.M)
+    assert "cannot be built: ziglang failed as above" in done.stdout
+    assert not list(out.glob("*.whl"))
+
+
 def test_compiler_flags_of_the_environment_are_used_and_errors_are_shown(unpacked, tmp_path):
-    done = build("wheel", unpacked, tmp_path, CXXFLAGS="-include no_such_header.h")
-    assert done.returncode == 1
-    assert "no_such_header.h" in done.stdout
-    assert "fastlogconv cannot be built" in done.stdout
-    done = build("wheel", unpacked, tmp_path, LDFLAGS="-lno_such_library")
-    assert done.returncode == 1
-    assert "no_such_library" in done.stdout
+    """A failing build ends in what to do, in fewer than 20 lines: compilers may say thousands."""
+    for environment, named in (
+        ({"CXXFLAGS": "-include no_such_header.h"}, "no_such_header.h"),
+        ({"LDFLAGS": "-lno_such_library"}, "no_such_library"),
+    ):
+        done = build("wheel", unpacked, tmp_path, **environment)
+        assert done.returncode == 1
+        ending = done.stdout[done.stdout.index("fastlogconv: C++ by") :].splitlines()
+        assert len(ending) < 20 and named in done.stdout, done.stdout
+        assert any(line.startswith("fastlogconv cannot be built: c++ failed as above") for line in ending)
+        assert ending[-1].startswith("The environment variable CXX names the compiler to use")
+        (log,) = re.findall(r"its whole message is in (.+)\.$", done.stdout, re.MULTILINE)
+        assert named in (unpacked / log).read_text()
     assert not list(tmp_path.iterdir())
+
+
+def test_cuda_is_left_out_of_a_tree_that_was_built_with_it(unpacked, wheel, tmp_path):
+    (library,) = unpacked.glob(f"build/lib*/fastlogconv/{LIBRARY}")
+    (library.parent / LIBRARY.replace("cpu", "cuda")).write_text("of an earlier build")
+    done = build("wheel", unpacked, tmp_path, FASTLOGCONV_CUDA="0")
+    assert done.returncode == 0, done.stdout
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        libraries = {Path(name).name for name in archive.namelist() if "libfastlogconv" in name}
+    assert libraries == {LIBRARY}
+
+
+def test_version_is_that_of_the_package(wheel):
+    """What `fastlogconv.info()` names."""
+    assert (
+        wheel.name.split("-")[1] == fastlogconv.__version__ == fastlogconv.info()["versions"]["fastlogconv"]
+    )
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (\S+)$", citation, re.MULTILINE).group(1) == fastlogconv.__version__
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == fastlogconv.__version__
 
 
 def test_nvcc_that_is_demanded_but_missing(unpacked, tmp_path):

@@ -181,13 +181,14 @@ def test_walkthrough(monkeypatch, tmp_path):
         assert len(colours) > 10  # a picture, not an empty canvas
 
 
-def test_figure_of_the_presets(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["presets", "volumes"])
+def test_figures_of_the_readme(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(DOCS)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the script adds to it
-    (path,) = importlib.import_module("make_presets_figure").make(tmp_path, dpi=20)
-    assert path.name == "presets.png"
-    with Image.open(path) as made, Image.open(DOCS / "presets.png") as shown:
+    (path,) = importlib.import_module(f"make_{name}_figure").make(tmp_path, dpi=20)
+    assert path.name == f"{name}.png"
+    with Image.open(path) as made, Image.open(DOCS / path.name) as shown:
         colours = np.unique(np.asarray(made.convert("RGB")).reshape(-1, 3), axis=0)
         assert len(colours) > 100
         assert made.width / made.height == pytest.approx(shown.width / shown.height, abs=0.01)
-    assert (DOCS / "presets.png").stat().st_size < 400 * 1024
+    assert (DOCS / path.name).stat().st_size < 400 * 1024

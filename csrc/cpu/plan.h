@@ -125,6 +125,8 @@ struct Settings {
   double bwf, fbr;
   double decay_length;
   double foreground_exponent, border_exponent;
+  double sum_factor, nearest_factor;
+  bool marks_foreground;  // stage 3 gives instances their weight of 1, where the distance is LogConv's
   double prefix_tolerance;  // a prefix sum less than this fraction below the whole counts as whole
   int32_t radius, reach;
   int32_t halo;  // what lies farther than this from a pixel, along an axis, does not show there

@@ -109,6 +109,9 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
   settings_.decay_length = params.decay_length;
   settings_.foreground_exponent = params.foreground_exponent;
   settings_.border_exponent = params.border_exponent;
+  settings_.sum_factor = params.sum_factor;
+  settings_.nearest_factor = params.nearest_factor;
+  settings_.marks_foreground = true;
   settings_.radius = static_cast<int32_t>(params.radius);
   settings_.reach = static_cast<int32_t>(params.reach);
   settings_.halo = static_cast<int32_t>(std::max(params.reach, params.cut_radius));

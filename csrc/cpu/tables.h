@@ -47,6 +47,8 @@ class CallSettings {
     if (side > 1 << 20) return INT64_MAX;
     return 2 * side * (side + 4 * CHUNK) * (precision_ == FLOAT_THROUGHOUT ? 4 : 8);
   }
+  // For a foreground that is not where instances are: their pixels are weighed as all others.
+  void weigh_instances() { settings_.marks_foreground = false; }
   // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
   void reach_whole_window() { settings_.reach = settings_.halo = settings_.radius; }
 

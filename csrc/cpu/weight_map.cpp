@@ -141,6 +141,7 @@ int32_t weigh_labels(const Labels& labels, const flc_weight_params& params, int6
   const int32_t height = static_cast<int32_t>(shape.size[1]), width = static_cast<int32_t>(shape.size[2]);
   std::vector<OwnedRuns> instances;
   CallSettings settings(params, out.dtype);
+  if (labels.foreground) settings.weigh_instances();
   int32_t status;
   if (labels.classes) {
     status = weigh_classes(labels, settings, image, threads, instances, out, bad_value);
@@ -216,7 +217,6 @@ int32_t flc_cpu_weight_map(const flc_tensor* instances, const flc_tensor* classe
   const int64_t images = shape.size[0], pixels = shape.size[1] * shape.size[2];
   if (images * pixels == 0) return FLC_OK;
   if (!can_be_held(shape)) return FLC_UNSUPPORTED;
-  if (foreground && find_distance(params->distance)->weighs_foreground) return FLC_UNSUPPORTED;
   const int64_t useful = useful_threads(threads, images * pixels);
   prefer_huge_pages(out, images * pixels * bytes_of_result(out_dtype));
   const auto weigh = [&](int64_t image, int64_t image_threads, double* bad) {

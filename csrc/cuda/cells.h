@@ -47,7 +47,7 @@ struct IdSet {
 struct Cells {
   int rows, columns;     // cells of an image
   int32_t* counts;       // of entries
-  uint32_t* foreground;  // [CELL] words: pixels of any instance
+  uint32_t* foreground;  // [CELL] words: pixels of any instance, or of a foreground of its own
   uint32_t* ignored;     // [CELL] words: pixels to ignore; null where there are none
   Entry* entries;        // [ROOM]
   uint32_t* words;       // [ROOM]
@@ -98,10 +98,10 @@ FLC_DEVICE uint32_t word_of(const Cells& cells, int cell, uint32_t box, uint32_t
   return cells.words[int64_t(cell) * ROOM + (box >> 20) + below];
 }
 
-// What list_cells reads: labels, and what may be missing, without data: classes (of int32) and pixels to
-// ignore (of bool).
+// What list_cells reads: labels, and what may be missing, without data: classes (of int32), a foreground of
+// its own and pixels to ignore (both of bool).
 struct LabelTensors {
-  flc_tensor labels, classes, ignore;
+  flc_tensor labels, classes, foreground, ignore;
 };
 
 // Of all images.

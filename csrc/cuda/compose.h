@@ -6,18 +6,18 @@
 
 namespace flc::cuda {
 
-// The border term of one class.
+// The border term of one class, with its factor.
 template <class T, class Border>
 FLC_DEVICE T border_term(const Accumulated<T, Border>& sums, const Numbers<T>& numbers) {
   const T squared = Border::squared(sums.near, sums.other);
-  return exp2_of(-squared * squared * numbers.border_scale);
+  return numbers.bwf * exp2_of(-squared * squared * numbers.border_scale);
 }
 
-// The weight of a background pixel, from the sum of the border terms of all classes.
+// The weight of a background pixel, from the sum of the border terms of all classes, with their factor, and
+// of whatever else they add.
 template <class T>
-FLC_DEVICE T compose(T fd, T border, const Numbers<T>& numbers) {
-  const T ratio = numbers.fbr;
-  return ratio + (1 - ratio) * fd + numbers.bwf * border;
+FLC_DEVICE T compose(T fd, T terms, const Numbers<T>& numbers) {
+  return numbers.fbr + numbers.fall_of_sum * fd + terms;
 }
 
 // out[index] = weight, in the result's precision.

@@ -54,23 +54,24 @@ FLC_DEVICE void load_ids(const flc_tensor& labels, int64_t image, int64_t y, int
   });
 }
 
-// Takes pixels to ignore from the ids; returns those of the row of this lane's number, bit by bit.
-template <class Key>
-FLC_DEVICE uint32_t take_ignored(const flc_tensor& ignore, int64_t image, int64_t y, int64_t x, int lane,
-                                 Key (&ids)[CELL]) {
-  const int64_t below = ignore.size[1] - y, stride = ignore.stride[1];
-  const bool inside = x < ignore.size[2];
+// The pixels of a cell where a tensor of bool is true: those of the row of this lane's number, bit by bit.
+// Calls take(row) for those of this lane's column.
+template <class Take>
+FLC_DEVICE uint32_t load_flags(const flc_tensor& tensor, int64_t image, int64_t y, int64_t x, int lane,
+                               const Take& take) {
+  const int64_t below = tensor.size[1] - y, stride = tensor.stride[1];
+  const bool inside = x < tensor.size[2];
   const auto* const data =
-      static_cast<const uint8_t*>(ignore.data) + image * ignore.stride[0] + y * stride + x * ignore.stride[2];
-  uint32_t ignored = 0;
+      static_cast<const uint8_t*>(tensor.data) + image * tensor.stride[0] + y * stride + x * tensor.stride[2];
+  uint32_t flags = 0;
 #pragma unroll
   for (int row = 0; row < CELL; ++row) {
     const bool own = inside && row < below && data[row * stride];
     const uint32_t of_row = __ballot_sync(ALL_LANES, own);
-    if (own) ids[row] = 0;
-    if (lane == row) ignored = of_row;
+    if (own) take(row);
+    if (lane == row) flags = of_row;
   }
-  return ignored;
+  return flags;
 }
 
 // classes[row]: as ids, 0 where there is no instance; takes pixels of no class from the ids.
@@ -115,7 +116,8 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)
   Key ids[CELL];
   load_ids(arguments.tensors.labels, image, y, x, ids);
   if (cells.ignored) {
-    cells.ignored[cell * CELL + lane] = take_ignored(arguments.tensors.ignore, image, y, x, lane, ids);
+    cells.ignored[cell * CELL + lane] =
+        load_flags(arguments.tensors.ignore, image, y, x, lane, [&](int row) { ids[row] = 0; });
   }
 
   Entry* const entries = cells.entries + cell * ROOM;
@@ -162,6 +164,9 @@ __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)
     }
   } else {
     list_instances([](int) { return true; });
+  }
+  if (arguments.tensors.foreground.data) {
+    foreground = load_flags(arguments.tensors.foreground, image, y, x, lane, [](int) {});
   }
   cells.foreground[cell * CELL + lane] = foreground;
   if (lane == 0) cells.counts[cell] = count;

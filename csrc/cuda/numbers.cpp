@@ -17,6 +17,8 @@ Numbers<T> common_numbers(const flc_weight_params& params) {
   numbers.limit = T(params.limit);
   numbers.fbr = T(params.fbr);
   numbers.bwf = T(params.bwf);
+  numbers.fall_of_sum = T((1 - params.fbr) * params.sum_factor);
+  numbers.fall_of_nearest = T((1 - params.fbr) * params.nearest_factor);
   return numbers;
 }
 

@@ -36,6 +36,7 @@ struct Numbers {
   T square_scale;   // the foreground term is 2^-(scale d^2) of an exact distance in pixels
   T border_scale;   // the border term is 2^-(scale d^2) of the sum of two distances
   T fbr, bwf;
+  T fall_of_sum, fall_of_nearest;  // factors of the foreground terms
   Scaling scaling;
 };
 

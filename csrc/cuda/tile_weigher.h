@@ -47,12 +47,12 @@ class TileWeigher {
         }
         __syncthreads();
         add_instances();
-        add_border();
+        add_terms();
         __syncthreads();
       }
     } else {
       add_instances();
-      add_border();
+      add_terms();
     }
     store();
   }
@@ -146,8 +146,13 @@ class TileWeigher {
     if (block_.lane == 0) shared_.seen += seen;
   }
 
-  // The border term of what was added, and a new beginning for the next class.
-  FLC_DEVICE void add_border() {
+  // The terms of what was added but for the sum over instances, and a new beginning for the next class.
+  FLC_DEVICE void add_terms() {
+    if (block_.numbers.fall_of_nearest != 0) {
+#pragma unroll
+      for (int i = 0; i < STRIP_H; ++i)
+        terms_[i] += block_.numbers.fall_of_nearest * nearest_term(sums_[i].near);
+    }
     const bool has_border =
         shared_.seen >= Border::FEWEST_INSTANCES && (!Border::EVERY_INSTANCE || every_instance_seen());
     if (WAY == EUCLIDEAN) {
@@ -156,12 +161,17 @@ class TileWeigher {
     }
     if (has_border) {
 #pragma unroll
-      for (int i = 0; i < STRIP_H; ++i) borders_[i] += border_term(sums_[i], block_.numbers);
+      for (int i = 0; i < STRIP_H; ++i) terms_[i] += border_term(sums_[i], block_.numbers);
     }
     if (BY_CLASS) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) sums_[i].next_class();
     }
+  }
+
+  // The foreground term of the nearest instance, by what `sums_` hold: its distance or the square of it.
+  FLC_DEVICE T nearest_term(T near) const {
+    return exp2_of(WAY == EUCLIDEAN ? -near * block_.numbers.square_scale : -near * near);
   }
 
   // Whether the ids of an image are 1..largest, none left out, and no instance (of the class, where there are
@@ -197,7 +207,7 @@ class TileWeigher {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
         if (i >= rows) return;
-        T weight = compose(sums_[i].fd, borders_[i], block_.numbers);
+        T weight = compose(sums_[i].fd, terms_[i], block_.numbers);
         if (foreground.at[i] & own) weight = 1;
         if (is_ignored(i)) weight = 0;
         store_weight(arguments_.out, arguments_.out_is_double, index, weight);
@@ -216,7 +226,7 @@ class TileWeigher {
   Shared<T, WAY, BY_CLASS>& shared_;
   const TileBlock<T, WAY, BY_CLASS> block_;
   Accumulated<T, Border> sums_[STRIP_H];
-  T borders_[STRIP_H] = {};
+  T terms_[STRIP_H] = {};  // but for the sum over instances, by all classes
 };
 
 }  // namespace flc::cuda

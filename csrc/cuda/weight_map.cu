@@ -82,8 +82,9 @@ static int32_t weigh_labels(const WeightMapCall& call) {
 }
 
 static LabelTensors tensors_of(const flc_tensor* labels, const flc_tensor* classes,
-                               const flc_tensor* ignore) {
-  return {*labels, classes ? *classes : flc_tensor{}, ignore ? *ignore : flc_tensor{}};
+                               const flc_tensor* foreground, const flc_tensor* ignore) {
+  const auto given = [](const flc_tensor* optional) { return optional ? *optional : flc_tensor{}; };
+  return {*labels, given(classes), given(foreground), given(ignore)};
 }
 
 }  // namespace flc::cuda
@@ -93,17 +94,21 @@ extern "C" {
 int64_t flc_cuda_weight_map_scratch_bytes(const flc_tensor* labels, const flc_tensor* classes,
                                           const flc_tensor* ignore) {
   if (!flc::cuda::is_served(*labels)) return 0;
-  return flc::cuda::cells_bytes(flc::cuda::tensors_of(labels, classes, ignore));
+  return flc::cuda::cells_bytes(flc::cuda::tensors_of(labels, classes, nullptr, ignore));
 }
 
-int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes, const flc_tensor* ignore,
-                            const flc_weight_params* params, void* out, int32_t out_dtype, void* scratch,
-                            int32_t device, void* stream) {
+int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes, const flc_tensor* foreground,
+                            const flc_tensor* ignore, const flc_weight_params* params, void* out,
+                            int32_t out_dtype, void* scratch, int32_t device, void* stream) {
   using namespace flc::cuda;
-  if (!is_served(*labels) || !is_served(classes, FLC_INT32) || !is_served(ignore, FLC_BOOL) ||
-      !is_result_dtype(out_dtype))
+  if (!is_served(*labels) || !is_served(classes, FLC_INT32) || !is_served(foreground, FLC_BOOL) ||
+      !is_served(ignore, FLC_BOOL) || !is_result_dtype(out_dtype))
     return FLC_UNSUPPORTED;
-  const WeightMapCall call = {tensors_of(labels, classes, ignore), *params, out, out_dtype, scratch,
+  const WeightMapCall call = {tensors_of(labels, classes, foreground, ignore),
+                              *params,
+                              out,
+                              out_dtype,
+                              scratch,
                               static_cast<cudaStream_t>(stream)};
   return with_rules(*params, [&](auto distance, auto border) -> int32_t {
     if (labels->size[0] * labels->size[1] * labels->size[2] == 0) return FLC_OK;

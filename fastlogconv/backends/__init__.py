@@ -21,7 +21,7 @@ from . import native, reference, triton
 
 BACKENDS: dict[str, ModuleType] = {"triton": triton, "native": native, "reference": reference}
 # In which "auto" tries them. On a GPU, the first of two that can run is the one that was measured to be
-# faster: see "GPU: measured" in README. (In weight_map Triton is ahead by a tenth where one small image is
+# faster: see docs/speed.md. (In weight_map Triton is ahead by a tenth where one small image is
 # alone in a CUDA graph; with many or large ones it takes twice as long.)
 ORDER = ("native", "triton", "reference")
 ORDER_OF_OPERATOR = {"distance_to_weight": ("triton", "native", "reference")}
@@ -30,7 +30,7 @@ NAMES = ("auto", *BACKENDS)
 ENVIRONMENT_VARIABLE = "FASTLOGCONV_BACKEND"
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlogconv_backend", default=None)
-_warned = False
+_warned = _warned_of_the_cpu = False
 _NOTHING: dict[str, frozenset[str]] = {}
 
 
@@ -106,8 +106,7 @@ def select(
         ValueError: unknown name, or "auto" and no backend can serve the device.
         RuntimeError: the named backend cannot serve the device; the message says why.
     """
-    if name == "auto":
-        name = _override.get() or _from_environment()
+    name = asked_for(name)
     if name != "auto":
         check_name(name)
         reason = why_not(BACKENDS[name], device, features)
@@ -121,6 +120,24 @@ def select(
         return BACKENDS[chosen]
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons(device, features).items())
     raise ValueError(f"no backend can run on {device.type} ({listed})")
+
+
+def asked_for(name: str) -> str:
+    """`name`, or where that is "auto" what `use_backend` or the environment says."""
+    return (_override.get() or _from_environment()) if name == "auto" else name
+
+
+def warn_of_the_cpu(device: torch.device) -> None:
+    """Says once per process that tensors of a device without backends are computed on the CPU."""
+    global _warned_of_the_cpu
+    if not _warned_of_the_cpu:
+        _warned_of_the_cpu = True
+        warnings.warn(
+            f"fastlogconv has no backend for {device.type}: tensors there are copied to the CPU, computed by "
+            "its kernels and copied back. Weights made in a DataLoader's workers need no copy to the CPU",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _from_environment() -> str:

@@ -52,6 +52,8 @@ _C_TYPES: dict[Any, Any] = {
     "bool": ctypes.c_int64,
 }
 _DERIVED = ("lmbda", "ks", "spacing")  # Numbers have the first two as decay_length and radius
+# Of the sum over instances, and of the nearest ones. The border term can be had without a falloff.
+_FALLOFF_FACTORS = {"sum": (1.0, 0.0), "nearest": (0.0, 1.0), "none": (0.0, 0.0)}
 _PASSED = [name for name in SETTINGS if name not in _DERIVED + OF_LABELS]  # of those see backends/terms.py
 
 
@@ -61,6 +63,8 @@ class WeightParams(ctypes.Structure):
     _fields_ = [
         *((name, _C_TYPES[SETTINGS[name].type]) for name in _PASSED),
         *((field.name, _C_TYPES[field.type]) for field in dataclasses.fields(Numbers)),
+        ("sum_factor", ctypes.c_double),
+        ("nearest_factor", ctypes.c_double),
     ]
 
 
@@ -96,7 +100,7 @@ def params_for(settings: WeightSettings, height: int, width: int, kernels: str, 
     numbers = numbers_for(settings, height, width, kernels, double)
     values = [getattr(settings, name) for name in _PASSED]
     values[:2] = DISTANCES[settings.distance].code, BORDERS[settings.border].code
-    return WeightParams(*values, *dataclasses.astuple(numbers))
+    return WeightParams(*values, *dataclasses.astuple(numbers), *_FALLOFF_FACTORS[settings.falloff])
 
 
 def open_library(path: Path, needed: str, version_function: str) -> Any:

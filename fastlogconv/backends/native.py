@@ -22,21 +22,9 @@ from . import c_interface as c
 from . import native_cuda, reference, terms
 
 _Operator = TypeVar("_Operator", bound=Callable[..., Any])
-_LACKING = (
-    "nearest falloff by LogConv distances",
-    "nearest falloff beside border='farthest'",
-    "foreground by LogConv distances",
-)
-LACKS = {
-    "cpu": frozenset(_LACKING),
-    "cuda": frozenset(
-        (
-            *_LACKING,
-            "foreground by every instance",
-            "volumes by every instance",
-            "spacing by every instance",
-        )
-    ),
+LACKS: dict[str, frozenset[str]] = {
+    "cpu": frozenset(),
+    "cuda": frozenset(("volumes by every instance", "spacing by every instance")),
 }
 
 
@@ -123,7 +111,7 @@ def _threads() -> int:
 
 
 def use_instruction_set(name: str) -> None:
-    """Chooses "avx512", "avx2" or "baseline" for the whole process, for tests and benchmarks.
+    """Chooses "avx512", "avx2", "baseline" or (aarch64) "neon" for the process: for tests and benchmarks.
 
     Raises:
         ValueError: unknown, or not of this CPU.
@@ -168,7 +156,7 @@ def weight_map(
         return terms.by_two_nearest(nearest_weight_map, "cpu", labels, *beside, settings)
     if labels.dim() == 4 or settings.spacing is not None:
         return reference.weight_map(labels, classes, ignore, foreground, settings, _distance_within_reach)
-    if settings.composed:
+    if settings.balance != "none" or settings.border_everywhere:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
 

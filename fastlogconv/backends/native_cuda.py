@@ -34,7 +34,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     tensor, params = ctypes.POINTER(c.TensorView), ctypes.POINTER(c.WeightParams)
     int32, int64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
     result, queue = (pointer, int32), (int32, pointer)
-    library.flc_cuda_weight_map.argtypes = (*(tensor,) * 3, params, *result, pointer, *queue)
+    library.flc_cuda_weight_map.argtypes = (*(tensor,) * 4, params, *result, pointer, *queue)
     library.flc_cuda_region_weight_map.argtypes = (tensor, tensor, params, *result, pointer, *queue)
     library.flc_cuda_distance_to_weight.argtypes = (tensor, tensor, params, *result, *queue)
     library.flc_cuda_separable_conv2d.argtypes = (
@@ -142,12 +142,16 @@ def _prepared(
     double = layouts[0] is not None and layouts[0][0] == torch.float64
     dtype = torch.float64 if double else torch.float32
     params = c.params_for(settings, height, width, "gpu", double)
-    scratch_bytes = _scratch_bytes(function, *views[: _SCRATCH_FOR[function]])
+    scratch_bytes = _scratch_bytes(function, *(views[i] for i in _SCRATCH_FOR[function]))
     return _Prepared(dtype, c.DTYPES[dtype], params, scratch_bytes, views)
 
 
-# By function: how many of its tensors decide on the size of its scratch; None: it takes none.
-_SCRATCH_FOR = {"flc_cuda_weight_map": 3, "flc_cuda_region_weight_map": 1, "flc_cuda_distance_to_weight": 0}
+# By function: which of its tensors decide on the size of its scratch; where none does it takes none.
+_SCRATCH_FOR = {
+    "flc_cuda_weight_map": (0, 1, 3),
+    "flc_cuda_region_weight_map": (0,),
+    "flc_cuda_distance_to_weight": (),
+}
 
 
 def _scratch_bytes(function: str, *arguments) -> int | None:
@@ -202,7 +206,8 @@ def _by_instances(
     foreground: Tensor | None,
     settings: WeightSettings,
 ) -> Tensor:
-    return _weigh("flc_cuda_weight_map", labels.shape, settings, labels, classes, ignore)
+    beside = classes, foreground, ignore
+    return _weigh("flc_cuda_weight_map", labels.shape, settings, labels, *beside)
 
 
 def region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSettings) -> Tensor:

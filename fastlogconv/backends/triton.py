@@ -15,19 +15,23 @@ import functools
 import importlib.util
 import math
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .. import engines
 from ..codes import CELL, PADDING_MODES, WAYS
 from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, Border
 from ..settings import WeightSettings
-from . import native, reference, terms, triton_launch
+from . import native, reference, terms, triton_launch, triton_nearest
+from .c_interface import NearestParams
 from .devices import why_no_gpu
 from .reference import result_dtype
 from .triton_classes import number_classes
 from .triton_launch import Launch, Work
+from .triton_nearest import terms_of
 from .triton_plans import REGISTERS, Plan, blocks, plan_convolution, plan_labels, plan_regions
 
 _SHORT_KEYS = (
@@ -35,10 +39,7 @@ _SHORT_KEYS = (
     torch.float16, torch.bfloat16,
 )  # fmt: skip
 
-LACKS = dict.fromkeys(("cpu", "cuda"), frozenset({
-    "nearest falloff", "foreground", "nearest instances", "volumes", "volumes by every instance", "spacing",
-    "spacing by every instance",
-}))  # fmt: skip
+LACKS = dict.fromkeys(("cpu", "cuda"), frozenset(("volumes by every instance", "spacing by every instance")))
 
 
 def _interpreted() -> bool:
@@ -152,6 +153,9 @@ def weight_map(
     settings: WeightSettings,
 ) -> Tensor:
     """Weights [B, H, W] of labels [B, H, W], as in the reference."""
+    if engines.choose(settings).name == "two nearest":
+        beside = classes, ignore, foreground
+        return terms.by_two_nearest(nearest_weight_map, "gpu", labels, *beside, settings)
     if settings.composed:
         return terms.weight_map(_by_instances, labels, classes, ignore, foreground, settings)
     return _by_instances(labels, classes, ignore, foreground, settings)
@@ -316,6 +320,33 @@ def _distance_to_weight(
     )
     return Work(out, [weigh])
 
+
+# ----------------------------------------------------------------------------------- the nearest instances
+
+
+def nearest_instances(
+    labels: Tensor, ignore: Tensor | None, k: int, spacing: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Distances [k, B, H, W] or [k, B, D, H, W] to the nearest instances, and the ids of the nearest."""
+    short_ids = labels.dtype in _SHORT_KEYS
+    return triton_nearest.nearest_instances(_run, short_ids, labels, ignore, k, spacing)
+
+
+def nearest_weight_map(
+    labels: Tensor,
+    classes: Tensor | None,
+    foreground: Tensor | None,
+    ignore: Tensor | None,
+    params: NearestParams,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class."""
+    weigh = _weigh_short_ids if labels.dtype in _SHORT_KEYS else _weigh_long_ids
+    return triton_launch.compute(_run, weigh, terms_of(params, dtype), labels, classes, foreground, ignore)
+
+
+_weigh_short_ids = functools.partial(triton_nearest.weigh, True)
+_weigh_long_ids = functools.partial(triton_nearest.weigh, False)
 
 # ---------------------------------------------------------------------------------------------- convolution
 

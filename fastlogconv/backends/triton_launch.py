@@ -64,7 +64,15 @@ class Work:
 @functools.cache
 def kernels() -> dict[str, Any]:
     """The kernels by name, imported when first needed: Triton takes a second."""
-    from ..kernels import cells, convolution, distances, regions, weights
+    from ..kernels import (
+        cells,
+        convolution,
+        distances,
+        nearest_passes,
+        nearest_rows,
+        regions,
+        weights,
+    )
 
     return {
         "list_cells": cells.list_cells_kernel,
@@ -73,6 +81,12 @@ def kernels() -> dict[str, Any]:
         "weigh_regions": regions.weigh_regions_kernel,
         "weigh_distances": distances.weigh_distances_kernel,
         "convolve_axis": convolution.convolve_axis_kernel,
+        "find_class": nearest_rows.find_class_kernel,
+        "nearest_in_rows": nearest_rows.nearest_in_rows_kernel,
+        "nearest_along": nearest_passes.nearest_along_kernel,
+        "measure_nearest": nearest_passes.measure_nearest_kernel,
+        "weigh_nearest": nearest_passes.weigh_nearest_kernel,
+        "weigh_further_classes": nearest_passes.weigh_further_classes_kernel,
     }
 
 
@@ -120,12 +134,17 @@ def compute(run: Run, body: Callable[..., Work | Tensor], settings: Any, *tensor
     work = body(*tensors, settings)
     if isinstance(work, Tensor):
         return work
-    with _queue_of(like):
-        compiled = [run(launch) for launch in work.launches]
+    compiled = launch_all(run, like, work.launches)
     recipe = _recipe(work, tensors, compiled)
     if recipe is not None:
         kept[:] = [recipe]
     return work.result
+
+
+def launch_all(run: Run, like: Tensor, launches: Sequence[Launch]) -> list:
+    """Launches on the current stream of the tensor's device; what was compiled for each."""
+    with _queue_of(like):
+        return [run(launch) for launch in launches]
 
 
 @functools.lru_cache(256)

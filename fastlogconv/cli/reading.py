@@ -2,48 +2,62 @@
 
 import contextlib
 import logging
+from typing import NamedTuple
 
 import numpy as np
 
 from fastlogconv.arrays import plain_array
+from fastlogconv.cli.grids import Grid, arranged, lengths_of
 from fastlogconv.masks import check_half, ids_from_colours
 
 NEEDS = {".tif": "tifffile", ".tiff": "tifffile", ".png": "PIL", ".npy": None}  # modules, by suffix
+SHAPES = {2: "[H, W] and [B, H, W]", 3: "[D, H, W] and [B, D, H, W]"}
 
 
-def read_labels(path, colour_ids=False):
-    """Instance labels [H, W] or [B, H, W], of an .npy that has it with an axis of one channel behind.
+class Source(NamedTuple):
+    """What a file holds. `grid` is None where it names no axes."""
+
+    labels: np.ndarray
+    grid: Grid | None = None
+
+
+def read_labels(path, colour_ids=False, spatial_dims=None):
+    """The instance labels [H, W] or [B, H, W] of a file, those of an .npy perhaps with one channel behind.
 
     In the machine's byte order, floats as float64. `colour_ids`: pictures in colour hold 24-bit ids.
+    `spatial_dims`: 3 for [D, H, W] or [B, D, H, W]; None for images, but no stack of slices.
     """
     if path.stat().st_size == 0:
         raise ValueError("the file is empty")
-    labels = plain_array(READERS[path.suffix.lower()](path, colour_ids), "labels")
-    if labels.ndim - has_channel(path, labels) not in (2, 3):
-        raise ValueError(f"its shape is {list(labels.shape)}: only [H, W] and [B, H, W] can be weighed")
+    dims = spatial_dims or 2
+    read, grid = READERS[path.suffix.lower()](path, colour_ids, spatial_dims)
+    labels = plain_array(read, "labels")
+    if labels.ndim - has_channel(path, labels, dims) not in (dims, dims + 1):
+        raise ValueError(f"its shape is {list(labels.shape)}: only {SHAPES[dims]} can be weighed")
     if labels.size == 0:
         raise ValueError(f"its shape is {list(labels.shape)}: there is no pixel in it")
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"its values are {labels.dtype}, not numbers of instances")
     check_half(labels)
     dtype = np.float64 if labels.dtype.kind == "f" else labels.dtype
-    return np.ascontiguousarray(labels, dtype=dtype)
+    return Source(np.ascontiguousarray(labels, dtype=dtype), grid)
 
 
-def has_channel(path, labels):
+def has_channel(path, labels, dims=2):
     """Whether the last axis is that of one channel: no image is one column wide."""
-    return path.suffix.lower() == ".npy" and labels.ndim >= 3 and labels.shape[-1] == 1
+    return path.suffix.lower() == ".npy" and labels.ndim > dims and labels.shape[-1] == 1
 
 
-def read_npy(path, colour_ids):
+def read_npy(path, colour_ids, spatial_dims):
+    dims = spatial_dims or 2
     with decoding(), path.open("rb") as file:
         labels = np.lib.format.read_array(file, allow_pickle=False)
-    if labels.ndim in (3, 4) and labels.shape[-1] in (3, 4):
-        return ids_of_channels(labels, colour_ids)
-    return labels
+    if labels.ndim in (dims + 1, dims + 2) and labels.shape[-1] in (3, 4):
+        labels = ids_of_channels(labels, colour_ids)
+    return Source(labels)
 
 
-def read_png(path, colour_ids):
+def read_png(path, colour_ids, spatial_dims):
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # large masks are no attack
@@ -54,10 +68,10 @@ def read_png(path, colour_ids):
         pixels = np.array(image)  # of a palette image the ids, not the colours
     if pixels.ndim == 3 and deep:
         raise ValueError(f"a picture in colour ({image.mode}) of 16 bits a channel: save it as a grey one")
-    return ids_of_channels(pixels, colour_ids) if pixels.ndim == 3 else pixels
+    return Source(ids_of_channels(pixels, colour_ids) if pixels.ndim == 3 else pixels)
 
 
-def read_tif(path, colour_ids):
+def read_tif(path, colour_ids, spatial_dims):
     import tifffile
 
     heard = Complaints()
@@ -67,6 +81,7 @@ def read_tif(path, colour_ids):
             count, series = len(tif.series), tif.series[0]
             axes, page = series.axes, series.keyframe
             labels = series.asarray() if count == 1 else None
+            lengths, unit = lengths_of(tif)
     finally:
         logging.getLogger("tifffile").removeHandler(heard)
     if count != 1:
@@ -75,7 +90,8 @@ def read_tif(path, colour_ids):
         raise ValueError(f"the file is damaged: {heard.messages[0]}")
     if "S" in axes:
         labels, axes = without_samples(labels, axes, page, colour_ids)
-    return images_of_axes(labels, axes)
+    labels, axes = arranged(labels, axes, spatial_dims)
+    return Source(labels, Grid(axes, lengths, unit) if axes else None)
 
 
 def without_samples(labels, axes, page, colour_ids):
@@ -95,25 +111,6 @@ def without_samples(labels, axes, page, colour_ids):
     if page.extrasamples and all(int(sample) in ALPHA for sample in page.extrasamples):
         return last[..., 0], axes.replace("S", "")
     return labels, axes
-
-
-def images_of_axes(labels, axes):
-    """[Y, X] or [B, Y, X] from whatever axes the file tells: one of them may be longer than 1 beside Y, X."""
-    if len(axes) != labels.ndim or "Y" not in axes or "X" not in axes:
-        return labels
-    others = [i for i, axis in enumerate(axes) if axis not in "YX"]
-    labels = labels.transpose(*others, axes.index("Y"), axes.index("X"))
-    long = [n for n in labels.shape[:-2] if n != 1]
-    if len(long) > 1:
-        listed = ", ".join(
-            f"{axis} {n}" for axis, n in zip([axes[i] for i in others], labels.shape, strict=False)
-        )
-        raise ValueError(
-            f"its axes are {listed}, Y {labels.shape[-2]}, X {labels.shape[-1]}: only one of them beside Y "
-            "and X may be longer than 1, a batch of images [H, W]; split the file along the others"
-        )
-    before = len(others) == 1 and others[0] < axes.index("Y")  # a batch of one image stays one
-    return labels if len(others) == 0 or before else labels.reshape(*long, *labels.shape[-2:])
 
 
 RGB, GREY, ALPHA = 2, (0, 1, 3), (1, 2)  # values of the tags PhotometricInterpretation and ExtraSamples

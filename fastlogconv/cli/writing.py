@@ -9,6 +9,7 @@ import tempfile
 import numpy as np
 
 import fastlogconv
+from fastlogconv.cli.grids import IMAGEJ_AXES
 
 KEY = "fastlogconv"  # of the record, in the description of a .tif
 
@@ -20,17 +21,25 @@ def check_writable(folder):
         pass
 
 
-def record_of(mask, settings, ignore_index, colour_ids):
-    """What decides about the weights of a mask file, as JSON has it."""
+def record_of(mask, settings, ignore_index, colour_ids, spatial_dims=None, spacing=None):
+    """What decides about the weights of a mask file, as JSON has it.
+
+    `spacing`: how to take that of the file, see `grids.Grid.spacing`; None: not at all.
+    """
     digest = hashlib.blake2b(digest_size=16)
     with mask.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in settings.as_dict().items()
+    }
     return {
         "version": fastlogconv.__version__,
-        "settings": settings.as_dict(),
+        "settings": settings,
         "ignore_index": sorted(set(ignore_index or ())),
         "colour_ids": colour_ids,
+        "spatial_dims": spatial_dims or 2,
+        "spacing of the file": spacing,
         "mask": digest.hexdigest(),
     }
 
@@ -40,7 +49,7 @@ def differences(stored, wanted):
     found = []
     old, new = stored.get("settings", {}), wanted["settings"]
     found += [f"{name} was {old.get(name)}, now {new[name]}" for name in new if old.get(name) != new[name]]
-    for name in ("ignore_index", "colour_ids"):
+    for name in ("ignore_index", "colour_ids", "spatial_dims", "spacing of the file"):
         if stored.get(name) != wanted[name]:
             found.append(f"{name} was {stored.get(name)}, now {wanted[name]}")
     if stored.get("mask") != wanted["mask"]:
@@ -52,12 +61,14 @@ def read_record(path):
     """The record of a weight image, or None where it has none."""
     with contextlib.suppress(Exception):  # whatever file lies there
         if path.suffix == ".npy":
-            record = json.loads(beside(path).read_text())
+            record = json.loads(beside(path).read_text()) if beside(path).is_file() else None
         else:
             import tifffile
 
             with tifffile.TiffFile(path) as tif:
-                record = tif.shaped_metadata[0][KEY]
+                record = tif.imagej_metadata if tif.is_imagej else tif.shaped_metadata[0]
+                record = record[KEY]
+                record = json.loads(record) if tif.is_imagej else record
         return record if isinstance(record, dict) else None
     return None
 
@@ -67,8 +78,31 @@ def beside(path):
     return path.with_name(f"{path.name}.json")
 
 
-def write(path, weights, record):
+def is_whole(path, record):
+    """Whether a weight image can be read, and is the one that its record is of."""
+    try:
+        weights = read_weights(path)
+        return record is None or "weights" not in record or digest_of(weights) == record["weights"]
+    except Exception:  # of whatever lies there
+        return False
+
+
+def read_weights(path):
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    import tifffile
+
+    return tifffile.imread(path)
+
+
+def digest_of(weights):
+    flat = np.ascontiguousarray(weights, dtype="<f4").reshape(-1)
+    return hashlib.blake2b(flat.view(np.uint8).data, digest_size=16).hexdigest()
+
+
+def write(path, weights, record, grid):
     """Writes weights and their record: under each name there is the whole file or none."""
+    record = {**record, "weights": digest_of(weights)}
     if path.suffix == ".npy":
         beside(path).unlink(missing_ok=True)  # never the record of other weights
         with written_whole(path) as file:
@@ -79,7 +113,31 @@ def write(path, weights, record):
         import tifffile
 
         with written_whole(path) as file:
-            tifffile.imwrite(file, weights, photometric="minisblack", metadata={KEY: record})
+            tifffile.imwrite(file, weights, photometric="minisblack", **tif_options(weights, record, grid))
+
+
+IMAGEJ_BYTES = 2**32 - 2**20  # what tifffile lets such a file hold
+
+
+def tif_options(weights, record, grid):
+    """How to write them: for ImageJ where there are axes or lengths that it knows, else as tifffile does."""
+    lengths = dict(grid.lengths)
+    about = {}
+    if "Z" in lengths and "Z" in grid.axes:
+        about |= dict(spacing=lengths["Z"])
+    if about or {"X", "Y"} <= set(lengths):
+        about |= dict(unit=grid.unit)
+    how = {}
+    if {"X", "Y"} <= set(lengths):
+        how = dict(resolution=(1 / lengths["X"], 1 / lengths["Y"]), resolutionunit="NONE")
+    beside_image = grid.axes[:-2]
+    in_order = list(beside_image) == [axis for axis in IMAGEJ_AXES if axis in beside_image]
+    if (about or beside_image) and in_order and weights.nbytes < IMAGEJ_BYTES:
+        about |= {"axes": grid.axes, KEY: json.dumps(record)}
+        return dict(imagej=True, byteorder="=", metadata=about, **how)
+    if about or "Z" in beside_image:
+        about |= dict(axes=grid.axes)
+    return dict(metadata={KEY: record, **about}, **how)
 
 
 @contextlib.contextmanager

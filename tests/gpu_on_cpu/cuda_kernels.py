@@ -91,13 +91,14 @@ def serving(library: ctypes.CDLL, threads: int = 2, order: int = 0) -> Iterator[
     """
     library.set_launch_threads(threads)
     library.set_thread_order(order)
-    before = native._is_for_cuda, native_cuda._load, native_cuda._on_device
+    before = native._is_for_cuda, native_cuda._load, native_cuda._on_device, native.LACKS
     native._is_for_cuda, native_cuda._load = lambda tensor: True, lambda: library
     native_cuda._on_device = lambda tensor: contextlib.nullcontext((0, None))
+    native.LACKS = native.LACKS | {"cpu": native.LACKS["cuda"]}
     try:
         yield
     finally:
-        native._is_for_cuda, native_cuda._load, native_cuda._on_device = before
+        native._is_for_cuda, native_cuda._load, native_cuda._on_device, native.LACKS = before
 
 
 # ------------------------------------------------------------------------------------ compiled for a GPU

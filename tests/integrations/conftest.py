@@ -2,6 +2,7 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from fastlogconv import weight_map
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # which it would ask the network for
 
 LIBRARIES = (
-    "albumentations", "batchgeneratorsv2", "fastai", "fasttransform", "lightning", "monai", "torchvision",
+    "albumentations", "batchgeneratorsv2", "fastai", "fasttransform", "lightning", "monai", "nnunetv2",
+    "segmentation_models_pytorch", "torchvision",
 )  # fmt: skip
 ABSENT = [library for library in LIBRARIES if find_spec(library) is None]
-collect_ignore = [f"test_{library}.py" for library in ABSENT]
+collect_ignore_glob = [f"test_{library}*.py" for library in ABSENT]
 
 
 def pytest_report_header():
@@ -40,3 +42,9 @@ def beside(labels):
     ignore = torch.zeros(labels.shape, dtype=torch.bool)
     ignore[:5, :9], ignore[15] = True, True
     return torch.where(labels > 0, 3 - labels, 0), ignore
+
+
+@pytest.fixture
+def examples(monkeypatch):
+    """What is in examples/ can be imported."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "examples")

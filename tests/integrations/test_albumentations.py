@@ -2,7 +2,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from readme import run_readme_of
+from pages import run_page_of
 
 from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.albumentations import WeightMap
@@ -150,7 +150,7 @@ def test_gaps(one_channel, image):
             assert np.array_equal(result["weight"].squeeze(), weights.numpy())
 
 
-def test_readme():
-    sample = run_readme_of("albumentations")["sample"]
+def test_page():
+    sample = run_page_of("albumentations")["sample"]
     assert sample["weight"].shape == (224, 224)
     assert np.array_equal(sample["weight"], weight_map(torch.from_numpy(sample["mask"])))

@@ -4,7 +4,7 @@ import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
-from readme import run_readme_of
+from pages import run_page_of
 
 from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.batchgeneratorsv2 import WeightMap
@@ -149,6 +149,6 @@ def test_volumes(weight_key):
         WeightMap(spatial_dims=3)(segmentation=labels[0])
 
 
-def test_readme():
-    names = run_readme_of("batchgeneratorsv2")
+def test_page():
+    names = run_page_of("batchgeneratorsv2")
     assert torch.equal(names["weight"], weight_map(names["ids"]))

@@ -6,7 +6,7 @@ from fastai.data.core import Datasets
 from fastai.learner import Learner
 from fastai.torch_core import TensorBase, TensorImage, TensorMask
 from fastai.vision.augment import aug_transforms
-from readme import run_readme_of
+from pages import run_page_of
 
 from fastlogconv import WeightTransform, weight_map
 from fastlogconv.integrations.fastai import TensorInstances, WeightMap
@@ -77,8 +77,8 @@ def test_datasets(labels, weights):
     assert torch.equal(loader.one_batch()[1].as_subclass(torch.Tensor), weights.expand(2, -1, -1))
 
 
-def test_readme():
-    names = run_readme_of("fastai")
+def test_page():
+    names = run_page_of("fastai")
     mask, weight = (names[name].as_subclass(torch.Tensor) for name in ("mask", "weight"))
     assert names["image"].shape == (2, 3, 224, 224)
     assert mask.shape == weight.shape == (2, 224, 224)

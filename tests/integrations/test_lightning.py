@@ -40,3 +40,9 @@ def test_module(precision, labels, tmp_path):
     assert module.losses[-1] < 0.8 * module.losses[0]
     restored = Segmentation.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
     assert torch.equal(restored.weights(labels), module.weights(labels))
+
+
+def test_example(examples):
+    import lightning_cells
+
+    assert set(lightning_cells.main(["--quick"])) == {"F1", "merged pairs"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandRotate90d, SpatialPadd
-from readme import run_readme_of
+from pages import run_page_of
 
 from fastlogconv import separate_touching, weight_map
 from fastlogconv.integrations.monai import WeightMap, WeightMapD, WeightMapd, WeightMapDict
@@ -209,6 +209,18 @@ def test_spacing_of_images():
     assert torch.equal(weights.as_tensor(), expected)
 
 
-def test_readme():
-    sample = run_readme_of("monai")["sample"]
+def test_page():
+    sample = run_page_of("monai")["sample"]
     assert torch.equal(sample["weight"], weight_map(sample["label"]))
+
+
+def test_example_of_volumes(examples):
+    """Cached up to what is random, weighed behind it with the spacing of the metadata, and trained with."""
+    import monai_volumes
+
+    result = monai_volumes.main(["--quick"])
+    assert 0 <= result["Dice"] <= 1 and result["cells"] > 20
+    volume = monai_volumes.make_volume(np.random.default_rng(0))
+    assert volume["label"].pixdim.tolist() == [0.5, 0.5, 1.5]
+    separated = separate_touching(volume["label"].as_tensor(), spatial_dims=3)
+    assert ((separated == 0) & (volume["label"].as_tensor() > 0)).sum() > 100

@@ -3,7 +3,7 @@ from typing import NamedTuple
 import PIL.Image
 import pytest
 import torch
-from readme import run_readme_of
+from pages import run_page_of
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -153,7 +153,7 @@ def test_gaps(image):
     assert set(result) == {"mask", "weight", "target"}
 
 
-def test_readme():
-    target = run_readme_of("torchvision")["target"]
+def test_page():
+    target = run_page_of("torchvision")["target"]
     assert target["weight"].shape == (224, 224)
     assert torch.equal(target["weight"], weight_map(target["mask"]))

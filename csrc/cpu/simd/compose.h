@@ -13,6 +13,8 @@ FLC_INLINE Floats square_root(Floats x) {
   return (Floats)_mm256_sqrt_ps((__m256)x);
 #elif defined(__SSE2__)
   return (Floats)_mm_sqrt_ps((__m128)x);
+#elif defined(__aarch64__)
+  return (Floats)vsqrtq_f32((float32x4_t)x);
 #else
   for (int lane = 0; lane < Number<Floats>::lanes; ++lane) x[lane] = sqrtf(x[lane]);
   return x;
@@ -34,7 +36,9 @@ class Composer {
   explicit Composer(const Settings& settings, bool on_top = false)
       : on_top_(on_top),
         ratio_(Out(on_top ? 0 : settings.fbr)),
-        rest_(Out(1 - settings.fbr)),
+        rest_(Out((1 - settings.fbr) * settings.sum_factor)),
+        nearest_rest_(Out((1 - settings.fbr) * settings.nearest_factor)),
+        foreground_exponent_(Out(settings.foreground_exponent)),
         border_factor_(Out(settings.bwf)),
         border_exponent_(Out(settings.border_exponent)) {}
 
@@ -62,6 +66,10 @@ class Composer {
       const V sum = load<V>(row + i);
       V weight = multiply_add(sum, V{} + rest_, V{} + ratio_);
       if constexpr (has_border<Border>) {
+        if (nearest_rest_ != 0) {
+          const V square = square_of(load<V>(row + BLOCK + i));
+          weight = multiply_add(power_of_two(square * foreground_exponent_), V{} + nearest_rest_, weight);
+        }
         if (first_bordered < i + lanes && last_bordered >= i) {
           const V both = Border::squared(root(load<V>(row + BLOCK + i)), root(load<V>(row + 2 * BLOCK + i)));
           V border = power_of_two(both * both * border_exponent_) * border_factor_;
@@ -87,8 +95,13 @@ class Composer {
     return collected < Out(BEYOND) ? square_root(larger(collected, V{})) : collected;
   }
 
+  static FLC_INLINE V square_of(V collected) {
+    if constexpr (!squared) return collected * collected;
+    return collected < Out(BEYOND) ? larger(collected, V{}) : broadcast<V>(Out(BEYOND) * Out(BEYOND));
+  }
+
   const bool on_top_;
-  const Out ratio_, rest_, border_factor_, border_exponent_;
+  const Out ratio_, rest_, nearest_rest_, foreground_exponent_, border_factor_, border_exponent_;
 };
 
 }  // namespace FLC_ISA

@@ -76,8 +76,10 @@ int32_t weigh_distances_as(const flc_tensor& distance, const flc_tensor* foregro
   return with_border(settings.border, int32_t(FLC_UNSUPPORTED), [&](auto border) {
     using Border = decltype(border);
     const bool alive = distance.size[0] >= Border::FEWEST_INSTANCES;
-    const auto weigh =
-        alive ? weigh_distances<Real, Result, Border> : weigh_distances<Real, Result, NoBorder>;
+    // The nearest distance is kept by each rule; by this one nothing comes of less than two.
+    const auto without_border = settings.nearest_factor != 0 ? weigh_distances<Real, Result, SecondNearest>
+                                                             : weigh_distances<Real, Result, NoBorder>;
+    const auto weigh = alive ? weigh_distances<Real, Result, Border> : without_border;
     return weigh(distance, foreground, settings, begin, end, static_cast<Result*>(out), bad_value);
   });
 }

@@ -29,11 +29,13 @@ struct Order {
   }
 };
 
-// Calls function(rule) for what is alive in a plan.
+// Calls function(rule) for what is alive in a plan. Whoever asks for the nearest distance gets a rule that keeps
+// it: where nothing is alive, it adds nothing.
 template <class Function>
 inline int32_t with_live_border(const ImagePlan& plan, const Settings& settings, const Function& function) {
   const Rectangle& area = plan.border_area;
-  if (area.top > area.bottom || area.left > area.right) return function(NoBorder());
+  if (area.top > area.bottom || area.left > area.right)
+    return settings.nearest_factor != 0 ? function(SecondNearest()) : function(NoBorder());
   return with_border(settings.border, int32_t(FLC_UNSUPPORTED), function);
 }
 

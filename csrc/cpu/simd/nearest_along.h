@@ -209,7 +209,7 @@ class WeightsFromNearest {
       if (with_border_) {
         const V distance = square_root(near), room = pair_limit_ - distance;
         V least = distance < room ? room * room : V{};
-        least = bordered & (number > 0) ? least : V{};
+        least = (bordered & (number > 0)) ? least : V{};
         if (any_greater(least, V{})) {
           const V second = along.find_second(i, least, number);
           const V both = distance + square_root(second);

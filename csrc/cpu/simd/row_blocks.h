@@ -18,6 +18,7 @@ class RowBlocks {
             Result* out)
       : plan_(plan),
         reach_(settings.reach),
+        marks_foreground_(!squared && settings.marks_foreground),
         on_top_(on_top),
         begin_(begin),
         end_(end),
@@ -119,7 +120,7 @@ class RowBlocks {
     if (!blocks_[block] && !(blocks_[block] = cleared_block())) return false;
     for (int32_t i = 0; i < BLOCK; i += CHUNK) {
       if (!specks_.add(block * BLOCK + i, blocks_[block] + i, find_stamp)) return false;
-      if constexpr (!squared) specks_.mark_foreground(block * BLOCK + i, blocks_[block] + i);
+      if (marks_foreground_) specks_.mark_foreground(block * BLOCK + i, blocks_[block] + i);
     }
     return true;
   }
@@ -146,7 +147,7 @@ class RowBlocks {
 
   const ImagePlan& plan_;
   const int32_t reach_;
-  const bool on_top_;
+  const bool marks_foreground_, on_top_;
   const int32_t begin_, end_;
   Result* const out_;
   const Composer<Out, Result, Border, squared> composer_;

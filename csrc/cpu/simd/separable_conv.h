@@ -53,8 +53,14 @@ template <int step, class S, int... lane>
 FLC_INLINE void exchange(S& upper, S& lower, Lanes<lane...>) {
   constexpr int n = sizeof...(lane);
   const S a = upper, b = lower;
+#if __has_builtin(__builtin_shufflevector)
   upper = __builtin_shufflevector(a, b, (lane & step ? n + lane - step : lane)...);
   lower = __builtin_shufflevector(a, b, (lane & step ? n + lane : lane + step)...);
+#else  // GCC 11
+  using Index = decltype(a < b);
+  upper = __builtin_shuffle(a, b, Index{(lane & step ? n + lane - step : lane)...});
+  lower = __builtin_shuffle(a, b, Index{(lane & step ? n + lane : lane + step)...});
+#endif
 }
 
 template <int step, class S>

@@ -9,6 +9,8 @@
 #include <string.h>
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "cpu/plan.h"
@@ -132,6 +134,13 @@ FLC_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 FLC_INLINE Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
   return (Doubles)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
+#elif defined(__aarch64__)
+FLC_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+  return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+FLC_INLINE Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
+  return (Doubles)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
 #endif
 template <class T>
 FLC_INLINE T multiply_add(T a, T b, float c) {
@@ -146,6 +155,8 @@ FLC_INLINE bool any_true(Ints mask) {
   return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #elif defined(__SSE2__)
   return _mm_movemask_epi8((__m128i)mask) != 0;
+#elif defined(__aarch64__)
+  return vmaxvq_u32((uint32x4_t)mask) != 0;
 #else
   for (int lane = 0; lane < VECTOR_BYTES / 4; ++lane)
     if (mask[lane]) return true;
@@ -179,6 +190,8 @@ FLC_INLINE Floats at_least(Floats x, float floor) {
   return (Floats)_mm256_max_ps((__m256)x, _mm256_set1_ps(floor));
 #elif defined(__SSE2__)
   return (Floats)_mm_max_ps((__m128)x, _mm_set1_ps(floor));
+#elif defined(__aarch64__)
+  return (Floats)vmaxnmq_f32((float32x4_t)x, vdupq_n_f32(floor));  // floor for a NaN, too, as above
 #else
   return larger(x, broadcast<Floats>(floor));
 #endif

@@ -40,7 +40,7 @@ class RowPass {
   int32_t run() {
     return blocks_.weigh(
         [this](const Instance& instance, int32_t first_row, int32_t last_row, int32_t left, int32_t right) {
-          mark_foreground(instance, first_row, last_row, left, right);
+          if (settings_.marks_foreground) mark_foreground(instance, first_row, last_row, left, right);
           return with_sums(instance.arithmetic, [&](auto sum) {
             return add<decltype(sum)>(instance, first_row, last_row, left, right);
           });
