@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,31 +47,30 @@ def run(command: list[str], **options) -> None:
         sys.exit(f"failed: {' '.join(command)}")
 
 
-def tests_of_the_package(python: str, arguments: list[str]) -> None:
+def tests_of_the_package(python: str, sources: Path, arguments: list[str]) -> None:
     """With the wheel and the tests alone: no sources beside them, no compiler."""
     wheel = wheel_of(SYSTEMS["linux-x86_64"])
     run([python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", str(wheel)])
-    shutil.rmtree(WORK / "sources", ignore_errors=True)
-    (sdist,) = DIST.glob("fastlogconv-*.tar.gz")
-    tree = unpack(sdist, WORK / "sources")
-    for sources in ("fastlogconv", "kernels", "csrc", "wheels", "setup.py", "bench", "docs", "examples"):
-        path = tree / sources
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    alone = WORK / "alone"
+    shutil.rmtree(alone, ignore_errors=True)
+    alone.mkdir(parents=True)
+    shutil.copytree(sources / "tests", alone / "tests")
+    shutil.copy2(sources / "pyproject.toml", alone)
     environment = os.environ | {"PATH": str(Path(python).absolute().parent), "CXX": "", "PYTHONSAFEPATH": "1"}
     where = "import fastlogconv; print(fastlogconv.__file__); print(fastlogconv.info())"
     run([python, "-c", where], cwd=WORK, env=environment)
-    run([python, "-m", "pytest", "-q", *OPTIONS, *arguments], cwd=tree, env=environment)
+    run([python, "-m", "pytest", "-q", *OPTIONS, *arguments], cwd=alone, env=environment)
 
 
-def same_figures(system: System, recorded: Path) -> None:
+def same_figures(system: System, sources: Path, recorded: Path) -> None:
     folder = WORK / system.name
     shutil.rmtree(folder, ignore_errors=True)
     with zipfile.ZipFile(wheel_of(system)) as archive:
         library = archive.extract(f"fastlogconv/libfastlogconv_cpu{system.suffix}", folder)
     program = folder / ("replay.exe" if system.family == "windows" else "replay")
     compiler = [sys.executable, "-m", "ziglang", "c++", "-target", system.zig, "-fno-sanitize=all", "-g0"]
-    source = str(ROOT / "tests" / "replay_calls.cpp")
-    run([*compiler, "-std=c++20", "-O1", f"-I{ROOT / 'csrc'}", source, "-o", str(program)])
+    source = str(sources / "tests" / "replay_calls.cpp")
+    run([*compiler, "-std=c++20", "-O1", f"-I{sources / 'csrc'}", source, "-o", str(program)])
     relative = [os.path.relpath(path, folder) for path in (library, recorded)]
     if system.name == "linux-x86_64":
         for name in system.instruction_sets:
@@ -105,16 +105,18 @@ def main() -> None:
     if missing:
         sys.exit(f"{', '.join(missing)} not found: {NEEDED}")
     WORK.mkdir(parents=True, exist_ok=True)
-    # The wheel serves as the package: what records is installed, the tests are beside it.
+    shutil.rmtree(WORK / "sources", ignore_errors=True)
+    (sdist,) = DIST.glob("fastlogconv-*.tar.gz")
+    sources = unpack(sdist, WORK / "sources")
     if "linux-x86_64" in names and given.pytest != "no":
-        tests_of_the_package(given.python, given.pytest.split())
+        tests_of_the_package(given.python, sources, shlex.split(given.pytest))
     recorded = WORK / "calls"
     run(
-        [given.python, "-W", "ignore", str(ROOT / "tests" / "recorded_calls.py"), str(recorded), "6"],
+        [given.python, "-W", "ignore", str(sources / "tests" / "recorded_calls.py"), str(recorded), "6"],
         cwd=WORK,
     )
     for name in names:
-        same_figures(SYSTEMS[name], recorded)
+        same_figures(SYSTEMS[name], sources, recorded)
     print("macOS: not run; make wheels has looked at symbols and load commands")
 
 
