@@ -195,7 +195,7 @@ class _Passes:
             + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
             dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
             | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
-            | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
+            | dict(VOXELS=VOXELS // 2, COLUMNS=COLUMNS * WARPS_OF_FURTHER),  # so that registers suffice
             warps=WARPS_OF_FURTHER,
         )
 
