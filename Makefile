@@ -18,7 +18,7 @@ GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 # By files, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-all test-gpu test-integrations fuzz demo bench docs lint clean FORCE
+.PHONY: test test-all test-gpu test-integrations fuzz demo bench docs lint wheels test-wheels clean FORCE
 
 # Everything that is promised.
 test: lint $(VENV)/built
@@ -45,7 +45,7 @@ test-gpu:
 	  OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m gpu --numprocesses logical --maxprocesses 16 \
 	    --dist worksteal $(PYTEST_ARGS)
 
-# torchvision and fastai, which need a torch of several GB.
+# torchvision, fastai, nnU-Net and segmentation_models.pytorch, which need a torch of several GB.
 test-integrations: $(INTEGRATIONS_VENV)/packages $(VENV)/built
 	$(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
@@ -93,6 +93,7 @@ $(VENV)/demo: pyproject.toml setup.py $(VENV)/torch $(CSRC)
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m bench.run --figures $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
 	$(BIN)/python -m bench.run $(BENCH_ARGS) $(if $(MASK),--mask "$(MASK)")
+	$(BIN)/python -m bench.run --volumes $(BENCH_ARGS)
 
 # README.md, docs/ and the reference as a site, in build/site; a warning or a link that leads nowhere fails.
 docs: $(VENV)/docs
@@ -130,5 +131,29 @@ $(VENV)/torch: FORCE
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "$(TORCH)" | cmp -s - $@ || echo "$(TORCH)" > $@
 
+# dist/: the sdist, and wheels for Linux, macOS and Windows, from Linux on x86-64; with the CUDA library where nvcc is.
+WHEEL_TOOLS := auditwheel==6.8.2 lief==1.0.0 setuptools==84.2.1 ziglang==0.17.1
+WHEELS_VENV := .venv-wheels
+WHEELS_ARGS ?=
+
+wheels: $(WHEELS_VENV)/tools
+	FASTLOGCONV_CUDA_ARCHS= $(WHEELS_VENV)/bin/python -m wheels.make $(WHEELS_ARGS)
+
+# As far as a Linux machine can: needs qemu-user, libc6-arm64-cross and Wine, and says so.
+TRY_VENV := .venv-try
+test-wheels: $(WHEELS_VENV)/tools $(TRY_VENV)/tests
+	$(WHEELS_VENV)/bin/python -m wheels.try_out $(TRY_VENV)/bin/python --pytest="-m 'not exhaustive' $(PYTEST_ARGS)"
+
+$(WHEELS_VENV)/tools: Makefile
+	test -x $(WHEELS_VENV)/bin/pip || $(PYTHON) -m venv $(WHEELS_VENV)
+	$(WHEELS_VENV)/bin/pip install --quiet $(WHEEL_TOOLS)
+	@touch $@
+
+# What the tests of an installed wheel take.
+$(TRY_VENV)/tests: Makefile
+	test -x $(TRY_VENV)/bin/pip || $(PYTHON) -m venv $(TRY_VENV)
+	$(TRY_VENV)/bin/pip install --quiet "$(TORCH)" numpy pytest scipy hypothesis
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(INTEGRATIONS_VENV) build dist demo *.egg-info fastlogconv/*.so fastlogconv/*.dylib
+	rm -rf $(WHEELS_VENV) $(TRY_VENV) $(VENV) $(INTEGRATIONS_VENV) build dist demo *.egg-info fastlogconv/*.so fastlogconv/*.dylib

@@ -21,7 +21,7 @@ from torch import Tensor
 import fastlogconv
 from fastlogconv.rules import BORDERS, DISTANCES
 
-from . import cases
+from . import cases, volumes
 
 BACKENDS = {"triton": "tests.gpu_on_cpu.triton_kernels", "cuda": "tests.gpu_on_cpu.cuda_kernels"}
 TARGETS = (80, 90, 100, 120)
@@ -78,10 +78,10 @@ def _error(result: Tensor, expected: Tensor) -> float:
     return off.nan_to_num(nan=torch.inf).max().item()
 
 
-def count(module, operator, input: Tensor, **settings) -> Count:
-    """Runs `operator` by a backend's kernels, and by the reference to compare with."""
+def count(module, operator, input: Tensor, exact: str = "reference", **settings) -> Count:
+    """Runs `operator` by a backend's kernels, and in float64 by the backend `exact` to compare with."""
     result, records = module.run(operator, input, **settings)
-    expected = operator(input.double(), **settings, backend="reference")
+    expected = operator(input.double(), **settings, backend=exact)
     by_class = sum((record.profile.by_class for record in records), Counter())
     sectors = sum(record.profile.sectors for record in records)
     by_kernel: dict[str, tuple[int, float]] = {}
@@ -149,6 +149,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_counts", description=__doc__)
     parser.add_argument("--mask", type=Path, metavar="FILE", help="a label image; default: tissue")
     parser.add_argument("--size", type=int, default=512, metavar="N", help="of the tissue (default: 512)")
+    parser.add_argument(
+        "--volume",
+        type=int,
+        metavar="N",
+        help="in place of an image, balls of radius 10 in N^3 voxels (128: 100)",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="triton", help="default: triton")
     parser.add_argument("--border", choices=BORDERS, default="second_nearest")
     parser.add_argument("--distance", choices=DISTANCES, default="logconv")
@@ -171,6 +177,15 @@ def _settings(labels: Tensor, options: argparse.Namespace) -> dict:
     return settings
 
 
+def _count_volume(module, side: int, exact: str = "native") -> None:
+    """Weights by the two nearest instances in a volume: preset "unet2019" without gaps."""
+    labels = torch.from_numpy(volumes.balls(side, max(1, 100 * side**3 // 128**3), 10.0)()).int()
+    settings = dict(preset="unet2019", gaps=False, spatial_dims=3)
+    counted = count(module, fastlogconv.weight_map, labels, exact, **settings)
+    _print_count(f"{WHOLE_PATH} {tuple(labels.shape)}", counted)
+    _print_bounds(counted)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs it; returns 0, or 1 where nothing can be counted here."""
     options = build_parser().parse_args(argv)
@@ -182,6 +197,9 @@ def main(argv: list[str] | None = None) -> int:
     if reason is not None:
         print(f"cannot count the kernels of {options.backend} here: {reason}", file=sys.stderr)
         return 1
+    if options.volume:
+        _count_volume(module, options.volume)
+        return 0
     case = cases.tissue_case(options.size) if options.mask is None else cases.all_cases(options.mask)["dsb"]
     labels = case.make().int()
     targets = sorted({COUNTED_TARGET, *options.targets})

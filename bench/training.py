@@ -185,7 +185,7 @@ def _train(network, image: np.ndarray, labels: np.ndarray, factor: float | None,
 
 
 def _merged(found: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
-    """How many pairs of near cells have more than half of each in one object, and how many pairs there are."""
+    """How many pairs of near cells have more than half of each in one object, and how many there are."""
     from train_cells import touching_pairs
 
     pairs = touching_pairs(segmentation.expand_labels(labels, NEAR / 2))

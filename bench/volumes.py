@@ -20,7 +20,6 @@ from torch import Tensor
 import fastlogconv
 
 from . import exact, report, timing
-from .cases import read_mask
 from .competitors import best_instruction_set
 from .timing import Contestant, Effort
 from .wanted import Figure, at_least, at_most
@@ -94,8 +93,15 @@ def all_cases(mask: Path | None, quick: bool) -> list[Case]:
         Case("256^3, 800", "800 balls of radius 10", balls(256, 800, 10.0), whole=False),
     ]
     if mask is not None:
-        cases.append(Case("given", f"the volume {mask.name}", lambda: read_mask(mask)[0].int().numpy()))
+        cases.append(Case("given", f"the volume {mask.name}", lambda: read_volume(mask)))
     return cases
+
+
+def read_volume(path: Path) -> np.ndarray:
+    from fastlogconv.cli.reading import read_labels  # it needs the extra [cli]
+
+    labels = read_labels(path, spatial_dims=3).labels
+    return np.ascontiguousarray(labels if labels.ndim == 3 else labels[0], dtype=np.int32)
 
 
 # -------------------------------------------------------------------------------------------------- rivals

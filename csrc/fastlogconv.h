@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 8
+#define FLC_ABI_VERSION 9
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
@@ -185,10 +185,14 @@ FLC_API int32_t flc_cpu_nearest_instances(const flc_tensor* labels, const flc_te
 // [B, D, H, W], any but the labels may be null, and they mean what they do in flc_cpu_weight_map. Distances go
 // to whole instances, so to those at a labelled voxel near is 0, be it foreground or not. The time grows with
 // the number of classes.
+//
+// `balanced` (without classes alone): in place of the parameters' one and zero, those with which foreground and
+// background of a volume have the same total, N / (K n): n voxels of the kind, N that are not ignored, K kinds
+// among these.
 FLC_API int32_t flc_cpu_nearest_weight_map(const flc_tensor* labels, const flc_tensor* classes,
                                            const flc_tensor* foreground, const flc_tensor* ignore,
-                                           const flc_nearest_params* params, void* out, int32_t out_dtype,
-                                           int32_t threads, double* bad_value);
+                                           const flc_nearest_params* params, int32_t balanced, void* out,
+                                           int32_t out_dtype, int32_t threads, double* bad_value);
 
 // Where labels are foreground once there are gaps between those that touch: 1 in `out`, contiguous
 // [B, D, H, W], where a label (and its class) is positive and none of the neighbours that come before it in

@@ -14,8 +14,6 @@ voxels at once, unless none of them can gain by it.
 import triton
 import triton.language as tl
 
-from .stages import number
-
 NO_CLASS = tl.constexpr(1 << 32)  # what stands for class c is less by c; 0: there is none
 
 
@@ -23,6 +21,15 @@ NO_CLASS = tl.constexpr(1 << 32)  # what stands for class c is less by c; 0: the
 def any_of(conditions):
     """Whether one of a vector of conditions holds."""
     return tl.max(conditions.to(tl.int32), 0) > 0
+
+
+@triton.jit
+def largest_square(squares):
+    """The largest of a vector of squares: one instruction for float32, whose bits are ordered alike."""
+    if squares.dtype == tl.float32:
+        return tl.max(squares.to(tl.int32, bitcast=True), 0).to(tl.float32, bitcast=True)
+    else:
+        return tl.max(squares, 0)
 
 
 @triton.jit
@@ -45,50 +52,34 @@ def matters(square, found, SMALLER_ID: tl.constexpr):
 
 
 @triton.jit
-def offer(near_ptr, second_ptr, id_ptr, line, nearest, SECOND: tl.constexpr):
-    """The squares that lines [COLUMNS] offer to voxels of which `nearest` are the nearest instances."""
-    near = tl.load(near_ptr + line)
+def offer(nears, seconds, ids, line, nearest, SECOND: tl.constexpr):
+    """The squares that a line offers to voxels [COLUMNS] of which `nearest` are the nearest instances.
+
+    The pointers [COLUMNS] are where the columns begin; a line is so far away from there.
+    """
+    near = tl.load(nears + line)
     if SECOND:
-        near = tl.where(tl.load(id_ptr + line) == nearest, tl.load(second_ptr + line), near)
+        near = tl.where(tl.load(ids + line) == nearest, tl.load(seconds + line), near)
     return near
 
 
 @triton.jit
 def take(
-    best,
-    id,
-    near_ptr,
-    second_ptr,
-    id_ptr,
-    line,
-    steps,
-    spacing,
-    SECOND: tl.constexpr,
-    SMALLER_ID: tl.constexpr,
-):
-    """Takes lines [COLUMNS] into account, `steps` [VOXELS, 1] away: the best squares, and ids of the nearest."""
-    along = steps * spacing
-    line_near, line_id = tl.load(near_ptr + line)[None, :], tl.load(id_ptr + line)[None, :]
+    best, id, nears, seconds, ids, line, lengths, SECOND: tl.constexpr, SMALLER_ID: tl.constexpr
+):  # fmt: skip
+    """Takes a line into account, `lengths` [VOXELS, 1] away: the best squares, and ids of the nearest."""
+    line_near, line_id = tl.load(nears + line)[None, :], tl.load(ids + line)[None, :]
     if SECOND:
-        offered = tl.where(line_id == id, tl.load(second_ptr + line)[None, :], line_near)
-        best = tl.minimum(best, offered + along * along)
+        offered = tl.where(line_id == id, tl.load(seconds + line)[None, :], line_near)
+        best = tl.minimum(best, offered + lengths * lengths)
     else:
-        found = line_near + along * along
+        found = line_near + lengths * lengths
         nearer = found < best
         if SMALLER_ID:
             nearer |= (found == best) & (line_id < id)
         id = tl.where(nearer, line_id, id)
         best = tl.minimum(best, found)
     return best, id
-
-
-@triton.jit
-def line_at(columns, place, last, step):
-    """Where lines at a place along the axis begin. Beyond an end it is the last one there.
-
-    Taken for farther away than it is, that offers no more than it has offered before.
-    """
-    return columns + tl.minimum(tl.maximum(place, 0), last).to(tl.int64) * step
 
 
 @triton.jit
@@ -107,75 +98,69 @@ def search(
     SMALLER_ID: tl.constexpr,  # whether of two that are equally near the nearest is that of the smaller id
     VOXELS: tl.constexpr,
 ):
-    """The squares below `best` of the nearest instance, and its id; if SECOND, those of the nearest other one."""
-    last = count - 1
+    """The squares below `best` of the nearest instance, and its id; if SECOND, of the nearest other one.
+
+    Beyond an end of the axis a line is the last one there. Taken for farther away than it is, that offers no
+    more than it has offered before.
+    """
+    nears, seconds, ids = near_ptr + columns, second_ptr + columns, id_ptr + columns
+    last_place = count - 1
+    last = last_place.to(tl.int64) * step
+    up = begin.to(tl.int64) * step
+    down = tl.minimum(up + (VOXELS - 1) * step, last)
     voxel = tl.arange(0, VOXELS)[:, None]
     if SECOND:  # the nearest of all of a column's voxels, or -1
         common = tl.max(id, 0)
         common = tl.where(tl.min(id, 0) == common, common, -1)
     else:
         common = columns  # not used
+    line = up
     for j in tl.static_range(VOXELS):
-        line = line_at(columns, begin + j, last, step)
-        steps = (voxel - j).to(spacing.dtype)
-        best, id = take(best, id, near_ptr, second_ptr, id_ptr, line, steps, spacing, SECOND, SMALLER_ID)
-    before, after = begin, last - begin - (VOXELS - 1)
-    most = tl.maximum(before, after)
-    down_from = begin + (VOXELS - 1)
-    to_first, to_last = voxel.to(spacing.dtype), (VOXELS - 1 - voxel).to(spacing.dtype)
+        lengths = tl.abs(voxel - j).to(spacing.dtype) * spacing
+        best, id = take(best, id, nears, seconds, ids, line, lengths, SECOND, SMALLER_ID)
+        line = tl.minimum(line + step, last)
+    beyond_first = voxel.to(spacing.dtype) * spacing
+    beyond_last = (VOXELS - 1 - voxel).to(spacing.dtype) * spacing
+    most = tl.maximum(begin, last_place - begin - (VOXELS - 1))
     worst = tl.max(best, 0)
-    farthest = tl.max(worst, 0)
+    farthest = largest_square(worst)
     k = 1
-    along = spacing
-    while (k <= most) & matters(along * along, farthest, SMALLER_ID):
-        away = k.to(spacing.dtype)
-        next_along = along + spacing
-        square, next_square = along * along, next_along * next_along
-        up, next_up = line_at(columns, begin - k, last, step), line_at(columns, begin - k - 1, last, step)
-        down = line_at(columns, down_from + k, last, step)
-        next_down = line_at(columns, down_from + k + 1, last, step)
+    length = spacing
+    while (k <= most) & matters(length * length, farthest, SMALLER_ID):
+        next_length = (k + 1).to(spacing.dtype) * spacing
+        square, next_square = length * length, next_length * next_length
+        next_up, next_down = tl.maximum(up - step, 0), tl.minimum(down + step, last)
+        up, down = tl.maximum(next_up - step, 0), tl.minimum(next_down + step, last)
         above = tl.minimum(
-            offer(near_ptr, second_ptr, id_ptr, up, common, SECOND) + square,
-            offer(near_ptr, second_ptr, id_ptr, next_up, common, SECOND) + next_square,
+            offer(nears, seconds, ids, next_up, common, SECOND) + square,
+            offer(nears, seconds, ids, up, common, SECOND) + next_square,
         )
         below = tl.minimum(
-            offer(near_ptr, second_ptr, id_ptr, down, common, SECOND) + square,
-            offer(near_ptr, second_ptr, id_ptr, next_down, common, SECOND) + next_square,
+            offer(nears, seconds, ids, next_down, common, SECOND) + square,
+            offer(nears, seconds, ids, down, common, SECOND) + next_square,
         )
-        least = tl.minimum(above, below)
-        if any_of(matters(least, worst, SMALLER_ID) & (least < float("inf"))):
-            best, id = take(
-                best, id, near_ptr, second_ptr, id_ptr, up, away + to_first, spacing, SECOND, SMALLER_ID
-            )
-            best, id = take(
-                best,
-                id,
-                near_ptr,
-                second_ptr,
-                id_ptr,
-                next_up,
-                away + 1 + to_first,
-                spacing,
-                SECOND,
-                SMALLER_ID,
-            )
-            best, id = take(
-                best, id, near_ptr, second_ptr, id_ptr, down, away + to_last, spacing, SECOND, SMALLER_ID
-            )
-            best, id = take(
-                best,
-                id,
-                near_ptr,
-                second_ptr,
-                id_ptr,
-                next_down,
-                away + 1 + to_last,
-                spacing,
-                SECOND,
-                SMALLER_ID,
-            )
+        if gains(tl.minimum(above, below), worst, SMALLER_ID):
+            if gains(above, worst, SMALLER_ID):
+                lengths = length + beyond_first
+                best, id = take(best, id, nears, seconds, ids, next_up, lengths, SECOND, SMALLER_ID)
+                lengths = next_length + beyond_first
+                best, id = take(best, id, nears, seconds, ids, up, lengths, SECOND, SMALLER_ID)
+            if gains(below, worst, SMALLER_ID):
+                lengths = length + beyond_last
+                best, id = take(best, id, nears, seconds, ids, next_down, lengths, SECOND, SMALLER_ID)
+                lengths = next_length + beyond_last
+                best, id = take(best, id, nears, seconds, ids, down, lengths, SECOND, SMALLER_ID)
             worst = tl.max(best, 0)
-            farthest = tl.max(worst, 0)
+            farthest = largest_square(worst)
         k += 2
-        along = k.to(spacing.dtype) * spacing
+        length = k.to(spacing.dtype) * spacing
     return best, id
+
+
+@triton.jit
+def gains(offered, worst, SMALLER_ID: tl.constexpr):
+    """Whether one of a vector of voxels gains by what is offered where `worst` was found."""
+    if SMALLER_ID:  # where nothing is offered, none
+        return any_of((offered <= worst) & (offered < float("inf")))
+    else:
+        return any_of(offered < worst)

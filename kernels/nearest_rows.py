@@ -13,7 +13,7 @@ from .stages import number
 
 @triton.jit
 def rows_of_program(program, rows, depth, height, ROWS: tl.constexpr):
-    """Volume, plane and row of each of a program's rows, and its number [ROWS]: that of the last beyond it."""
+    """Volume, plane and row of a program's rows, and their numbers [ROWS]: beyond the last row it is that."""
     row = tl.minimum(tl.full([], program, tl.int64) * ROWS + tl.arange(0, ROWS), rows - 1)
     plane = row // height
     return plane // depth, plane % depth, row % height, row
@@ -113,7 +113,7 @@ def find_class_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    volume, z, y, row = rows_of_program(tl.program_id(0), rows, depth, height, ROWS)
+    volume, z, y, _row = rows_of_program(tl.program_id(0), rows, depth, height, ROWS)
     labels = begin_of_rows(labels_ptr, volume, z, y, volume_stride, plane_stride, row_stride)
     classes = begin_of_rows(
         classes_ptr, volume, z, y, class_volume_stride, class_plane_stride, class_row_stride
@@ -124,7 +124,7 @@ def find_class_kernel(
     lowest = tl.full([], 0, tl.int64)
     for begin in range(0, width, BLOCK):
         x = (begin + tl.arange(0, BLOCK)).to(tl.int64)[None, :]
-        ids, higher = load_ids(
+        _ids, higher = load_ids(
             labels, column_stride, classes, class_column_stride, ignore, ignore_column_stride, x, width, 0,
             ID, True, HAS_IGNORE,
         )  # fmt: skip
@@ -188,8 +188,7 @@ def nearest_in_rows_kernel(
         COMPUTE, ID, HAS_CLASSES, HAS_IGNORE, ROWS, BLOCK, ONE_BLOCK,
     )  # fmt: skip
     if HAS_CLASSES:
-        if next_class > 0:
-            tl.atomic_max(found_ptr + slot + 1, next_class)
+        tl.atomic_max(found_ptr + slot + 1, next_class, mask=next_class > 0)
 
 
 @triton.jit

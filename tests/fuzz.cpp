@@ -227,14 +227,16 @@ void nearest_weight_map(Random& random) {
   params.limit = factor();
   params.pair_limit = factor();
   params.border_everywhere = random.once_in(2);
-  const bool supported = known && have_axes({labels.of(0), labels.of(1), labels.of(2), labels.of(3)}, 4);
+  const int32_t balanced = random.once_in(3);
+  const bool supported = known && have_axes({labels.of(0), labels.of(1), labels.of(2), labels.of(3)}, 4) &&
+                         !(balanced && labels.has[1]);
   const auto moderate = [](double value) { return value < 1e3; };
   const bool finite =
       moderate(params.one) && moderate(params.zero) && moderate(params.fall) && moderate(params.bwf);
   check_weights(random, size.pixels(), supported, finite,
                 [&](void* out, int32_t dtype, int32_t threads, double* bad) {
                   return flc_cpu_nearest_weight_map(labels.of(0), labels.of(1), labels.of(2), labels.of(3),
-                                                    &params, out, dtype, threads, bad);
+                                                    &params, balanced, out, dtype, threads, bad);
                 });
 }
 

@@ -28,7 +28,10 @@ FUNCTIONS = {
     "flc_cpu_weight_map": (4, lambda params: bytes(params)),
     "flc_cpu_region_weight_map": (2, lambda params: bytes(params)),
     "flc_cpu_distance_to_weight": (2, lambda params: bytes(params)),
-    "flc_cpu_nearest_weight_map": (4, lambda params: bytes(params)),
+    "flc_cpu_nearest_weight_map": (
+        4,
+        lambda params, balanced: bytes(params) + struct.pack("<q", balanced),
+    ),
     "flc_cpu_nearest_instances": (2, lambda spacing, count: bytes(spacing) + struct.pack("<q", count)),
     "flc_cpu_separable_conv2d": (
         1,

@@ -114,9 +114,12 @@ int32_t call(const Library& library, int64_t function, const std::vector<Input>&
                                                            dtype, threads, &bad_value);
     case NEAREST_WEIGHT_MAP: {
       flc_nearest_params nearest;
+      int64_t balanced;
       read(&nearest);
+      read(&balanced, sizeof(nearest));
       return FLC_CALL(library, flc_cpu_nearest_weight_map)(in[0].get(), in[1].get(), in[2].get(), in[3].get(),
-                                                           &nearest, out, dtype, threads, &bad_value);
+                                                           &nearest, int32_t(balanced), out, dtype, threads,
+                                                           &bad_value);
     }
     case NEAREST_INSTANCES: {
       double spacing[3];

@@ -143,7 +143,7 @@ def test_train_volumes_has_the_target_of_its_weights(train_volumes):
             bwf = float(name.rpartition("=")[2])
             settings = dict(preset="unet2019", bwf=bwf, spatial_dims=3, spacing=(4, 1, 1))
             assert torch.equal(weight, fastlogconv.weight_map(labels, **settings))
-            assert weight[gaps].min() > 0.9 * bwf
+            assert weight[gaps].min() > 0.75 * bwf  # a corner of a voxel away: exp(-(16 + 2) / 72)
 
 
 def test_train_volumes_grows_objects_into_gaps(train_volumes):

@@ -37,6 +37,9 @@ CASES = {
         LABELS[i], classes=LABELS[i] % 2 + 1, ignore=LABELS[1 - i] == 1, distance="euclidean",
         backend="triton",
     ),
+    "two nearest": lambda i: fastlogconv.weight_map(
+        LABELS[i], ignore=LABELS[1 - i] == 1, preset="unet2019", gaps=False, backend="triton"
+    ),
     "regions": lambda i: fastlogconv.region_weight_map(MASKS[i], backend="triton"),
     "distances": lambda i: fastlogconv.distance_to_weight(MASKS[i] * 9, MASKS[i][0] > 0, backend="triton"),
     "convolution": lambda i: fastlogconv.separable_conv2d(MASKS[i], 0.35, 31, backend="triton"),

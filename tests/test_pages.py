@@ -9,7 +9,7 @@ import fastlogconv
 
 OF_LIBRARIES = ROOT / "tests" / "integrations"
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if blocks(page)]
-ELSEWHERE = {"walkthrough.md"}  # its code draws figures: test_plotting.py
+ELSEWHERE = {"walkthrough.md", "recipes.md"}  # test_plotting.py, test_recipes.py
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in ELSEWHERE], ids=lambda page: page.name)

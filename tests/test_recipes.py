@@ -1,27 +1,23 @@
 """docs/recipes.md: its code run from top to bottom, and what it gives."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from pages import ROOT, blocks, run
 from scipy.ndimage import distance_transform_edt
 
 import fastlogconv
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
+PAGE = ROOT / "docs" / "recipes.md"
 SOFTER = dict(preset="unet2019", bwf=10)
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     """What is defined behind the last block."""
-    code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
-    defined = {"__name__": "recipes"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("recipes"))
-        exec(compile("\n".join(code), "recipes.md", "exec"), defined)
+        defined = run("\n".join(blocks(PAGE)), PAGE)
         defined["stored"] = defined["stored"][:]
     return defined
 

@@ -38,11 +38,12 @@ def margins(monkeypatch):
     def empty(*shape, dtype=torch.float32, device=None):
         shape = torch.Size(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
         filling = 77 if dtype.is_floating_point else 0x5A
-        buffer = torch.full((shape.numel() + 256,), filling, dtype=dtype)
+        stored = torch.uint8 if dtype == torch.bool else dtype
+        buffer = torch.full((shape.numel() + 256,), filling, dtype=stored)
         buffers.append(buffer)
         inside = buffer[128 : 128 + shape.numel()]
-        inside.fill_(math.nan if dtype.is_floating_point else torch.iinfo(dtype).max)
-        return inside.view(shape)
+        inside.fill_(math.nan if dtype.is_floating_point else torch.iinfo(stored).max)
+        return inside.view(shape).view(dtype)
 
     with monkeypatch.context() as patched:
         patched.setattr(torch, "empty", empty)

@@ -104,6 +104,33 @@ def test_weights_by_the_nearest_with_a_foreground_of_its_own(border):
         assert weight_error(weights, expected) <= WEIGHT[torch.float32]
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.uint64]
+    + [torch.float16, torch.bfloat16, torch.float32, torch.float64],
+    ids=str,
+)
+def test_the_two_nearest_of_every_kind_of_labels(dtype):
+    labels = labels_of_four()[:9, 3:20].contiguous()
+    labels = labels > 2 if dtype == torch.bool else labels.to(dtype)
+    distances, ids = fastlogconv.nearest_instances(labels, backend="triton")
+    expected = fastlogconv.nearest_instances(labels.to(torch.int64), backend="reference")
+    torch.testing.assert_close(distances.double(), expected[0].double(), rtol=2e-7, atol=0)
+    assert torch.equal(ids, expected[1])
+
+
+def test_weights_by_the_two_nearest_in_a_volume():
+    labels = torch.stack([labels_of_four()[:9, 3:20]] * 2)
+    rng = np.random.default_rng(46)
+    classes = torch.from_numpy(rng.integers(0, 3, labels.shape))
+    ignore = torch.from_numpy(rng.random(labels.shape) < 0.1)
+    options = dict(spatial_dims=3, spacing=(2, 1, 1), preset="unet2019")
+    for beside in ({}, dict(classes=classes, ignore=ignore)):
+        weights = fastlogconv.weight_map(labels, **options, **beside, backend="triton")
+        expected = fastlogconv.weight_map(labels.double(), **options, **beside, backend="reference")
+        assert weight_error(weights, expected) <= WEIGHT[torch.float32]
+
+
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 2), (0, 5), (5, 0)], ids=str)
 def test_weights_of_odd_shapes(shape, border):

@@ -55,11 +55,20 @@ def _flags_of(system: System) -> str:
 
 def _link_flags_of(compiler: Compiler) -> str:
     flags = "-shared -pthread"
-    if compiler.system.family == "windows":
-        flags += " -static"
+    if compiler.system.family == "windows" and not compiler.is_zig:
+        flags += " -static"  # as ziglang does by itself
+    elif compiler.system.family == "macos":
+        flags += " -Wl,-install_name,@rpath/libfastlogconv_cpu.dylib"  # else the folder it was linked in
     elif compiler.is_zig and compiler.system.family == "linux":
-        flags += " -Wl,--strip-all"
+        flags += f" {' '.join(_only_ours())}"
     return flags
+
+
+def _only_ours() -> list[str]:
+    """For ziglang's linker: no symbols but the interface, for its C++ library comes along."""
+    script = objects_folder() / "exported.map"
+    script.write_text("{ global: flc_*; local: *; };\n")
+    return [f"-Wl,--version-script={script.as_posix()}", "-Wl,--strip-all"]
 
 
 def build_cpu(library: str) -> None:
@@ -127,7 +136,7 @@ def build_cuda(library: str) -> None:
     if target is None:
         link([*command, "-shared", *objects], library, NO_NVCC)
     else:  # ziglang links for an old glibc
-        flags = ["-shared", "-pthread", "-ldl", "-lrt", "-Wl,--strip-all"]
+        flags = ["-shared", "-pthread", "-ldl", "-lrt", *_only_ours()]
         link([*zig(target, "").command, *objects, static_runtime(nvcc), *flags], library, NO_NVCC)
 
 

@@ -4,7 +4,6 @@
 // bits, as a signed integer, are (unsigned labels: where they are not 0), for floating-point numbers, too.
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -16,93 +15,112 @@ namespace {
 
 constexpr int AXES = 3;  // of a volume, behind that of the batch
 
-// A plane's labels, 0 where they are not positive, with a margin of zeros.
-template <class Key>
-class Plane {
- public:
-  Plane(int64_t height, int64_t width) : pitch_(width + 2), keys_((height + 1) * pitch_) {}
-  // Of row y, from -1 on; x from -1 to the width.
-  Key* row(int64_t y) { return keys_.data() + (y + 1) * pitch_ + 1; }
-
- private:
-  const int64_t pitch_;
-  std::vector<Key> keys_;
-};
-
-template <class Value>
-void read_row(const flc_tensor& tensor, int64_t first, int64_t width, std::make_unsigned_t<Value>* to) {
-  const Value* from = static_cast<const Value*>(tensor.data) + first;
-  const int64_t stride = tensor.stride[AXES];
-  if (stride == 1) {
-    for (int64_t x = 0; x < width; ++x) {
-      const Value value = from[x];
-      to[x] = value > 0 ? value : 0;
-    }
-  } else {
-    for (int64_t x = 0; x < width; ++x) {
-      const Value value = from[x * stride];
-      to[x] = value > 0 ? value : 0;
-    }
-  }
-}
-
 int64_t first_of_row(const flc_tensor& tensor, int64_t volume, int64_t z, int64_t y) {
   return volume * tensor.stride[0] + z * tensor.stride[1] + y * tensor.stride[2];
 }
 
-// touching[x] |= whether another label lies at `other`, of the same class if there are classes.
-template <class Key>
-void find_touching(const Key* here, const Key* other, const uint32_t* class_here, const uint32_t* class_other,
-                   int64_t width, uint8_t* touching) {
-  if (class_here) {
-    for (int64_t x = 0; x < width; ++x)
-      touching[x] |= uint8_t((other[x] != 0) & (other[x] != here[x]) & (class_other[x] == class_here[x]));
-  } else {
-    for (int64_t x = 0; x < width; ++x) touching[x] |= uint8_t((other[x] != 0) & (other[x] != here[x]));
+// Rows y - 1, y and y + 1 of a plane, 0 where they are not positive, with a margin of zeros: a plane that does
+// not exist holds nothing else.
+template <class Value>
+class Rows {
+ public:
+  using Key = std::make_unsigned_t<Value>;
+  Rows(const flc_tensor* tensor, int64_t volume, int64_t z, int64_t width)
+      : tensor_(z >= 0 ? tensor : nullptr),
+        volume_(volume),
+        z_(z),
+        width_(width),
+        pitch_(width + 2),
+        keys_(tensor_ ? 3 * pitch_ : pitch_) {}
+
+  // To be called for y = 0, 1, 2, ...; a row beyond the last holds nothing.
+  void read(int64_t y) {
+    if (!tensor_) return;
+    Key* const to = keys_.data() + place(y);
+    if (y >= tensor_->size[2]) {
+      std::fill_n(to, width_, Key(0));
+      return;
+    }
+    const Value* from = static_cast<const Value*>(tensor_->data) + first_of_row(*tensor_, volume_, z_, y);
+    const int64_t stride = tensor_->stride[AXES];
+    if (stride == 1) {
+      for (int64_t x = 0; x < width_; ++x) to[x] = from[x] > 0 ? from[x] : 0;
+    } else {
+      for (int64_t x = 0; x < width_; ++x) to[x] = from[x * stride] > 0 ? from[x * stride] : 0;
+    }
   }
+  // x from -1 to the width.
+  const Key* row(int64_t y) const { return keys_.data() + (tensor_ ? place(y) : 1); }
+
+ private:
+  int64_t place(int64_t y) const { return (y + 3) % 3 * pitch_ + 1; }
+
+  const flc_tensor* const tensor_;
+  const int64_t volume_, z_, width_, pitch_;
+  std::vector<Key> keys_;
+};
+
+// A row of labels and, where there are classes, theirs.
+template <class Key>
+struct Row {
+  const Key* labels;
+  const uint32_t* classes;
+};
+
+// Whether there is no other label at `there`, beside one at `here`; of the same class if there are classes.
+template <bool with_classes, class Key>
+inline Key apart(const Row<Key>& here, int64_t x, const Row<Key>& there, int64_t other_x) {
+  const Key other = there.labels[other_x];
+  Key is_apart = Key(other == 0) | Key(other == here.labels[x]);
+  if constexpr (with_classes) is_apart |= Key(there.classes[other_x] != here.classes[x]);
+  return is_apart;
 }
 
-template <class Value>
-void read_plane(const flc_tensor& tensor, int64_t volume, int64_t z,
-                Plane<std::make_unsigned_t<Value>>& plane) {
-  for (int64_t y = 0; y < tensor.size[2]; ++y)
-    read_row<Value>(tensor, first_of_row(tensor, volume, z, y), tensor.size[3], plane.row(y));
+template <bool with_classes, class Key>
+inline Key apart_from_three(const Row<Key>& here, int64_t x, const Row<Key>& there) {
+  return apart<with_classes>(here, x, there, x - 1) & apart<with_classes>(here, x, there, x) &
+         apart<with_classes>(here, x, there, x + 1);
+}
+
+template <class Value, bool with_classes>
+void separate_rows(const flc_tensor& labels, const flc_tensor* classes, int64_t volume, int64_t z,
+                   uint8_t* out) {
+  using Key = std::make_unsigned_t<Value>;
+  const int64_t height = labels.size[2], width = labels.size[3];
+  Rows<Value> here(&labels, volume, z, width), below(&labels, volume, z - 1, width);
+  Rows<int32_t> classes_here(classes, volume, z, width), classes_below(classes, volume, z - 1, width);
+  const auto row = [&](int64_t y) { return Row<Key>{here.row(y), classes_here.row(y)}; };
+  below.read(0);
+  classes_below.read(0);
+  for (int64_t y = 0; y < height; ++y, out += width) {
+    here.read(y);
+    classes_here.read(y);
+    const Row<Key> current = row(y), before = row(y - 1);
+    for (int64_t x = 0; x < width; ++x) {
+      const Key label = current.labels[x];
+      Key kept = Key(label != 0) & apart<with_classes>(current, x, current, x - 1) &
+                 apart_from_three<with_classes>(current, x, before);
+      if constexpr (with_classes) kept &= Key(current.classes[x] != 0);
+      out[x] = uint8_t(kept);
+    }
+    if (z == 0) continue;
+    below.read(y + 1);
+    classes_below.read(y + 1);
+    for (int64_t other_y = y - 1; other_y <= y + 1; ++other_y) {
+      const Row<Key> other{below.row(other_y), classes_below.row(other_y)};
+      for (int64_t x = 0; x < width; ++x)
+        out[x] &= uint8_t(apart_from_three<with_classes>(current, x, other));
+    }
+  }
 }
 
 template <class Value>
 void separate_plane(const flc_tensor& labels, const flc_tensor* classes, int64_t volume, int64_t z,
                     uint8_t* out) {
-  using Key = std::make_unsigned_t<Value>;
-  const int64_t height = labels.size[2], width = labels.size[3];
-  Plane<Key> here(height, width), below(z > 0 ? height : 0, width);
-  Plane<uint32_t> class_here(classes ? height : 0, width), class_below(classes && z > 0 ? height : 0, width);
-  read_plane<Value>(labels, volume, z, here);
-  if (z > 0) read_plane<Value>(labels, volume, z - 1, below);
-  if (classes) read_plane<int32_t>(*classes, volume, z, class_here);
-  if (classes && z > 0) read_plane<int32_t>(*classes, volume, z - 1, class_below);
-
-  std::vector<uint8_t> touching(width);
-  for (int64_t y = 0; y < height; ++y) {
-    std::fill(touching.begin(), touching.end(), uint8_t(0));
-    const Key* const row = here.row(y);
-    const uint32_t* const class_row = classes ? class_here.row(y) : nullptr;
-    const auto compare = [&](Plane<Key>& plane, Plane<uint32_t>& class_plane, int64_t other_y, int64_t step) {
-      find_touching(row, plane.row(other_y) + step, class_row,
-                    classes ? class_plane.row(other_y) + step : nullptr, width, touching.data());
-    };
-    compare(here, class_here, y, -1);
-    for (int64_t step = -1; step <= 1; ++step) {
-      if (y > 0) compare(here, class_here, y - 1, step);
-      for (int64_t other_y = y - 1; z > 0 && other_y <= y + 1; ++other_y)
-        if (other_y >= 0 && other_y < height) compare(below, class_below, other_y, step);
-    }
-    uint8_t* const to = out + y * width;
-    if (classes) {
-      for (int64_t x = 0; x < width; ++x) to[x] = uint8_t((row[x] != 0) & (class_row[x] != 0) & !touching[x]);
-    } else {
-      for (int64_t x = 0; x < width; ++x) to[x] = uint8_t((row[x] != 0) & !touching[x]);
-    }
-  }
+  if (classes)
+    separate_rows<Value, true>(labels, classes, volume, z, out);
+  else
+    separate_rows<Value, false>(labels, classes, volume, z, out);
 }
 
 using Separate = void(const flc_tensor&, const flc_tensor*, int64_t, int64_t, uint8_t*);

@@ -10,6 +10,7 @@
 // each square is off by at most 5 roundings of 2^-24 of itself, and a distance by 2e-7 of itself.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -42,8 +43,11 @@ class Passes {
         width_(labels.size[2]),
         vectors_(divide_up(width_, lanes_)) {}
 
-  // Of the instances of one class, or (0) of all; fills in `kinds` where not null.
-  int32_t run(int64_t only_class, uint8_t* kinds, double* bad_value) {
+  // Of the instances of one class, or (0) of all; fills in `kinds` where not null. `when_read` is called before
+  // the last pass, for which the result may still be told more.
+  int32_t run(
+      int64_t only_class, uint8_t* kinds, double* bad_value, std::function<void()> when_read = [] {}) {
+    when_read_ = std::move(when_read);
     for (const int axis : {0, 1}) fill_squares(axis);
     if (depth_ == 1) return plane(0, only_class, kinds, threads_, nullptr, bad_value);
     const int64_t bytes = depth_ * height_ * vectors_ * place_;
@@ -56,6 +60,7 @@ class Passes {
     };
     const int32_t status = parallel_reading(depth_, one_by_one ? 1 : threads_, bad_value, read_plane);
     if (status != FLC_OK) return status;
+    when_read_();
     return parallel_for(height_, threads_, [&](int64_t y) {
       for (int64_t v = 0; v < vectors_; ++v)
         finish(places + (y * vectors_ + v) * depth_ * place_, 0, 0, depth_, y * width_ + v * lanes_,
@@ -94,6 +99,7 @@ class Passes {
     };
     const int32_t status = parallel_reading(divide_up(height_, ROWS), threads, bad_value, read_rows);
     if (status != FLC_OK) return status;
+    if (!places) when_read_();
     const int64_t positions = threads > 1 ? std::max(ROWS, divide_up(height_, 4)) : height_;
     const int64_t parts = divide_up(height_, positions);
     return parallel_for(vectors_ * parts, threads, [&](int64_t job) {
@@ -137,6 +143,7 @@ class Passes {
   const Kernels& kernels_;
   const int64_t lanes_, place_, depth_, height_, width_, vectors_;
   ScratchArray<double> squares_[2];
+  std::function<void()> when_read_;
 };
 
 // The spacings in units of the smallest, and what a volume's size says of squares of distances.
@@ -214,8 +221,19 @@ int64_t voxels_of(const flc_tensor& labels) {
   return labels.size[0] * labels.size[1] * labels.size[2] * labels.size[3];
 }
 
-int32_t weigh(LabelVolume& labels, bool by_class, const flc_nearest_params& given, NearestResult& result,
-              int64_t threads, double* bad_value) {
+// One and zero with which foreground and background have the same total.
+void balance(const uint8_t* kinds, int64_t voxels, flc_nearest_params& params) {
+  const int64_t inside = std::count(kinds, kinds + voxels, uint8_t(FOREGROUND)),
+                outside = std::count(kinds, kinds + voxels, uint8_t(BACKGROUND));
+  const auto share = [&](int64_t n) {
+    return n > 0 ? double(inside + outside) / (double((inside > 0) + (outside > 0)) * double(n)) : 0.0;
+  };
+  params.one = share(inside);
+  params.zero = share(outside);
+}
+
+int32_t weigh(LabelVolume& labels, bool by_class, const flc_nearest_params& given, bool balanced,
+              NearestResult& result, int64_t threads, double* bad_value) {
   // Float errs by 6e-7 of the exponent at most: where a factor is larger than this, that shows at weights of 1.
   constexpr double largest_factor_for_float = 1e6;
   const Units units(labels);
@@ -247,7 +265,9 @@ int32_t weigh(LabelVolume& labels, bool by_class, const flc_nearest_params& give
     int32_t status = FLC_OK;
     for (size_t i = 0; i < classes.size() && status == FLC_OK; ++i) {
       result.on_top = i > 0;
-      status = passes.run(classes[i], i == 0 ? kinds : nullptr, bad_value);
+      status = passes.run(classes[i], i == 0 ? kinds : nullptr, bad_value, [&] {
+        if (balanced) balance(kinds, labels.voxels(), params);
+      });
     }
     return status;
   });
@@ -294,11 +314,11 @@ int32_t flc_cpu_nearest_instances(const flc_tensor* labels, const flc_tensor* ig
 
 int32_t flc_cpu_nearest_weight_map(const flc_tensor* labels, const flc_tensor* classes,
                                    const flc_tensor* foreground, const flc_tensor* ignore,
-                                   const flc_nearest_params* params, void* out, int32_t out_dtype,
-                                   int32_t threads, double* bad_value) {
+                                   const flc_nearest_params* params, int32_t balanced, void* out,
+                                   int32_t out_dtype, int32_t threads, double* bad_value) {
   using namespace flc;
   const VolumeTensors tensors{labels, classes, foreground, ignore};
-  if (!can_be_served(tensors, params->spacing, out_dtype)) return FLC_UNSUPPORTED;
+  if (!can_be_served(tensors, params->spacing, out_dtype) || (balanced && classes)) return FLC_UNSUPPORTED;
   const int64_t all = voxels_of(*labels);
   if (all == 0) return FLC_OK;
   prefer_huge_pages(out, all * bytes_of_result(out_dtype));
@@ -307,7 +327,7 @@ int32_t flc_cpu_nearest_weight_map(const flc_tensor* labels, const flc_tensor* c
     NearestResult result{};
     result.dtype = out_dtype;
     result.nearest = behind(out, i * volume.voxels(), out_dtype);
-    return weigh(volume, classes != nullptr, *params, result, inner_threads, bad);
+    return weigh(volume, classes != nullptr, *params, balanced != 0, result, inner_threads, bad);
   });
 }
 

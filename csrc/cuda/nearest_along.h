@@ -100,17 +100,17 @@ class NearestAlong {
     return line.id() == nearest ? other : near;
   }
 
-  // Takes a line into account, square(i) away from voxel i.
-  template <bool SECOND, class Square>
-  FLC_DEVICE void take(const Lines& line, const Square& square) {
+  // Takes a line into account; to_voxel(square, i) adds to a square of its the way to voxel i.
+  template <bool SECOND, class ToVoxel>
+  FLC_DEVICE void take(const Lines& line, const ToVoxel& to_voxel) {
     const Real line_near = line.near(), line_second = SECOND ? line.second() : Real(0);
     const Id line_id = line.id();
 #pragma unroll
     for (int i = 0; i < VOXELS; ++i) {
       if constexpr (SECOND) {
-        second[i] = smaller(second[i], (line_id == id[i] ? line_second : line_near) + square(i));
+        second[i] = smaller(second[i], to_voxel(line_id == id[i] ? line_second : line_near, i));
       } else {
-        const Real found = line_near + square(i);
+        const Real found = to_voxel(line_near, i);
         bool nearer = found < near[i];
         if (SMALLER_ID) nearer |= found == near[i] && line_id < id[i];
         id[i] = nearer ? line_id : id[i];
@@ -129,25 +129,26 @@ class NearestAlong {
   FLC_DEVICE void search(Real (&found)[VOXELS]) {
     Real squares[STEPS + VOXELS];  // of k, k + 1, ... steps
     const FourSquares<Real>* fours = column_.squares;
-    load_squares(fours, squares);
+    load_squares<0>(fours, squares);
+    load_squares<1>(fours, squares);
     const int64_t step = column_.step * STRIP;
     const Lines here(column_.first + begin_ * column_.step, lane_);
 #pragma unroll
     for (int i = 0; i < VOXELS; ++i) {
       if (!there(i)) continue;
-      take<SECOND>(here.moved(i * step),
-                   [&](int j) { return i == j ? Real(0) : squares[i < j ? j - i - 1 : i - j - 1]; });
+      take<SECOND>(here.moved(i * step), [&](Real along, int j) {
+        return i == j ? along : along + squares[i < j ? j - i - 1 : i - j - 1];
+      });
     }
     // `before` is a multiple of STEPS, `after` need not be.
     const int32_t before = begin_, after = column_.count - VOXELS - begin_, most = larger(before, after);
     Lines up = here, down = here.moved((VOXELS - 1) * step);
-    Real worst = worst_of(found);
+    Bounds bounds = bounds_of(found, squares);
 #pragma unroll 1
     for (int32_t k = 1; k <= most; k += STEPS, ++fours) {
-      load_squares(fours, squares);
-      if (!__any_sync(ALL_LANES, matters<SECOND>(squares[0], worst))) return;
-      Real above[STEPS / 2],
-          below[STEPS / 2];  // what two lines offer at best
+      load_squares<0>(fours, squares);
+      if (!__any_sync(ALL_LANES, matters<SECOND>(squares[0], larger(bounds.above, bounds.below)))) return;
+      Real above[STEPS / 2], below[STEPS / 2];  // what two lines offer at best
 #pragma unroll
       for (int i = 0; i < STEPS / 2; ++i) above[i] = below[i] = NEVER<Real>;
       if (k <= before) look<SECOND>(up, -step, squares, above);
@@ -157,36 +158,48 @@ class NearestAlong {
 #pragma unroll 1
         for (int i = 0; k + i <= after; ++i) {
           down.move(step);
-          take<SECOND>(down, [&](int j) {
+          take<SECOND>(down, [&](Real along, int j) {
             const Real steps = Real(k + i + VOXELS - 1 - j) * column_.spacing;
-            return steps * steps;
+            return along + steps * steps;
           });
         }
       }
-      const Real least = smaller(smaller(above[0], above[1]), smaller(below[0], below[1]));
-      if (!__any_sync(ALL_LANES, matters<SECOND>(least, worst))) continue;
+      const bool any = matters<SECOND>(smaller(above[0], above[1]), bounds.above) ||
+                       matters<SECOND>(smaller(below[0], below[1]), bounds.below);
+      if (!__any_sync(ALL_LANES, any)) continue;
+      load_squares<1>(fours, squares);
 #pragma unroll
       for (int i = 0; i < STEPS / 2; ++i) {
-        if (__any_sync(ALL_LANES, matters<SECOND>(above[i], worst))) {
-          take<SECOND>(up.moved((STEPS - 1 - 2 * i) * step), [&](int j) { return squares[2 * i + j]; });
-          take<SECOND>(up.moved((STEPS - 2 - 2 * i) * step), [&](int j) { return squares[2 * i + 1 + j]; });
+        if (__any_sync(ALL_LANES, matters<SECOND>(above[i], bounds.above))) {
+          take<SECOND>(up.moved((STEPS - 1 - 2 * i) * step),
+                       [&](Real along, int j) { return along + squares[2 * i + j]; });
+          take<SECOND>(up.moved((STEPS - 2 - 2 * i) * step),
+                       [&](Real along, int j) { return along + squares[2 * i + 1 + j]; });
         }
-        if (__any_sync(ALL_LANES, matters<SECOND>(below[i], worst))) {
+        if (__any_sync(ALL_LANES, matters<SECOND>(below[i], bounds.below))) {
           take<SECOND>(down.moved((2 * i + 1 - STEPS) * step),
-                       [&](int j) { return squares[2 * i + VOXELS - 1 - j]; });
+                       [&](Real along, int j) { return along + squares[2 * i + VOXELS - 1 - j]; });
           take<SECOND>(down.moved((2 * i + 2 - STEPS) * step),
-                       [&](int j) { return squares[2 * i + VOXELS - j]; });
+                       [&](Real along, int j) { return along + squares[2 * i + VOXELS - j]; });
         }
       }
-      worst = worst_of(found);
+      bounds = bounds_of(found, squares);
     }
   }
 
-  FLC_DEVICE static Real worst_of(const Real (&found)[VOXELS]) {
-    Real worst = found[0];
+  // What a line above or below may offer to the voxel next to it if it is to matter to any voxel: for lines as
+  // far away as `squares` begin, or farther.
+  struct Bounds {
+    Real above, below;
+  };
+  FLC_DEVICE static Bounds bounds_of(const Real (&found)[VOXELS], const Real (&squares)[STEPS + VOXELS]) {
+    Real above = found[1] - squares[1], below = found[VOXELS - 2] - squares[1];
 #pragma unroll
-    for (int i = 1; i < VOXELS; ++i) worst = larger(worst, found[i]);
-    return worst;
+    for (int i = 2; i < VOXELS; ++i) {
+      above = larger(above, found[i] - squares[i]);
+      below = larger(below, found[VOXELS - 1 - i] - squares[i]);
+    }
+    return {larger(found[0], above + squares[0]), larger(found[VOXELS - 1], below + squares[0])};
   }
 
   // Moves over STEPS lines; of each two, what they offer to the nearest voxel.
@@ -201,9 +214,11 @@ class NearestAlong {
     }
   }
 
+  // The first four, or the others.
+  template <bool OTHERS>
   FLC_DEVICE static void load_squares(const FourSquares<Real>* fours, Real (&squares)[STEPS + VOXELS]) {
 #pragma unroll
-    for (int i = 0; i < STEPS + VOXELS; i += 4) {
+    for (int i = OTHERS ? 4 : 0; i < (OTHERS ? STEPS + VOXELS : 4); i += 4) {
       const FourSquares<Real> four = fours[i / 4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) squares[i + j] = four.square[j];
@@ -218,13 +233,20 @@ class NearestAlong {
 
 // ------------------------------------------------------------------------------------------------ passes
 
-// The pass along H of a volume of more than one plane.
+// The pass along H of volumes of more than one plane, for planes as in scan_row.
 template <class Real, class Id, bool SMALLER_ID>
-FLC_DEVICE void pass_along_h(const NearestPasses<Real, Id>& passes, int64_t index, bool with_second,
-                             int lane) {
+FLC_DEVICE void pass_along_h(const NearestPasses<Real, Id>& passes, int64_t first_plane, int64_t index,
+                             bool with_second, int lane) {
   using Search = NearestAlong<Real, Id, SMALLER_ID>;
   const Job job = job_of(index, passes.strips, passes.height);
-  const int64_t first = job.outer * passes.height * passes.strips + job.inner;
+  const int64_t of_plane = passes.height * passes.strips;
+  const int64_t first = job.outer * of_plane + job.inner;
+  int64_t plane = job.outer;  // of along_h
+  if (passes.planes < passes.depth) {
+    const int64_t z = first_plane + plane % passes.planes;
+    if (z >= passes.depth) return;
+    plane = plane / passes.planes * passes.depth + z;
+  }
   Search search(
       {passes.along_w + first, passes.strips, int32_t(passes.height), passes.squares[1], passes.steps[1]},
       job.begin, lane);
@@ -232,7 +254,7 @@ FLC_DEVICE void pass_along_h(const NearestPasses<Real, Id>& passes, int64_t inde
 #pragma unroll
   for (int i = 0; i < Search::VOXELS; ++i) search.second[i] = search.there(i) ? passes.second_limit : Real(0);
   if (with_second) search.find_second();
-  Strip<Real, Id>* out = passes.along_h + first + job.begin * passes.strips;
+  Strip<Real, Id>* out = passes.along_h + plane * of_plane + job.inner + job.begin * passes.strips;
 #pragma unroll
   for (int i = 0; i < Search::VOXELS; ++i, out += passes.strips) {
     if (!search.there(i)) return;

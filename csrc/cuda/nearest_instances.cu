@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4
   const auto& passes = arguments.passes;
   if (blockIdx.x == 0) fill_squares(passes);
   const int64_t row = job_of_warp();
-  if (row < passes.rows()) scan_row(passes, row, 0, threadIdx.x % WARP);
+  if (row < passes.rows()) scan_row<true>(passes, passes.first_plane, row, 0, threadIdx.x % WARP);
 }
 
 template <class Real, class Id>
@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4
   const auto& passes = arguments.passes;
   const int64_t index = job_of_warp();
   if (index < passes.jobs_along_h())
-    pass_along_h<Real, Id, true>(passes, index, arguments.with_second, threadIdx.x % WARP);
+    pass_along_h<Real, Id, true>(passes, passes.first_plane, index, arguments.with_second,
+                                 threadIdx.x % WARP);
 }
 
 template <class Real, class Id>
@@ -82,9 +83,8 @@ static int32_t find_nearest(const NearestVolumes& volumes, const flc_tensor& lab
   arguments.distances = distances;
   arguments.ids = ids;
   volumes.contiguous(arguments.stride);
-  int32_t status = launch_jobs(nearest_in_rows_kernel<Real, Id>, passes.rows(), arguments, stream);
-  if (status == FLC_OK && passes.depth > 1)
-    status = launch_jobs(nearest_in_planes_kernel<Real, Id>, passes.jobs_along_h(), arguments, stream);
+  const int32_t status = launch_first_passes(nearest_in_rows_kernel<Real, Id>,
+                                             nearest_in_planes_kernel<Real, Id>, arguments, stream);
   if (status != FLC_OK) return status;
   const int64_t jobs = LastPass<Real, Id>(passes).jobs(passes.volumes);
   return launch_jobs(nearest_in_volumes_kernel<Real, Id>, jobs, arguments, stream);

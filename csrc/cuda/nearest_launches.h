@@ -114,9 +114,11 @@ NearestPasses<Real, Id> passes_for(const NearestVolumes& volumes, Memory& memory
   passes.height = volumes.size[1];
   passes.width = volumes.size[2];
   passes.strips = volumes.strips();
-  const int64_t strips = volumes.strips_in_all();
+  // Half of a volume at a time, for memory.
+  passes.planes = sizeof(Real) == 8 ? divide_up<int64_t>(passes.depth, 2) : passes.depth;
+  const int64_t strips = passes.rows() * passes.strips;
   passes.along_w = memory.take<Strip<Real, Id>>(strips);
-  if (passes.depth > 1) passes.along_h = memory.take<Strip<Real, Id>>(strips);
+  if (passes.depth > 1) passes.along_h = memory.take<Strip<Real, Id>>(volumes.strips_in_all());
   passes.sides = memory.take<Side<Real, Id>>(strips);
   for (int axis = 0; axis < 2; ++axis) {
     passes.fours[axis] = int32_t(divide_up<int64_t>(volumes.size[axis], 4) + 4);
@@ -131,6 +133,21 @@ template <class Arguments>
 int32_t launch_jobs(void (*kernel)(Arguments), int64_t jobs, const Arguments& arguments,
                     cudaStream_t stream) {
   return launch(kernel, divide_up<int64_t>(jobs, WARPS_OF_PASS), WARPS_OF_PASS * WARP, arguments, stream);
+}
+
+// The passes along W and H, by kernels that take them in `arguments`.
+template <class Arguments>
+int32_t launch_first_passes(void (*along_w)(Arguments), void (*along_h)(Arguments), Arguments& arguments,
+                            cudaStream_t stream) {
+  auto& passes = arguments.passes;
+  int32_t status = FLC_OK;
+  for (passes.first_plane = 0; passes.first_plane < passes.depth && status == FLC_OK;
+       passes.first_plane += passes.planes) {
+    status = launch_jobs(along_w, passes.rows(), arguments, stream);
+    if (status == FLC_OK && passes.depth > 1)
+      status = launch_jobs(along_h, passes.jobs_along_h(), arguments, stream);
+  }
+  return status;
 }
 
 FLC_DEVICE int64_t job_of_warp() {

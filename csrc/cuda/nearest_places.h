@@ -50,7 +50,10 @@ template <class Real, class Id>
 struct NearestPasses {
   VoxelTensor labels, classes, foreground, ignore;
   int64_t volumes, depth, height, width, strips;  // strips of a row
-  Strip<Real, Id>*along_w, *along_h;  // after the pass along W, and along H: [volumes, D, H, strips]
+  int64_t planes;  // of a volume, that the first passes go through at a time
+  int64_t first_plane;
+  Strip<Real, Id>* along_w;  // after the pass along W: [volumes, planes, H, strips]
+  Strip<Real, Id>* along_h;  // and along H: [volumes, D, H, strips]
   Side<Real, Id>* sides;  // what each strip of a row sees to the right
   FourSquares<Real>* squares[2];  // of steps along D and H
   int32_t fours[2];
@@ -60,9 +63,9 @@ struct NearestPasses {
   int32_t slot;  // which of them
 
   FLC_DEVICE bool by_class() const { return classes.data != nullptr; }
-  __host__ __device__ int64_t rows() const { return volumes * depth * height; }
-  __host__ __device__ int64_t voxels() const { return rows() * width; }
-  __host__ __device__ int64_t jobs_along_h() const { return volumes * depth * strips * groups_of(height); }
+  __host__ __device__ int64_t rows() const { return volumes * planes * height; }
+  __host__ __device__ int64_t voxels() const { return volumes * depth * height * width; }
+  __host__ __device__ int64_t jobs_along_h() const { return volumes * planes * strips * groups_of(height); }
 };
 
 // The id that a label stands for, 0 where there is no instance.
@@ -88,10 +91,8 @@ FLC_DEVICE bool flag_at(const VoxelTensor& flags, int64_t index) {
 
 // Calls function(id_of), where id_of(x) are the ids of a row, of one class where there are classes.
 template <class Real, class Id, class Function>
-FLC_DEVICE void with_ids_of_row(const NearestPasses<Real, Id>& passes, int64_t row, int32_t only_class,
-                                const Function& function) {
-  const int64_t y = row % passes.height, plane = row / passes.height;
-  const int64_t z = plane % passes.depth, volume = plane / passes.depth;
+FLC_DEVICE void with_ids_of_row(const NearestPasses<Real, Id>& passes, int64_t volume, int64_t z, int64_t y,
+                                int32_t only_class, const Function& function) {
   const auto begin = [&](const VoxelTensor& tensor) {
     return volume * tensor.stride[0] + z * tensor.stride[1] + y * tensor.stride[2];
   };
@@ -118,12 +119,13 @@ FLC_DEVICE int next_lane(uint32_t mask) {
   return RIGHT ? __ffs(mask) - 1 : 31 - __clz(mask);
 }
 
-// What each lane of a strip sees to one side, itself included, where `beyond` is seen from the strip's end.
-// Its pixel is at `x`, that of lane 0 at `first`.
+// What each lane of a strip sees to one side, itself included, where `beyond` is seen from the strip's end and
+// `labelled` are the lanes with an instance. Its pixel is at `x`, that of lane 0 at `first`.
 template <bool RIGHT, class Real, class Id>
-FLC_DEVICE Side<Real, Id> look(Id id, Real x, Real first, int lane, const Side<Real, Id>& beyond) {
+FLC_DEVICE Side<Real, Id> look(uint32_t labelled, Id id, Real x, Real first, int lane,
+                               const Side<Real, Id>& beyond) {
   const uint32_t own = 1u << lane, passed = RIGHT ? ~(own | (own - 1)) : own - 1;
-  const uint32_t before = __ballot_sync(ALL_LANES, id > 0) & passed;
+  const uint32_t before = labelled & passed;
   const int neighbour = next_lane<RIGHT>(before);
   const Id its_id = __shfl_sync(ALL_LANES, id, neighbour);  // of its lowest five bits
   const Id next = before ? its_id : beyond.id;
@@ -135,13 +137,18 @@ FLC_DEVICE Side<Real, Id> look(Id id, Real x, Real first, int lane, const Side<R
 }
 
 // The two nearest instances along a row. By one warp: from the right it notes the ids and what each strip
-// sees, then from the left it fills the strips.
-template <class Real, class Id>
-FLC_DEVICE void scan_row(const NearestPasses<Real, Id>& passes, int64_t row, int32_t only_class, int lane) {
+// sees, then from the left it fills the strips. Of two that are equally near, either comes first unless it is
+// to be the one of the smaller id. Rows are numbered through the planes from `first_plane` on, of all volumes.
+template <bool SMALLER_ID, class Real, class Id>
+FLC_DEVICE void scan_row(const NearestPasses<Real, Id>& passes, int64_t first_plane, int64_t row,
+                         int32_t only_class, int lane) {
+  const int64_t plane = row / passes.height, z = first_plane + plane % passes.planes;
+  if (z >= passes.depth) return;
   const int strips = int(passes.strips);
   Side<Real, Id>* const sides = passes.sides + row * strips;
   Strip<Real, Id>* out = passes.along_w + row * strips;
-  with_ids_of_row(passes, row, only_class, [&](const auto& id_of_voxel) {
+  const int64_t volume = plane / passes.planes, y = row % passes.height;
+  with_ids_of_row(passes, volume, z, y, only_class, [&](const auto& id_of_voxel) {
     auto right = Side<Real, Id>::nothing(INFINITE<Real>);
 #pragma unroll 1
     for (int strip = strips - 1; strip >= 0; --strip) {
@@ -166,9 +173,9 @@ FLC_DEVICE void scan_row(const NearestPasses<Real, Id>& passes, int64_t row, int
     const Real x = first + Real(lane);
     const Side<Real, Id> right = sides[strip];
     Side<Real, Id> a = left, b = right;
-    if (__any_sync(ALL_LANES, id > 0)) {
-      a = look<false>(id, x, first, lane, left);
-      b = look<true>(id, x, first, lane, right);
+    if (const uint32_t labelled = __ballot_sync(ALL_LANES, id > 0)) {
+      a = look<false>(labelled, id, x, first, lane, left);
+      b = look<true>(labelled, id, x, first, lane, right);
       left = {__shfl_sync(ALL_LANES, a.id, WARP - 1), __shfl_sync(ALL_LANES, a.at, WARP - 1),
               __shfl_sync(ALL_LANES, a.other, WARP - 1)};
     }
@@ -181,8 +188,8 @@ FLC_DEVICE void scan_row(const NearestPasses<Real, Id>& passes, int64_t row, int
     };
     out->near[lane] = square(smaller(to_left, to_right));
     out->second[lane] = square(other);
-    // The smaller id where both are equally near.
-    const bool is_left = a.id < b.id ? to_left <= to_right : to_left < to_right;
+    bool is_left = to_left < to_right;
+    if (SMALLER_ID) is_left |= to_left == to_right && a.id < b.id;
     out->id[lane] = is_left ? a.id : b.id;
   }
 }

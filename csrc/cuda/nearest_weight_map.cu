@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4
   if (is_idle(passes)) return;
   if (blockIdx.x == 0) fill_squares(passes);
   const int64_t row = job_of_warp();
-  if (row < passes.rows()) scan_row(passes, row, class_of_launch(passes), threadIdx.x % WARP);
+  if (row < passes.rows())
+    scan_row<false>(passes, passes.first_plane, row, class_of_launch(passes), threadIdx.x % WARP);
 }
 
 template <class Real, class Id>
@@ -87,7 +88,8 @@ __global__ void __launch_bounds__(WARPS_OF_PASS* WARP, sizeof(Real) == 8 ? 2 : 4
   if (is_idle(passes)) return;
   const int64_t index = job_of_warp();
   if (index < passes.jobs_along_h())
-    pass_along_h<Real, Id, false>(passes, index, arguments.weights.with_border, threadIdx.x % WARP);
+    pass_along_h<Real, Id, false>(passes, passes.first_plane, index, arguments.weights.with_border,
+                                  threadIdx.x % WARP);
 }
 
 // The weights of the voxels of a job; `on_top` of what other classes added.
@@ -145,19 +147,21 @@ class JobWeights {
       if (on_top) weight = weight_at(voxel);
       if (!is_inside && !is_ignored && search.near[i] < weights_.fall_limit)
         weight += weights_.fall * exp2_of(weights_.foreground_exponent * search.near[i]);
-      if (weights_.with_border && search.second[i] < second_limit(search, bordered, i)) {
-        const Real both = sqrt_of(search.near[i]) + sqrt_of(search.second[i]);
-        weight += weights_.bwf * exp2_of(weights_.border_exponent * (both * both));
+      if (weights_.with_border) {
+        const Real distance = sqrt_of(search.near[i]), room = weights_.pair_limit - distance;
+        const Real both = distance + sqrt_of(search.second[i]);
+        if (search.second[i] >= 0 && search.second[i] < room * room)
+          weight += weights_.bwf * exp2_of(weights_.border_exponent * (both * both));
       }
       store_weight(weights_.out, weights_.out_is_double, voxel, weight);
     }
   }
 
  private:
-  // The square below which a second instance adds something to the voxel, given the first one.
+  // The square below which a second instance adds something to the voxel, given the first one; -1: none does.
   FLC_DEVICE Real second_limit(const Search& search, uint32_t bordered, int i) const {
     const Real distance = sqrt_of(search.near[i]), room = weights_.pair_limit - distance;
-    return (bordered >> i & 1) && search.id[i] > 0 && distance < room ? room * room : Real(0);
+    return (bordered >> i & 1) && search.id[i] > 0 && distance < room ? room * room : Real(-1);
   }
 
   template <class Test>
@@ -216,11 +220,14 @@ __global__ void __launch_bounds__(WARPS_OF_FURTHER* WARP, 1)
     for (int i = 0; i < WARPS_OF_FURTHER; ++i) next = smaller(next, of_warps[i]);
     if (next == ~0u) return;
     last = int32_t(next);
-    for_jobs(passes.depth * passes.height, [&](int64_t row) { scan_row(passes, row, last, lane); });
-    if (passes.depth > 1) {
-      for_jobs(passes.jobs_along_h() / passes.volumes, [&](int64_t index) {
-        pass_along_h<Real, Id, false>(passes, index, arguments.weights.with_border, lane);
-      });
+    for (int64_t first = 0; first < passes.depth; first += passes.planes) {
+      for_jobs(passes.planes * passes.height,
+               [&](int64_t row) { scan_row<false>(passes, first, row, last, lane); });
+      if (passes.depth > 1) {
+        for_jobs(passes.jobs_along_h() / passes.volumes, [&](int64_t index) {
+          pass_along_h<Real, Id, false>(passes, first, index, arguments.weights.with_border, lane);
+        });
+      }
     }
     for_jobs(job.jobs_of_volume(), [&](int64_t index) { job.weigh(index, true); });
   }
@@ -281,9 +288,9 @@ static int32_t weigh_nearest(const NearestVolumes& volumes, const flc_tensor& la
       status = launch(find_class_kernel<Real, Id>, std::min<int64_t>(blocks, 1024), THREADS_OF_CLASSES,
                       arguments, stream);
     }
-    if (status == FLC_OK) status = launch_jobs(weigh_rows_kernel<Real, Id>, passes.rows(), arguments, stream);
-    if (status == FLC_OK && passes.depth > 1)
-      status = launch_jobs(weigh_planes_kernel<Real, Id>, passes.jobs_along_h(), arguments, stream);
+    if (status == FLC_OK)
+      status =
+          launch_first_passes(weigh_rows_kernel<Real, Id>, weigh_planes_kernel<Real, Id>, arguments, stream);
     if (status != FLC_OK) return status;
     const int64_t jobs = LastPass<Real, Id>(passes).jobs(passes.volumes);
     status = launch_jobs(weigh_volumes_kernel<Real, Id>, jobs, arguments, stream);

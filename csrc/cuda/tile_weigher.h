@@ -203,10 +203,10 @@ class TileWeigher {
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
     const Words foreground(cells.foreground + first_word);
     int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
-    const auto store_rows = [&](const auto& is_ignored) {
+    const auto store_rows = [&](auto is_whole, const auto& is_ignored) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
-        if (i >= rows) return;
+        if (!decltype(is_whole)::value && i >= rows) return;
         T weight = compose(sums_[i].fd, terms_[i], block_.numbers);
         if (foreground.at[i] & own) weight = 1;
         if (is_ignored(i)) weight = 0;
@@ -216,9 +216,11 @@ class TileWeigher {
     };
     if (cells.ignored) {
       const Words ignored(cells.ignored + first_word);
-      store_rows([&](int i) { return (ignored.at[i] & own) != 0; });
+      store_rows(std::false_type(), [&](int i) { return (ignored.at[i] & own) != 0; });
+    } else if (rows < STRIP_H) {
+      store_rows(std::false_type(), [](int) { return false; });
     } else {
-      store_rows([](int) { return false; });
+      store_rows(std::true_type(), [](int) { return false; });
     }
   }
 

@@ -6,19 +6,19 @@
 
 namespace flc::cuda {
 
-// Blocks that an SM is to hold. Four of scaled sums, of 64 registers a thread, fill half of it; the
-// assemblers for newer GPUs need more registers.
-#if __CUDA_ARCH__ >= 1000
-constexpr int SCALED_BLOCKS = 3;
+// Blocks that an SM is to hold. Four of scaled sums, of 64 registers a thread, fill half of it. Where three of
+// exact distances by class were to fit, the assemblers for older GPUs would spill.
+#if __CUDA_ARCH__ >= 900
+constexpr int EUCLIDEAN_BLOCKS_BY_CLASS = 3;
 #else
-constexpr int SCALED_BLOCKS = 4;
+constexpr int EUCLIDEAN_BLOCKS_BY_CLASS = 2;
 #endif
 template <class T, Way WAY, bool BY_CLASS>
 constexpr int BLOCKS = sizeof(T) == 8                 ? 1
                        : WAY == MIXED                 ? 2
-                       : WAY == EUCLIDEAN && BY_CLASS ? 2
+                       : WAY == EUCLIDEAN && BY_CLASS ? EUCLIDEAN_BLOCKS_BY_CLASS
                        : WAY == EUCLIDEAN || BY_CLASS ? 3
-                                                      : SCALED_BLOCKS;
+                                                      : 4;
 
 template <class T, Way WAY, class Border, bool BY_CLASS>
 __global__ void __launch_bounds__(WARPS* WARP, BLOCKS<T, WAY, BY_CLASS>)

@@ -46,7 +46,9 @@ def _load() -> Any:
         tensor, tensor, ctypes.c_double * 3, int32, *result, pointer, threads, number,
     )  # fmt: skip
     nearest_params = ctypes.POINTER(c.NearestParams)
-    library.flc_cpu_nearest_weight_map.argtypes = (*(tensor,) * 4, nearest_params, *result, threads, number)
+    library.flc_cpu_nearest_weight_map.argtypes = (
+        *(tensor,) * 4, nearest_params, int32, *result, threads, number,
+    )  # fmt: skip
     library.flc_cpu_separable_conv2d.argtypes = (tensor, ctypes.c_double, int64, int32, *result, threads)
     library.flc_cpu_foreground_with_gaps.argtypes = (tensor, tensor, pointer, threads)
     library.flc_cpu_instruction_set.restype = ctypes.c_char_p
@@ -255,18 +257,14 @@ def nearest_weight_map(
     ignore: Tensor | None,
     params: c.NearestParams,
     dtype: torch.dtype = torch.float32,
-    out: Tensor | None = None,
+    balanced: bool = False,
 ) -> Tensor:
-    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h.
-
-    `out`: where they go, contiguous, of that dtype.
-    """
-    if out is None:
-        out = torch.empty(labels.shape, dtype=dtype)
+    """Weights [B, H, W] or [B, D, H, W] by the two nearest instances of each class; see fastlogconv.h."""
+    out = torch.empty(labels.shape, dtype=dtype)
     views = map(c.view_of_volumes, (labels, classes, foreground, ignore))
     bad_value = ctypes.c_double()
     status = _load().flc_cpu_nearest_weight_map(
-        *views, params, out.data_ptr(), c.DTYPES[out.dtype], _threads(), bad_value
+        *views, params, balanced, out.data_ptr(), c.DTYPES[out.dtype], _threads(), bad_value
     )
     c.check_status(status, "flc_cpu_nearest_weight_map", labels, label_error, bad_value.value)
     return out

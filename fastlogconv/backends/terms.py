@@ -70,13 +70,9 @@ def by_two_nearest(
     if settings.balance == "none":
         params = nearest_params_for(settings, double, 1.0, settings.fbr, kernels)
         weights = nearest_weight_map(labels, classes, foreground, ignore, params, dtype)
-    elif classes is None and kernels == "cpu":  # factors are numbers, for which a GPU would be waited for
-        ones, zeros = frequency_factors(foreground_of(labels, None, ignore, foreground), ignore)
-        weights = torch.empty(labels.shape, dtype=dtype)
-        for b, (one, zero) in enumerate(zip(ones.tolist(), zeros.tolist(), strict=True)):
-            of_image = (None if tensor is None else tensor[b, None] for tensor in (foreground, ignore))
-            params = nearest_params_for(settings, double, one, zero, kernels)
-            nearest_weight_map(labels[b, None], None, *of_image, params, dtype, weights[b, None])
+    elif classes is None and kernels == "cpu":
+        params = nearest_params_for(settings, double, 0.0, 0.0, kernels)
+        weights = nearest_weight_map(labels, None, foreground, ignore, params, dtype, True)
     else:
         inside = foreground_of(labels, classes, ignore, foreground)
         params = nearest_params_for(settings, double, 0.0, 0.0, kernels)

@@ -68,6 +68,7 @@ def kernels() -> dict[str, Any]:
         cells,
         convolution,
         distances,
+        nearest_classes,
         nearest_passes,
         nearest_rows,
         regions,
@@ -86,7 +87,7 @@ def kernels() -> dict[str, Any]:
         "nearest_along": nearest_passes.nearest_along_kernel,
         "measure_nearest": nearest_passes.measure_nearest_kernel,
         "weigh_nearest": nearest_passes.weigh_nearest_kernel,
-        "weigh_further_classes": nearest_passes.weigh_further_classes_kernel,
+        "weigh_further_classes": nearest_classes.weigh_further_classes_kernel,
     }
 
 

@@ -1,4 +1,4 @@
-"""The two nearest instances by the Triton kernels of `fastlogconv.kernels.nearest`: what is launched for them."""
+"""The two nearest instances by the Triton kernels of `fastlogconv.kernels.nearest`: their launches."""
 
 from __future__ import annotations
 
@@ -50,26 +50,6 @@ class Volumes:
     def voxels(self) -> int:
         return self.rows * self.size[2]
 
-    def of_further_classes(
-        self, inside: Tensor, out: Tensor, border_everywhere: int, scales: list, classes_decide: bool
-    ) -> Launch:
-        """All passes of what the slots have no room for, one program for each volume."""
-        depth, height, width = self.volumes.size
-        block = self.of_rows["BLOCK"]
-        rows = WARPS_OF_FURTHER * VOXELS_OF_ROWS // block
-        return Launch(
-            "weigh_further_classes",
-            self.volumes.volumes,
-            [self.labels, *self.volumes.strides(self.labels), *self.beside]
-            + [_flags(inside, self.labels), *self.volumes.strides(inside)]
-            + [*self.along_w, *(self.along_h or self.along_w), out, *self.volumes.strides(out)]
-            + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
-            dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
-            | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
-            | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
-            warps=WARPS_OF_FURTHER,
-        )
-
     def strides(self, tensor: Tensor | None) -> list[int]:
         """Those of a tensor [B, D, H, W] or [B, H, W], in the order of the axes; 0 for None."""
         if tensor is None:
@@ -113,7 +93,7 @@ class _Passes:
         self.volumes = volumes
         real = torch.float64 if double else torch.float32
         id = torch.int32 if short_ids else torch.int64
-        depth, height, width = volumes.size
+        depth, _, width = volumes.size
         places = 2 if depth > 1 else 1
         pieces = [((volumes.voxels,), dtype) for dtype in (real, real, id)] * places
         self.scratch, pieces_of_scratch = triton_launch.scratch(labels.device, *pieces)
@@ -200,7 +180,7 @@ class _Passes:
         )
 
     def of_further_classes(
-        self, inside: Tensor, out: Tensor, border_everywhere: int, scales: list, classes_decide: bool
+        self, inside: Tensor | None, out: Tensor, border_everywhere: int, scales: list, classes_decide: bool
     ) -> Launch:
         """All passes of what the slots have no room for, one program for each volume."""
         depth, height, width = self.volumes.size
@@ -278,7 +258,7 @@ class Terms(NamedTuple):
 
 def terms_of(params: NearestParams, dtype: torch.dtype) -> Terms:
     values = (getattr(params, name) for name in Terms._fields[1:-1])
-    return Terms(tuple(params.spacing), *values, dtype)
+    return Terms._make((tuple(params.spacing), *values, dtype))
 
 
 def weigh(
@@ -308,7 +288,7 @@ def weigh(
         for exponent in (terms.foreground_exponent, terms.border_exponent)
     ]
     passes = _Passes(labels, classes, ignore, volumes, double, short_ids, pair_limit > 0)
-    inside = labels if foreground is None and classes is not None else foreground
+    inside = labels if foreground is None and classes is not None else foreground  # None: the nearest tells
     of_weights = [
         item
         for tensor in (inside, classes, ignore)
