@@ -97,7 +97,7 @@ def sum_by_products(
         values = load_lines(line_ptr, stride, first + offset, size, radius, first, last, PADDING, ROWS)
         steps = tl.abs(offset[:, None] - tl.arange(0, ALONG)[None, :])
         factors = tl.where(steps <= radius, tl.exp2(steps.to(tl.float32) * decay_), 0.0)  # [CHUNK, ALONG]
-        total = add_products(total, *split(values.to(tl.float32)), factors)
+        total = add_products(total, *split(values.to(tl.float32)), *split(factors))
     return total
 
 

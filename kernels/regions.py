@@ -7,7 +7,7 @@ more of the masks than its windows show. Sums are held as logarithms, for a mask
 import triton
 import triton.language as tl
 
-from .bits import INTERPRETED
+from .bits import INTERPRETED, bitwise_or, first_and_last
 from .cells import (
     CELL,
     bounding_box,
@@ -34,6 +34,7 @@ from .stages import (
 )
 
 EMPTY = tl.constexpr(-1)  # in place of a box where there is nothing in the cell
+PART = tl.constexpr(8)  # rows of a cell that are read together
 
 
 @triton.jit
@@ -76,18 +77,25 @@ def box_regions_kernel(
 ):
     program = tl.program_id(0)
     region, cell_y, cell_x = image_row_column(program, cells_y, cells_x)
-    i = tl.arange(0, CELL)
-    y, x = cell_y * CELL + i, cell_x * CELL + i
+    row, column = tl.arange(0, PART), tl.arange(0, CELL)
+    y, x = cell_y * CELL + row, cell_x * CELL + column
     pointers = pixel_pointers(masks_ptr + region * region_stride, y, x, row_stride, column_stride)
     ignore_pointers = pixel_pointers(ignore_ptr, y, x, ignore_row_stride, ignore_column_stride)
-    inside = (y[:, None] < height) & (x[None, :] < width)
-    values = load_visible(pointers, ignore_pointers, inside, HAS_IGNORE)  # [CELL, CELL]
-    own = (values > 0).to(tl.int32)
-    rows, columns = tl.max(own, 1), tl.max(own, 0)
-    top, bottom = tl.min(tl.where(rows > 0, i, CELL), 0), tl.max(tl.where(rows > 0, i, -1), 0)
-    left, right = tl.min(tl.where(columns > 0, i, CELL), 0), tl.max(tl.where(columns > 0, i, -1), 0)
+    rows, columns = tl.minimum(height - cell_y * CELL, CELL), tl.minimum(width - cell_x * CELL, CELL)
+    row_sets = tl.zeros([CELL], tl.int32)  # of each column: bit y is its pixel in row y
+    for first in tl.range(0, rows, PART, num_stages=1):
+        inside = (first + row < rows)[:, None] & (column < columns)[None, :]
+        values = load_visible(pointers, ignore_pointers, inside, HAS_IGNORE)  # [PART, CELL]
+        own = tl.reduce(tl.where(values > 0, (1 << row)[:, None], 0), 0, bitwise_or)
+        row_sets |= own << first
+        pointers += PART * row_stride.to(tl.int64)
+        ignore_pointers += PART * ignore_row_stride.to(tl.int64)
+    row_set = tl.reduce(row_sets, 0, bitwise_or)
+    column_set = tl.reduce(tl.where(row_sets != 0, 1 << column, 0), 0, bitwise_or)
+    top, bottom = first_and_last(row_set)
+    left, right = first_and_last(column_set)
     box = packed_box(top, bottom, left, right)
-    tl.store(boxes_ptr + program, tl.where(bottom >= 0, box, EMPTY))
+    tl.store(boxes_ptr + program, tl.where(row_set != 0, box, EMPTY))
 
 
 @triton.jit(

@@ -18,6 +18,15 @@ from .cells import (
     room_of_cell,
     row_by_row,
 )
+from .products import (
+    as_left,
+    as_right,
+    kth,
+    left_row_column,
+    product_as_left,
+    right_row_column,
+    zeros_at,
+)
 from .rules import border_start
 from .stages import (
     EUCLIDEAN,
@@ -75,34 +84,56 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
 
 
 @triton.jit
+def shift_towards(
+    position, first, SIZE: tl.constexpr, log2_decay, exponent, WAY: tl.constexpr, COMPUTE: tl.constexpr
+):
+    """The exponent that factors from a position of the tile to SIZE of a chunk from `first` on carry."""
+    return shift(beyond(position, first, first + SIZE - 1).to(COMPUTE), log2_decay, exponent, WAY)
+
+
+@triton.jit
+def bits_of_words(words, zeros, ROWS: tl.constexpr, COMPUTE: tl.constexpr):
+    """Words of ROWS rows, each four times, as the right operand [CELL, ROWS] of 0.0 and 1.0."""
+    bit, bit_of_lane, _, _ = right_row_column(zeros, CELL, ROWS)  # [CELL * ROWS / 32, 1], [1, 32]
+    words = tl.reshape(words, [ROWS // 8, 32]) >> bit_of_lane.to(tl.uint32)
+    words = tl.broadcast_to(words[None, :, :], [8, ROWS // 8, 32])
+    words = tl.reshape(words, [ROWS, 32]) >> bit.to(tl.uint32)
+    return as_right((words & 1).to(COMPUTE), CELL, ROWS)
+
+
+@triton.jit
 def log2_sums(
     words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right, tile_y, tile_x,
-    columns_to_tile, rows_to_tile, window, log2_decay, exponent, WAY: tl.constexpr,
+    zeros, radius, log2_decay, exponent, WAY: tl.constexpr, COMPUTE: tl.constexpr, ROWS: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr,
 ):  # fmt: skip
-    """log2 S of an instance, of which rows top..bottom and columns left..right count: [TILE_W, TILE_H].
-
-    `columns_to_tile` [TILE_W, CELL] and `rows_to_tile` [ROWS, TILE_H] are the steps from the columns and rows
-    of a chunk to those of the tile where both begin at 0.
-    """
-    TILE_W: tl.constexpr = columns_to_tile.shape[0]
-    ROWS: tl.constexpr = rows_to_tile.shape[0]
-    TILE_H: tl.constexpr = rows_to_tile.shape[1]
-    COMPUTE: tl.constexpr = columns_to_tile.dtype
+    """log2 S of an instance, of which rows top..bottom and columns left..right count: [TILE_W, TILE_H]."""
     y, x = tile_y + tl.arange(0, TILE_H), tile_x + tl.arange(0, TILE_W)
+    window, window_of_lane = radius.to(COMPUTE), (radius + zeros).to(COMPUTE)[None, :]
+    # Where in tile and chunk the numbers of operands are: what their register says, and their lane.
+    if WAY == LOGARITHMIC:  # no operands, but [TILE_W, CELL]
+        x_register, x_lane = tl.zeros([1, 1], tl.int32), tl.arange(0, TILE_W)[:, None]
+        column, column_lane = x_register, tl.arange(0, CELL)[None, :]
+    else:
+        x_register, x_lane, column, column_lane = left_row_column(zeros, TILE_W, CELL)
+        chunk_row, chunk_row_lane, y_register, y_lane = right_row_column(zeros, ROWS, TILE_H)
+        chunk_row, chunk_row_lane = kth(chunk_row), kth(chunk_row_lane)
     infinity: tl.constexpr = float("inf")
     sums = tl.full([TILE_W, TILE_H], 0.0 if WAY == SCALED else -infinity, COMPUTE)
     for chunk_x in tl.range(left, right + 1, CELL, num_stages=1):
-        steps_x = tl.abs((chunk_x - tile_x).to(COMPUTE) + columns_to_tile)  # [TILE_W, CELL]
+        # What is constant in a register is added last.
+        steps_x = (chunk_x - tile_x + column_lane - x_lane).to(COMPUTE)
+        steps_x = tl.abs(steps_x + (column - x_register).to(COMPUTE))
         if WAY != LOGARITHMIC:
-            out_x = beyond(x, chunk_x, chunk_x + CELL - 1).to(COMPUTE)
-            shift_x = shift(out_x, log2_decay, exponent, WAY)
-            high, low = split(decay(steps_x, window, log2_decay, shift_x[:, None]))
+            x_of_operand = tile_x + x_lane + x_register
+            shift_x = shift_towards(x_of_operand, chunk_x, CELL, log2_decay, exponent, WAY, COMPUTE)
+            high, low = split(decay(steps_x, window, log2_decay, shift_x))
+            high, low = as_left(high, TILE_W, CELL), as_left(low, TILE_W, CELL)
         for chunk_y in tl.range(top, bottom + 1, ROWS, num_stages=1):
-            row_y = chunk_y + tl.arange(0, ROWS)
+            row_y = chunk_y + tl.arange(0, 4 * ROWS) // 4  # four lanes for each
             words = load_chunk(
                 words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, row_y, bottom, chunk_x
             )
-            bits = ((words[None, :] >> tl.arange(0, CELL)[:, None]) & 1).to(COMPUTE)  # [CELL, ROWS]
             if WAY == LOGARITHMIC:
                 terms = tl.where(steps_x <= window, steps_x * log2_decay, -infinity)
                 for row in range(0, ROWS):
@@ -112,18 +143,23 @@ def log2_sums(
                         row_sums = log_sum(tl.where(own[None, :], terms, -infinity))  # [TILE_W]
                         sums = add_row_logarithms(sums, row_sums, chunk_y + row - y, window, log2_decay)
             else:
-                steps_y = tl.abs((chunk_y - tile_y).to(COMPUTE) + rows_to_tile)  # [ROWS, TILE_H]
-                out_y = beyond(y, chunk_y, chunk_y + ROWS - 1).to(COMPUTE)
-                shift_y = shift(out_y, log2_decay, exponent, WAY)
                 row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
-                row_sums = add_products_with_bits(row_sums, high, low, bits)
-                factors_y = decay(steps_y, window, log2_decay, shift_y[None, :])
+                bits = bits_of_words(words, zeros, ROWS, COMPUTE)
+                row_sums = product_as_left(add_products_with_bits(row_sums, high, low, bits))
+                steps_y = (chunk_y - tile_y + chunk_row_lane - y_lane).to(COMPUTE)
+                steps_y = tl.abs(steps_y + (chunk_row - y_register).to(COMPUTE))
+                y_of_operand = tile_y + y_lane + y_register
+                shift_y = shift_towards(y_of_operand, chunk_y, ROWS, log2_decay, exponent, WAY, COMPUTE)
+                high_y, low_y = split(decay(steps_y, window_of_lane, log2_decay, shift_y))
+                high_y, low_y = as_right(high_y, ROWS, TILE_H), as_right(low_y, ROWS, TILE_H)
                 if WAY == SCALED:
-                    sums = add_products(sums, *split(row_sums), factors_y)
+                    sums = add_products(sums, *split(row_sums), high_y, low_y)
                 else:
                     chunk_sums = tl.zeros([TILE_W, TILE_H], COMPUTE)
-                    chunk_sums = log2(add_products(chunk_sums, *split(row_sums), factors_y))
-                    sums = add_logarithms(sums, chunk_sums - shift_x[:, None] - shift_y[None, :])
+                    chunk_sums = log2(add_products(chunk_sums, *split(row_sums), high_y, low_y))
+                    chunk_sums -= shift_towards(x, chunk_x, CELL, log2_decay, exponent, WAY, COMPUTE)[:, None]
+                    chunk_sums -= shift_towards(y, chunk_y, ROWS, log2_decay, exponent, WAY, COMPUTE)[None, :]
+                    sums = add_logarithms(sums, chunk_sums)
     if WAY == SCALED:
         sums = log2(sums) - 2 * exponent
     return sums
@@ -254,7 +290,6 @@ def weigh_tiles_kernel(
     step_scale, log_scale = number(step_scale, COMPUTE), number(log_scale, COMPUTE)
     foreground_exponent = number(foreground_exponent, COMPUTE)
     border_scale = number(border_scale, COMPUTE)
-    window = radius.to(COMPUTE)
 
     # The lists of the cells around, row by row.
     cell_y0, cell_x0, cell_y1, cell_x1 = cells_around(
@@ -286,9 +321,8 @@ def weigh_tiles_kernel(
     border = full_tile(0.0, COMPUTE, WAY, TILE_H, TILE_W)  # of the classes before
     near = full_tile(infinity, COMPUTE, WAY, TILE_H, TILE_W)
     other = border_start(near, BORDER)
-    tile_columns, tile_rows = tl.arange(0, TILE_W).to(COMPUTE), tl.arange(0, TILE_H).to(COMPUTE)
-    columns_to_tile = tl.arange(0, CELL).to(COMPUTE)[None, :] - tile_columns[:, None]  # [TILE_W, CELL]
-    rows_to_tile = tl.arange(0, ROWS).to(COMPUTE)[:, None] - tile_rows[None, :]  # [ROWS, TILE_H]
+    own_cell = (image * cells_y + tile_y // CELL) * cells_x + tile_x // CELL
+    zeros = zeros_at(marks_ptr + own_cell * CELL)
     seen = 0
     while key < nothing:
         hit = head == key  # [LISTS]
@@ -320,7 +354,7 @@ def weigh_tiles_kernel(
             else:
                 found = log2_sums(
                     words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, top, bottom, left, right,
-                    tile_y, tile_x, columns_to_tile, rows_to_tile, window, log2_decay, exponent, WAY,
+                    tile_y, tile_x, zeros, radius, log2_decay, exponent, WAY, COMPUTE, ROWS, TILE_H, TILE_W,
                 )  # fmt: skip
             d, exponents = distance_and_exponent(found, log_scale, foreground_exponent, WAY)
             fd, near, other = accumulate(d, exponents, fd, near, other, BORDER, NEAREST_FALLOFF)

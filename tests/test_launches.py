@@ -254,6 +254,19 @@ def test_every_launch_says_whether_operations_are_fused(noted):
     assert all(kernel.metadata.enable_fp_fusion for kernel in compiled)
 
 
+def test_launches_of_every_kernel_say_it():
+    """Whatever a version of Triton takes for granted, all compile the same operations."""
+    from gpu_on_cpu.triton_kernels import collected
+
+    with collected() as launches:
+        for call in CASES.values():
+            call(0)
+        fastlogconv.weight_map(LABELS[0], classes=LABELS[0] % 2 + 1, preset="unet2019", backend="triton")
+        fastlogconv.nearest_instances(LABELS[0][None], spatial_dims=3, backend="triton")
+    assert {launch.name for launch in launches} == set(triton_launch.kernels())
+    assert all(launch.options["enable_fp_fusion"] is True for launch in launches)
+
+
 def test_pieces_of_scratch_lie_apart_and_are_aligned():
     shapes = [((3,), torch.int64), ((0,), torch.int32), ((5, 7), torch.int32), ((2, 2), torch.float64)]
     memory, pieces = triton_launch.scratch(torch.device("cpu"), *shapes)

@@ -379,11 +379,10 @@ def test_an_unknown_border_rule_does_not_compile():
 # --------------------------------------------------------------------------------------------- resources
 
 
-def launches(capability, monkeypatch):
+def launches():
     """Every kernel with the settings that users leave as they are; by every rule; with other settings."""
     from gpu_on_cpu.triton_kernels import collected
 
-    monkeypatch.setattr(fastlogconv.backends.triton, "_capability", lambda device: capability)
     labels = torch.zeros(1, 512, 512, dtype=torch.int32)
 
     def weigh(labels, changes, **options):
@@ -408,10 +407,10 @@ def launches(capability, monkeypatch):
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_no_spills_and_enough_occupancy(capability, monkeypatch):
+def test_no_spills_and_enough_occupancy(capability):
     from gpu_on_cpu.triton_kernels import resources
 
-    usual, by_rule, others = launches(capability, monkeypatch)
+    usual, by_rule, others = launches()
     for launch in usual:
         used = resources(launch, capability)
         assert used.spills == 0, (launch.name, launch.constants, used)

@@ -141,3 +141,23 @@ def test_no_spills(changes):
     for launch in launches:
         used = resources(launch, 80)
         assert used.spills == 0, (launch.name, used)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["with CUDA C++", "without"])
+def test_a_reach_that_spills_is_left_to_cuda_cpp(there, monkeypatch):
+    from gpu_on_cpu.triton_kernels import collected
+
+    from fastlogconv.backends import native, triton
+
+    labels = torch.ones(1, 640, 640, dtype=torch.int32)
+    asked = []
+    monkeypatch.setattr(triton, "_has_cuda_cpp", lambda device: there)
+    monkeypatch.setattr(native, "weight_map", lambda labels, *_: asked.append(labels) or labels.float())
+    with collected() as launches:
+        for near in (dict(ks=441), dict(falloff="nearest", ks=None, fds=80)):  # CUDA C++ lacks that falloff
+            weight_map(labels, **near, backend="triton")
+        assert len(launches) == 4 and not asked
+        for far in (dict(ks=None, fds=80), EXACT | dict(fds=80)):
+            weight_map(labels, **far, backend="triton")
+    assert (len(launches), len(asked)) == ((4, 2) if there else (8, 0))
+    assert "CUDA C++" in triton.describe()["beyond 220 px"]

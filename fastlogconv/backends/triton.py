@@ -4,8 +4,9 @@ CUDA tensors only, and CPU tensors where Triton's interpreter is switched on (TR
 here waits for the GPU or looks at the data, so every function can be captured in a CUDA graph; values that
 the other backends refuse (a label of 0.5, a negative mask, a distance of NaN) give weights without meaning.
 
-The one exception is a window or a reach beyond about 1000 pixels (MOST_LISTS in triton_plans.py): there the
-reference computes.
+The one exception is a window or a reach beyond about 220 pixels (LISTS_WITHOUT_SPILLS in triton_plans.py):
+weights of labels are then computed by CUDA C++ where that is there. Where it is not, kernels are compiled for
+so many cells up to about 1000 pixels (MOST_LISTS); beyond, the reference computes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..codes import CELL, PADDING_MODES, WAYS
 from ..numerics import Numbers, numbers_for
 from ..rules import BORDERS, Border
 from ..settings import WeightSettings
-from . import reference, terms, triton_launch, triton_nearest
+from . import native, reference, terms, triton_launch, triton_nearest
 from .c_interface import NearestParams
 from .devices import why_no_gpu
 from .reference import result_dtype
@@ -79,6 +80,7 @@ def describe() -> dict[str, str]:
         "triton": triton.__version__,
         "interpreter": "on" if _interpreted() else "off",
         "warm launches": triton_launch.why_by_triton() or "without Triton's binding of arguments",
+        "beyond 220 px": "weights of labels with a window or reach so large are left to CUDA C++ where it is",
         "beyond 1000 px": "a window or reach so large is left to the reference",
     }
 
@@ -91,15 +93,15 @@ def _run(launch: Launch):
     return triton_launch.by_triton(launch)
 
 
+def _has_cuda_cpp(device: torch.device) -> bool:
+    """Whether the kernels in CUDA C++ can serve `device`; tests put something else here."""
+    return device.type == "cuda" and native.why_not(device) is None
+
+
 def _compute(double: bool):
     import triton.language as tl
 
     return tl.float64 if double else tl.float32
-
-
-def _capability(device: torch.device) -> int:
-    """10 times the compute capability; tests put something else here."""
-    return 10 * torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 80
 
 
 def _scales(settings: WeightSettings, numbers: Numbers) -> list[float]:
@@ -181,6 +183,8 @@ def _weight_map(
     if out.numel() == 0:
         return out
     plan = plan_labels(settings, height, width, labels.dtype == torch.float64)
+    if plan.spills and settings.falloff == "sum" and foreground is None and _has_cuda_cpp(labels.device):
+        return native.weight_map(labels, classes, ignore, None, settings)
     if not plan.feasible:
         return reference.weight_map(labels, classes, ignore, foreground, settings)
     import triton.language as tl
@@ -238,7 +242,7 @@ def _weight_map(
                 ROWS=tile.rows,
             ),
             warps=plan.warps,
-            registers=plan.registers(key == tl.int64, has_classes, _capability(labels.device)),
+            registers=plan.registers(key == tl.int64, has_classes),
         ),
     ]
     return Work(out, launches, scratch, zeros)

@@ -24,9 +24,10 @@ class Tile:
     rows: int  # of an instance that are taken together
 
 
-TILES = {"logconv": Tile(32, 16, warps=2, rows=16), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
-TILE_OF_REGIONS = Tile(32, 16, warps=4, rows=1)
+TILES = {"logconv": Tile(32, 16, warps=1, rows=8), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
+TILE_OF_REGIONS = Tile(32, 16, warps=2, rows=1)
 MOST_LISTS = 4096  # cells around a tile: beyond, the reference computes
+LISTS_WITHOUT_SPILLS = 256  # beyond, kernels spill, and are compiled for a minute
 REGISTERS, MORE_REGISTERS, MOST_REGISTERS = 128, 168, 255  # 16, 12 and 8 warps on an SM
 
 
@@ -45,14 +46,20 @@ class Plan:
     def feasible(self) -> bool:
         return self.lists <= MOST_LISTS
 
-    def registers(self, long_keys: bool, has_classes: bool, capability: int) -> int:
+    @property
+    def spills(self) -> bool:
+        return self.lists > LISTS_WITHOUT_SPILLS
+
+    def registers(self, long_keys: bool, has_classes: bool) -> int:
         """The most that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
         if self.numbers.double_inside or self.lists > 64:
             return MOST_REGISTERS
         if self.way == "euclidean":
             return (REGISTERS, MORE_REGISTERS, MOST_REGISTERS)[long_keys + has_classes]
-        long_keys = long_keys and (has_classes or capability < 90)
-        return MORE_REGISTERS if self.way != "scaled" or self.lists > 32 or long_keys else REGISTERS
+        much = self.way != "scaled" or self.lists > 32
+        if much and has_classes:
+            return MOST_REGISTERS
+        return MORE_REGISTERS if much or has_classes or long_keys else REGISTERS
 
     @property
     def registers_of_regions(self) -> int:
@@ -76,7 +83,8 @@ def plan_regions(settings: WeightSettings, height: int, width: int, double: bool
     numbers = numbers_for(settings, height, width, "gpu", double)
     tile = TILE_OF_REGIONS
     way = "euclidean" if settings.distance == "euclidean" else "logarithmic"
-    return Plan(numbers, way, 0, tile, _lists(tile, height, width, numbers.radius), tile.warps)
+    lists = _lists(tile, height, width, numbers.radius)
+    return Plan(numbers, way, 0, tile, lists, tile.warps * (2 if numbers.double_inside else 1))
 
 
 def _way(settings: WeightSettings, numbers: Numbers, tile: Tile) -> tuple[str, int]:
