@@ -309,6 +309,13 @@ FLUSHED = {
         ONE_HALF << 16 | ONE_HALF,
     )
     + (ONE_HALF << 16 | TINY_HALF, ONE_HALF << 16),
+    "comparison of pairs": (
+        "setp.gt.FTZ.f16x2 %p1|%p2, %r2, %r3; selp.b32 %r4, 1, 0, %p1; @%p2 or.b32 %r4, %r4, 2;",
+        ONE_HALF << 16 | TINY_HALF,
+        ZERO,
+        3,
+        2,
+    ),
     "comparison of bfloat16": ("setp.gt.bf16 %p1, %h1, %h2;" + FROM_PREDICATE, TINY_BFLOAT, ZERO, 1, 1),
     "comparison of float64": (
         "setp.gt.f64 %p1, %fd1, 0d0000000000000000;" + FROM_PREDICATE,

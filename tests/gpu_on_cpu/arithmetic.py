@@ -33,20 +33,13 @@ class Arithmetic:
 
     def _setp(self, parts, a):
         comparison, dtype = parts[1], parts[-1]
+        if dtype.endswith("x2"):
+            return self._setp_of_pairs(parts, a)
         combine = next((p for p in parts[2:-1] if p in ("and", "or", "xor")), None)
         x, y = (self.read(a[i], dtype, flush="ftz" in parts) for i in (1, 2))
         if dtype in HALVES:
             x, y = f"widen({x})", f"widen({y})"
-        if comparison in COMPARISONS:
-            result = f"({x} {COMPARISONS[comparison]} {y})"
-            if comparison == "ne" and dtype in (*FLOATS, *HALVES):
-                result = f"({result} && {x} == {x} && {y} == {y})"
-        elif comparison == "num":
-            result = f"({x} == {x} && {y} == {y})"
-        elif comparison == "nan":
-            result = f"({x} != {x} || {y} != {y})"
-        else:  # unordered: true with a NaN
-            result = f"(({x} {COMPARISONS[comparison[:-1]]} {y}) || {x} != {x} || {y} != {y})"
+        result = self._compared(comparison, x, y, dtype in (*FLOATS, *HALVES))
         destination, _, opposite = (part.strip() for part in a[0].partition("|"))
         operator = {"and": "&&", "or": "||", "xor": "!="}.get(combine)
         other = f"{operator} (bool){self.bits(a[3])}" if operator else ""
@@ -55,6 +48,31 @@ class Arithmetic:
             code += f" {c_name(destination)} = holds;"
         if opposite not in ("", "_"):
             code += f" {c_name(opposite)} = fails;"
+        return code
+
+    @staticmethod
+    def _compared(comparison, x, y, floating):
+        if comparison in COMPARISONS:
+            result = f"({x} {COMPARISONS[comparison]} {y})"
+            return f"({result} && {x} == {x} && {y} == {y})" if comparison == "ne" and floating else result
+        if comparison == "num":
+            return f"({x} == {x} && {y} == {y})"
+        if comparison == "nan":
+            return f"({x} != {x} || {y} != {y})"
+        # Unordered: true with a NaN.
+        return f"(({x} {COMPARISONS[comparison[:-1]]} {y}) || {x} != {x} || {y} != {y})"
+
+    def _setp_of_pairs(self, parts, a):
+        """A predicate for the lower half of a register and one for the upper half."""
+        comparison, dtype, *options = parts[1], parts[-1], *parts[2:-1]
+        if {"and", "or", "xor"} & set(options):
+            raise NotImplementedError(".".join(parts))
+        half, flush = dtype.removesuffix("x2"), "flushed" if "ftz" in options else ""
+        code = " ".join(f"const u32 {n} = {self.read(v, 'u32')};" for n, v in zip("xy", a[1:], strict=True))
+        for destination, shift in zip(a[0].split("|"), (0, 16), strict=True):
+            x, y = (f"widen({flush}(as<{half}>((u16)({n} >> {shift}))))" for n in "xy")
+            if destination.strip() != "_":
+                code += f" {c_name(destination.strip())} = {self._compared(comparison, x, y, True)};"
         return code
 
     def _set(self, parts, a):
