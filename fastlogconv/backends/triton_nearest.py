@@ -108,6 +108,7 @@ class _Passes:
         self.classes = dict(HAS_CLASSES=classes is not None)
         self.second = dict(WITH_SECOND=with_second)
         self.registers = REGISTERS if short_ids and not double else MOST_REGISTERS
+        self.voxels = VOXELS // 2 if double else VOXELS  # so that registers suffice
         block = min(max(_next_power_of_2(width), SHORTEST_BLOCK), LONGEST_BLOCK)
         self.rows_of_program = VOXELS_OF_ROWS // block
         self.of_rows = dict(HAS_IGNORE=ignore is not None, ROWS=self.rows_of_program, BLOCK=block)
@@ -147,7 +148,7 @@ class _Passes:
         depth, height, width = self.volumes.size
         if depth == 1:
             return []
-        groups, columns = blocks(height, VOXELS), self.volumes.volumes * depth * width
+        groups, columns = blocks(height, self.voxels), self.volumes.volumes * depth * width
         return [
             Launch(
                 "nearest_along",
@@ -155,7 +156,7 @@ class _Passes:
                 [*self.along_w, *self.along_h, self.found, slot, groups, columns, width, height]
                 + [self.volumes.steps[1], limit, second_limit],
                 dict(**self.types, **self.classes, **self.second)
-                | dict(SMALLER_ID=smaller_id, VOXELS=VOXELS, COLUMNS=COLUMNS),
+                | dict(SMALLER_ID=smaller_id, VOXELS=self.voxels, COLUMNS=COLUMNS),
                 warps=1,
                 registers=self.registers,
             )
@@ -169,12 +170,12 @@ class _Passes:
             if depth > 1
             else (self.along_w, height, width, self.volumes.steps[1])
         )
-        groups, columns = blocks(count, VOXELS), self.volumes.voxels // count
+        groups, columns = blocks(count, self.voxels), self.volumes.voxels // count
         return Launch(
             name,
             groups * blocks(columns, COLUMNS),
             [*source, *before, groups, columns, inner, count, step, *after],
-            dict(**self.types, **self.second, **constants, VOXELS=VOXELS, COLUMNS=COLUMNS),
+            dict(**self.types, **self.second, **constants, VOXELS=self.voxels, COLUMNS=COLUMNS),
             warps=1,
             registers=self.registers,
         )
