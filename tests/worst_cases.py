@@ -158,15 +158,16 @@ CHOICES = {
     "shape": ("bars", "corners", "ring", "pixels", "nested"),
     "border": ("second_nearest", "farthest"),
     "distance": (*("logconv",) * 9, "euclidean"),
-    "falloff": ("sum", "nearest", "none"),
     "sign": (-1, 1),
+    "falloff": ("sum", "nearest", "none"),
 }
-PARAMETERS = (*REALS, *PIXELS, *CHOICES, "ks")
+OF_LABELS = ("falloff",)  # the others have the default, and climb as if there were no choice
+PARAMETERS = (*REALS, *PIXELS, *(name for name in CHOICES if name not in OF_LABELS), "ks")
 ONLY = {
     "labels": {"value1": 1.0, "value2": 1.0, "distance1": 1.0, "distance2": 1.0, "sign": 1},
-    "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1, "falloff": "sum"},
+    "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1},
     "distances": {"value1": 1.0, "value2": 1.0, "lmbda": 1.0, "ks": 1, "shape": "bars", "margin": 0}
-    | dict(distance="euclidean", falloff="sum", thick1=1, thick2=1),
+    | dict(distance="euclidean", thick1=1, thick2=1),
 }
 USUAL_RATE, NEW_RATE = 0.5, 0.25
 
@@ -176,6 +177,7 @@ class Climb:
 
     def __init__(self, kind, seed=0, **fixed):
         self.kind, self.fixed = kind, ONLY[kind] | fixed
+        self.names = (*PARAMETERS, *OF_LABELS) if kind == "labels" else PARAMETERS
         self.rng = np.random.default_rng(seed)
 
     def run(self, score, seconds=math.inf, tries=math.inf, restart_after=150):
@@ -201,10 +203,10 @@ class Climb:
         return best
 
     def drawn(self):
-        return {name: self._draw(name) for name in PARAMETERS} | self.fixed
+        return {name: self._draw(name) for name in self.names} | self.fixed
 
     def moved(self, parameters):
-        free = [name for name in PARAMETERS if name not in self.fixed]
+        free = [name for name in self.names if name not in self.fixed]
         names = self.rng.choice(free, self.rng.choice([1, 2], p=[0.7, 0.3]))
         return parameters | {str(name): self._move(str(name), parameters[name]) for name in names}
 
@@ -234,7 +236,7 @@ class Climb:
     def case(self, parameters):
         p = argparse.Namespace(**parameters)
         names = ("distance", "border", "falloff", "bws", "fds", "bwf", "fbr", "lmbda", "ks")
-        settings = WeightSettings(**{name: parameters[name] for name in names})
+        settings = WeightSettings(**{name: parameters[name] for name in names if name in parameters})
         if self.kind == "distances":
             near = np.float32(p.distance1 * p.sign) * np.ones((1, p.height, p.gap), np.float32)
             # The other one cancels it to about distance2, the worst that can be.
