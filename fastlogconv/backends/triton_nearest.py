@@ -24,7 +24,7 @@ WARPS_OF_FURTHER = 8  # of a program for all other classes of a volume
 FLOAT_COUNTS_TO = 2**24
 # Float errs by 6e-7 of an exponent at most: where a factor is larger than this, that shows at weights of 1.
 LARGEST_FACTOR_FOR_FLOAT = 1e6
-REGISTERS, REGISTERS_IN_DOUBLE = 128, 255
+REGISTERS, MOST_REGISTERS = 128, 255  # with short ids in float32, else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Passes:
         )
         self.classes = dict(HAS_CLASSES=classes is not None)
         self.second = dict(WITH_SECOND=with_second)
-        self.registers = REGISTERS_IN_DOUBLE if double else REGISTERS
+        self.registers = REGISTERS if short_ids and not double else MOST_REGISTERS
         block = min(max(_next_power_of_2(width), SHORTEST_BLOCK), LONGEST_BLOCK)
         self.rows_of_program = VOXELS_OF_ROWS // block
         self.of_rows = dict(HAS_IGNORE=ignore is not None, ROWS=self.rows_of_program, BLOCK=block)
@@ -195,7 +195,7 @@ class _Passes:
             + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
             dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
             | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
-            | dict(VOXELS=VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
+            | dict(VOXELS=VOXELS // 2, COLUMNS=COLUMNS * WARPS_OF_FURTHER),  # so that registers suffice
             warps=WARPS_OF_FURTHER,
         )
 
