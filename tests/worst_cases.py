@@ -98,14 +98,15 @@ def expected(case):
         d = case.distances
     d = np.sort(d, axis=0)
     with np.errstate(over="ignore"):
-        fd = np.exp(-0.5 * (d / settings.fds) ** 2).sum(axis=0)
+        gaussians = np.exp(-0.5 * (d / settings.fds) ** 2)
+        fall = {"sum": gaussians.sum(axis=0), "nearest": gaussians[0], "none": 0.0}[settings.falloff]
         if settings.border == "farthest" or len(d) > 1:
             both = d[0] + d[-1 if settings.border == "farthest" else 1]
             border = settings.bwf * np.exp(-0.5 * (both / settings.bws) ** 2)
         else:
             border = 0.0
-    weights = settings.fbr + (1 - settings.fbr) * fd + border
-    added = settings.fbr + abs(1 - settings.fbr) * fd + border
+    weights = settings.fbr + (1 - settings.fbr) * fall + border
+    added = settings.fbr + abs(1 - settings.fbr) * fall + border
     for _, rectangles in case.instances:
         for r in rectangles:
             inside = slice(r.top, r.bottom + 1), slice(r.left, r.right + 1)
@@ -158,8 +159,10 @@ CHOICES = {
     "border": ("second_nearest", "farthest"),
     "distance": (*("logconv",) * 9, "euclidean"),
     "sign": (-1, 1),
+    "falloff": ("sum", "nearest", "none"),
 }
-PARAMETERS = (*REALS, *PIXELS, *CHOICES, "ks")
+OF_LABELS = ("falloff",)  # the others have the default, and climb as if there were no choice
+PARAMETERS = (*REALS, *PIXELS, *(name for name in CHOICES if name not in OF_LABELS), "ks")
 ONLY = {
     "labels": {"value1": 1.0, "value2": 1.0, "distance1": 1.0, "distance2": 1.0, "sign": 1},
     "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1},
@@ -174,6 +177,7 @@ class Climb:
 
     def __init__(self, kind, seed=0, **fixed):
         self.kind, self.fixed = kind, ONLY[kind] | fixed
+        self.names = (*PARAMETERS, *OF_LABELS) if kind == "labels" else PARAMETERS
         self.rng = np.random.default_rng(seed)
 
     def run(self, score, seconds=math.inf, tries=math.inf, restart_after=150):
@@ -199,10 +203,10 @@ class Climb:
         return best
 
     def drawn(self):
-        return {name: self._draw(name) for name in PARAMETERS} | self.fixed
+        return {name: self._draw(name) for name in self.names} | self.fixed
 
     def moved(self, parameters):
-        free = [name for name in PARAMETERS if name not in self.fixed]
+        free = [name for name in self.names if name not in self.fixed]
         names = self.rng.choice(free, self.rng.choice([1, 2], p=[0.7, 0.3]))
         return parameters | {str(name): self._move(str(name), parameters[name]) for name in names}
 
@@ -231,8 +235,8 @@ class Climb:
 
     def case(self, parameters):
         p = argparse.Namespace(**parameters)
-        names = ("distance", "border", "bws", "fds", "bwf", "fbr", "lmbda", "ks")
-        settings = WeightSettings(**{name: parameters[name] for name in names})
+        names = ("distance", "border", "falloff", "bws", "fds", "bwf", "fbr", "lmbda", "ks")
+        settings = WeightSettings(**{name: parameters[name] for name in names if name in parameters})
         if self.kind == "distances":
             near = np.float32(p.distance1 * p.sign) * np.ones((1, p.height, p.gap), np.float32)
             # The other one cancels it to about distance2, the worst that can be.
