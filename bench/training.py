@@ -130,7 +130,7 @@ def effect(name: str, image: np.ndarray, labels: np.ndarray, seeds: int, steps: 
         for way, factor in WAYS.items():
             f1, merged, pairs = [], 0, 0
             for here, there in (halves, halves[::-1]):
-                model = _train(train_cells.UNet, image[here], labels[here], factor, steps, seed)
+                model = _train(image[here], labels[here], factor, steps, seed)
                 found = train_cells.segment(model, _normalized(image[there])[None])
                 cells = labels[there][None]
                 f1.append(train_cells.score(found, cells)["F1"])
@@ -152,15 +152,13 @@ def effect(name: str, image: np.ndarray, labels: np.ndarray, seeds: int, steps: 
         )
 
 
-def _train(network, image: np.ndarray, labels: np.ndarray, factor: float | None, steps: int, seed: int):
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    model = network()
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, max(steps, 2))
+def _train(image: np.ndarray, labels: np.ndarray, factor: float | None, steps: int, seed: int):
+    from train_cells import UNet, fit_batches
+
     pixels, ids = _normalized(image), torch.from_numpy(np.ascontiguousarray(labels))
     size = min(96, *(side // 4 * 4 for side in image.shape))
-    for _ in range(steps):
+
+    def draw(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         inputs, cells = [], []
         for _ in range(2):
             row, column = (
@@ -170,18 +168,15 @@ def _train(network, image: np.ndarray, labels: np.ndarray, factor: float | None,
             crop = np.s_[row : row + size, column : column + size]
             inputs.append(pixels[crop].rot90(turns))
             cells.append(ids[crop].rot90(turns))
-        batch, cell = torch.stack(inputs), torch.stack(cells)
-        target = (fastlogconv.separate_touching(cell) > 0).long()
+        return torch.stack(inputs), torch.stack(cells)
+
+    def target_and_weight(cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        target = (fastlogconv.separate_touching(cells) > 0).long()
         if factor is None:
-            weight = torch.ones(cell.shape)
-        else:
-            weight = fastlogconv.weight_map(cell, preset="unet2019", bwf=factor)
-        loss = fastlogconv.weighted_cross_entropy(model(batch), target, weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+            return target, torch.ones(cells.shape)
+        return target, fastlogconv.weight_map(cells, preset="unet2019", bwf=factor)
+
+    return fit_batches(UNet, draw, target_and_weight, steps=steps, seed=seed)
 
 
 def _merged(found: np.ndarray, labels: np.ndarray) -> tuple[int, int]:

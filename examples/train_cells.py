@@ -179,15 +179,31 @@ def fit(
     batch_size: int = 4,
 ) -> UNet:
     """A trained network; what it learns, and with which weights, is found from each batch of labels."""
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
+        chosen = torch.randint(len(images), (batch_size,), generator=generator)
+        turns = int(torch.randint(4, (), generator=generator))
+        return tuple(batch[chosen].rot90(turns, (-2, -1)) for batch in (images, labels))
+
+    return fit_batches(make_model, draw, target_and_weight, steps=steps, seed=seed)
+
+
+def fit_batches(
+    make_model: Callable[[], UNet],
+    draw: Callable[[torch.Generator], tuple[Tensor, ...]],
+    target_and_weight: Callable[[Tensor], tuple[Tensor, Tensor]],
+    *,
+    steps: int,
+    seed: int,
+) -> UNet:
+    """The same for batches of images and labels that `draw` makes."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = make_model()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, max(steps, 2))
     for _ in range(steps):
-        chosen = torch.randint(len(images), (batch_size,), generator=generator)
-        turns = int(torch.randint(4, (), generator=generator))
-        image, label = (batch[chosen].rot90(turns, (-2, -1)) for batch in (images, labels))
+        image, label = draw(generator)
         target, weight = target_and_weight(label)
         loss = fastlogconv.weighted_cross_entropy(model(image), target, weight)
         optimizer.zero_grad()

@@ -125,6 +125,8 @@ def calculate_weights(
         "euclidean", "second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr, spacing=lengths
     )
     classes, instances, ignore = _read_labels(clabels, instlabels, ignore, dims)
+    if dims == 3 and instances is None:
+        instances = ridges.components(classes)  # for ridges and weights
     labels = _class_labels(instances, classes, dims)
     if dims == 2 and lengths is None:
         weights = native.exact_weights(instances, classes, labels, settings)

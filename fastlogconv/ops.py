@@ -120,17 +120,13 @@ def _features(
         features.append("classes")
     if ignore is not None:
         features.append("ignore")
-    by_logconv = " by LogConv distances" if settings.distance == "logconv" else ""
     if settings.falloff == "nearest":
-        farthest = " beside border='farthest'" if settings.border == "farthest" and not by_logconv else ""
-        features.append(f"nearest falloff{by_logconv}{farthest}")
-    every = "" if engines.choose(settings).name == "two nearest" else " by every instance"
+        features.append("nearest falloff")
     if foreground is not None or settings.border_everywhere:
-        features.append(f"foreground{by_logconv or every}")
-    if volumes:
-        features.append(f"volumes{every}")
-    if settings.spacing is not None:
-        features.append(f"spacing{every}")
+        features.append("foreground")
+    if volumes or settings.spacing is not None:
+        every = "" if engines.choose(settings).name == "two nearest" else " by every instance"
+        features += [f"volumes{every}"] * volumes + [f"spacing{every}"] * (settings.spacing is not None)
     return tuple(features)
 
 

@@ -65,12 +65,17 @@ def _classes_and_ids(
         ids = ids.astype(np.uint8) if ids.dtype == np.bool_ else ids
         return (ids > 0).astype(np.int32) if classes is None else classes, ids
     assert classes is not None
+    return classes, components(classes)
+
+
+def components(classes: np.ndarray) -> np.ndarray:
+    """The connected components of each class, int64, numbered through: instances where none were given."""
     ids = np.zeros(classes.shape, dtype=np.int64)
     for c in np.unique(classes[classes > 0]):
         here = classes == c
-        components = binary_to_instances(torch.from_numpy(here), spatial_dims=here.ndim).numpy()
-        ids[here] = components[here] + ids.max(initial=0)
-    return classes, ids
+        of_class = binary_to_instances(torch.from_numpy(here), spatial_dims=here.ndim).numpy()
+        ids[here] = of_class[here] + ids.max(initial=0)
+    return ids
 
 
 def _box_around(here: np.ndarray) -> tuple[slice, ...]:

@@ -3,7 +3,7 @@
 NOT_OF_THE_PACKAGE = (
     "test_packaging", "test_recorded_calls", "test_fuzz", "test_gpu_on_cpu", "test_cuda_compiled",
     "test_cuda_nearest", "test_triton_compiled", "test_triton_interpreted", "test_launches", "test_bench",
-    "test_bench_gpu", "test_readme", "test_pages", "test_algorithm_page", "test_codes", "test_examples",
+    "test_bench_gpu", "test_pages", "test_algorithm_page", "test_codes", "test_examples",
 )  # fmt: skip
 OPTIONS = [f"--ignore=tests/{name}.py" for name in NOT_OF_THE_PACKAGE]
 

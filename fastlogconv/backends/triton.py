@@ -135,9 +135,8 @@ def _constants(plan: Plan, rule: Border) -> dict:
 
 def _optional(image: Tensor | None, instead: Tensor) -> list:
     """Pointer and strides of an image that may be None; bool as uint8."""
-    if image is None:
-        return [instead, *[0] * instead.dim()]
-    return [image.view(torch.uint8) if image.dtype == torch.bool else image, *image.stride()]
+    strides = [0] * instead.dim() if image is None else image.stride()
+    return [triton_launch.pointer_to(image, instead), *strides]
 
 
 def _result(like: Tensor, shape: tuple[int, ...]) -> Tensor:

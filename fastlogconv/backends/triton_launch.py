@@ -142,6 +142,13 @@ def compute(run: Run, body: Callable[..., Work | Tensor], settings: Any, *tensor
     return work.result
 
 
+def pointer_to(image: Tensor | None, instead: Tensor) -> Tensor:
+    """What a kernel reads: bool as uint8; for None a pointer that is not used."""
+    if image is None:
+        return instead
+    return image.view(torch.uint8) if image.dtype == torch.bool else image
+
+
 def launch_all(run: Run, like: Tensor, launches: Sequence[Launch]) -> list:
     """Launches on the current stream of the tensor's device; what was compiled for each."""
     with _queue_of(like):

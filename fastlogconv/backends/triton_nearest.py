@@ -13,8 +13,8 @@ from torch import Tensor
 
 from . import triton_launch
 from .c_interface import NearestParams
-from .triton_launch import Launch, Run, Work
-from .triton_plans import blocks
+from .triton_launch import Launch, Run, Work, pointer_to
+from .triton_plans import blocks, next_power_of_2
 
 VOXELS, COLUMNS = 8, 32  # of a program: a warp with some voxels of a column in each thread
 SHORTEST_BLOCK, LONGEST_BLOCK = 32, 128  # voxels along a row that are looked at together
@@ -76,11 +76,6 @@ def volumes_of(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> V
     return Volumes(shape[0], size, tuple(order), steps, unit, fit_float, exact)  # type: ignore[arg-type]
 
 
-def _flags(image: Tensor | None, instead: Tensor) -> Tensor:
-    """bool as uint8; None as a pointer that is not used."""
-    return instead if image is None else image.view(torch.uint8) if image.dtype == torch.bool else image
-
-
 class _Passes:
     """The launches of a call, but for what the last pass comes to."""
 
@@ -109,15 +104,15 @@ class _Passes:
         self.second = dict(WITH_SECOND=with_second)
         self.registers = REGISTERS if short_ids and not double else MOST_REGISTERS
         self.voxels = VOXELS // 2 if double else VOXELS  # so that registers suffice
-        block = min(max(_next_power_of_2(width), SHORTEST_BLOCK), LONGEST_BLOCK)
+        block = min(max(next_power_of_2(width), SHORTEST_BLOCK), LONGEST_BLOCK)
         self.rows_of_program = VOXELS_OF_ROWS // block
         self.of_rows = dict(HAS_IGNORE=ignore is not None, ROWS=self.rows_of_program, BLOCK=block)
         self.one_block = dict(ONE_BLOCK=width <= block)
-        self.labels = _flags(labels, labels)
+        self.labels = pointer_to(labels, labels)
         self.beside = [
             item
             for tensor in (classes, ignore)
-            for item in (_flags(tensor, self.labels), *volumes.strides(tensor))
+            for item in (pointer_to(tensor, self.labels), *volumes.strides(tensor))
         ]
 
     def find_class(self) -> Launch:
@@ -191,7 +186,7 @@ class _Passes:
             "weigh_further_classes",
             self.volumes.volumes,
             [self.labels, *self.volumes.strides(self.labels), *self.beside]
-            + [_flags(inside, self.labels), *self.volumes.strides(inside)]
+            + [pointer_to(inside, self.labels), *self.volumes.strides(inside)]
             + [*self.along_w, *(self.along_h or self.along_w), out, *self.volumes.strides(out)]
             + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
             dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
@@ -204,10 +199,6 @@ class _Passes:
         """Of the batch, of the last pass's axis, and of rows and columns."""
         batch, plane, row, column = self.volumes.strides(tensor)
         return [batch, plane, row, column] if self.volumes.size[0] > 1 else [batch, row, 0, column]
-
-
-def _next_power_of_2(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
 
 
 # ---------------------------------------------------------------------------------------------- distances
@@ -293,7 +284,7 @@ def weigh(
     of_weights = [
         item
         for tensor in (inside, classes, ignore)
-        for item in (_flags(tensor, passes.labels), *passes.strides(tensor))
+        for item in (pointer_to(tensor, passes.labels), *passes.strides(tensor))
     ]
     of_weights += [out, *passes.strides(out), volumes.size[2], int(terms.border_everywhere), passes.found]
     factors = [terms.one, terms.zero, terms.fall, terms.bwf, *exponents]

@@ -106,6 +106,11 @@ def _way(settings: WeightSettings, numbers: Numbers, tile: Tile) -> tuple[str, i
     return "logarithmic", 0
 
 
+def next_power_of_2(n: int) -> int:
+    """The smallest that is no less."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
 def blocks(size: int, block: int) -> int:
     """How many blocks cover a size."""
     return -(-size // block)
@@ -114,7 +119,7 @@ def blocks(size: int, block: int) -> int:
 def _lists(tile: Tile, height: int, width: int, radius: int) -> int:
     rows = min(blocks(tile.height - 1 + 2 * radius, CELL) + 1, blocks(height, CELL))
     columns = min(blocks(tile.width - 1 + 2 * radius, CELL) + 1, blocks(width, CELL))
-    return max(32, 1 << (rows * columns - 1).bit_length())
+    return max(32, next_power_of_2(rows * columns))
 
 
 # ---------------------------------------------------------------------------------------------- convolution
