@@ -96,7 +96,8 @@ def _weight_map(labels, classes, ignore, foreground, *values_and_backend):
 def _region_weight_map(masks, ignore, *values_and_backend):
     *values, backend = values_and_backend
     settings = _settings(*values)
-    features = _features(settings, ignore, volumes=masks.dim() == 4)
+    volumes = masks.dim() == 4
+    features = _features(settings, ignore, volumes=volumes) + _features_of_regions(settings, volumes)
     chosen = backends.select(backend, masks.device, features, "region_weight_map")
     return chosen.region_weight_map(masks, ignore, settings)
 
@@ -128,6 +129,11 @@ def _features(
         every = "" if engines.choose(settings).name == "two nearest" else " by every instance"
         features += [f"volumes{every}"] * volumes + [f"spacing{every}"] * (settings.spacing is not None)
     return tuple(features)
+
+
+def _features_of_regions(settings: WeightSettings, volumes: bool) -> tuple[str, ...]:
+    """And beyond what every backend computes of labels."""
+    return ("volumes of regions",) * volumes + ("spacing of regions",) * (settings.spacing is not None)
 
 
 def _check_half(labels: Tensor, ignore: Tensor | None) -> None:

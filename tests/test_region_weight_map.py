@@ -18,6 +18,7 @@ from cases import (
 from tolerances import REFERENCE, WEIGHT
 
 from fastlogconv import WeightTransformSingle, region_weight_map, weight_map
+from fastlogconv.backends import native
 
 FLOAT_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -204,3 +205,23 @@ def test_batch(dtype, border, backend, device):
         assert weights.shape == expected and weights.dtype == batch.dtype
         assert (weights == weights.new_tensor(0.1)).all()
     assert WeightTransformSingle(7)(masks).shape == labels.shape
+
+
+@pytest.mark.filterwarnings("ignore:.*reference.*:RuntimeWarning")
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("spacing", [(4, 1), (4, 1, 0.5), None], ids=str)
+def test_volumes_and_spacing_are_those_of_labels(spacing, border, device):
+    shape = (6, 9, 12)[-len(spacing) :] if spacing else (6, 9, 12)
+    labels = (
+        torch.from_numpy(scattered(shape[-2:], 3, 3, np.random.default_rng(1))).expand(shape).contiguous()
+    )
+    labels, dims = labels.to(device), len(shape)
+    masks = torch.stack([labels == i for i in range(1, int(labels.max()) + 1)])
+    settings = dict(
+        distance="euclidean", border=border, spacing=spacing, spatial_dims=dims, bws=3, bwf=5, fds=2
+    )
+    weights = region_weight_map(masks, **settings)
+    assert weight_error(weights, weight_map(labels, **settings, backend="reference")) <= WEIGHT[torch.float32]
+    if native.why_not(torch.device(device)) is None:
+        with pytest.raises(RuntimeError, match=r"it does not compute (volumes|spacing)"):
+            region_weight_map(masks, **settings, backend="native")

@@ -22,8 +22,8 @@ from . import c_interface as c
 from . import native_cuda, reference, terms
 
 _Operator = TypeVar("_Operator", bound=Callable[..., Any])
-LACKS: dict[str, frozenset[str]] = {
-    "cpu": frozenset(),
+LACKS = {
+    "cpu": frozenset(("volumes of regions", "spacing of regions")),
     "cuda": frozenset(("volumes by every instance", "spacing by every instance")),
 }
 
