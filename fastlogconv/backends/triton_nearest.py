@@ -16,7 +16,8 @@ from .c_interface import NearestParams
 from .triton_launch import Launch, Run, Work
 from .triton_plans import blocks
 
-VOXELS, COLUMNS = 8, 32  # of a program: a warp with some voxels of a column in each thread
+COLUMNS = 32  # of a program: a warp with some voxels of a column in each thread
+VOXELS, FEWER_VOXELS = 8, 4  # the second in double and for many warps, so that registers suffice
 SHORTEST_BLOCK, LONGEST_BLOCK = 32, 128  # voxels along a row that are looked at together
 VOXELS_OF_ROWS = 128  # of a warp, in all its rows
 SLOTS = 16  # classes that have launches of their own
@@ -108,6 +109,7 @@ class _Passes:
         self.classes = dict(HAS_CLASSES=classes is not None)
         self.second = dict(WITH_SECOND=with_second)
         self.registers = REGISTERS if short_ids and not double else MOST_REGISTERS
+        self.voxels = FEWER_VOXELS if double else VOXELS
         block = min(max(_next_power_of_2(width), SHORTEST_BLOCK), LONGEST_BLOCK)
         self.rows_of_program = VOXELS_OF_ROWS // block
         self.of_rows = dict(HAS_IGNORE=ignore is not None, ROWS=self.rows_of_program, BLOCK=block)
@@ -147,7 +149,7 @@ class _Passes:
         depth, height, width = self.volumes.size
         if depth == 1:
             return []
-        groups, columns = blocks(height, VOXELS), self.volumes.volumes * depth * width
+        groups, columns = blocks(height, self.voxels), self.volumes.volumes * depth * width
         return [
             Launch(
                 "nearest_along",
@@ -155,7 +157,7 @@ class _Passes:
                 [*self.along_w, *self.along_h, self.found, slot, groups, columns, width, height]
                 + [self.volumes.steps[1], limit, second_limit],
                 dict(**self.types, **self.classes, **self.second)
-                | dict(SMALLER_ID=smaller_id, VOXELS=VOXELS, COLUMNS=COLUMNS),
+                | dict(SMALLER_ID=smaller_id, VOXELS=self.voxels, COLUMNS=COLUMNS),
                 warps=1,
                 registers=self.registers,
             )
@@ -169,12 +171,12 @@ class _Passes:
             if depth > 1
             else (self.along_w, height, width, self.volumes.steps[1])
         )
-        groups, columns = blocks(count, VOXELS), self.volumes.voxels // count
+        groups, columns = blocks(count, self.voxels), self.volumes.voxels // count
         return Launch(
             name,
             groups * blocks(columns, COLUMNS),
             [*source, *before, groups, columns, inner, count, step, *after],
-            dict(**self.types, **self.second, **constants, VOXELS=VOXELS, COLUMNS=COLUMNS),
+            dict(**self.types, **self.second, **constants, VOXELS=self.voxels, COLUMNS=COLUMNS),
             warps=1,
             registers=self.registers,
         )
@@ -195,7 +197,7 @@ class _Passes:
             + [border_everywhere, self.found, SLOTS, depth, height, width, *self.volumes.steps, *scales],
             dict(**self.types, **self.second, **self.one_block, ROWS=rows, BLOCK=block)
             | dict(HAS_IGNORE=self.of_rows["HAS_IGNORE"], CLASSES_DECIDE=classes_decide, DEEP=depth > 1)
-            | dict(VOXELS=VOXELS // 2, COLUMNS=COLUMNS * WARPS_OF_FURTHER),  # so that registers suffice
+            | dict(VOXELS=FEWER_VOXELS, COLUMNS=COLUMNS * WARPS_OF_FURTHER),
             warps=WARPS_OF_FURTHER,
         )
 
