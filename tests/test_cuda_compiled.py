@@ -260,13 +260,15 @@ def test_an_error_of_cuda_is_raised_with_the_kernel_and_the_shape(served, monkey
         fastlogconv.weight_map(torch.from_numpy(two_cells()).int(), backend="native")
 
 
-def call_directly(library, operator, tensor, params=None, out_dtype=torch.float32, padding=0, optional=None):
+def call_directly(
+    library, operator, tensor, params=None, out_dtype=torch.float32, padding=0, optional=None, foreground=None
+):
     """The status of flc_cuda_OPERATOR for a `view`, without memory to write to."""
     if params is None:
         params = params_for(WeightSettings(ks=3), tensor.size[1], tensor.size[2], "gpu", False)
     scratch, out, queue = None, (None, DTYPES[out_dtype]), (0, None)
     arguments = {
-        "weight_map": (None, optional, params, *out, scratch),
+        "weight_map": (None, foreground, optional, params, *out, scratch),
         "region_weight_map": (optional, params, *out, scratch),
         "distance_to_weight": (optional, params, *out),
         "separable_conv2d": (1.0, 1, padding, *out, scratch),
@@ -315,6 +317,9 @@ def test_what_the_kernels_do_not_know_is_unsupported(operator, library):
             codes_known = [rule.code for rule in table.values()]
             for code in (-1, max(codes_known) + 1, 2**31 - 1):
                 wrong.append(dict(params=with_code(name, code)))
+    if operator == "weight_map":
+        assert call_directly(library, operator, view(empty), foreground=of_bool) == OK
+        wrong.append(dict(foreground=view(empty)))
     if operator != "distance_to_weight":
         beside = {"weight_map": (None, None), "separable_conv2d": (1.0, 1, 0, DTYPES[torch.float32])}
         scratch_bytes = getattr(library, f"flc_cuda_{operator}_scratch_bytes")

@@ -54,15 +54,19 @@ def options_of(labels, classes, seed=3):
 
 # Of the CPU alone, and slow; values that other backends refuse go unnoticed on a GPU.
 LEFT_OUT = "threads or avx or errors_name or reference-cpu"
+LARGE = "large_squares"  # 17 million pixels
 
 
-def test_all_that_is_promised():
+@pytest.mark.parametrize(
+    "left_out", [f"{LEFT_OUT} or {LARGE}", pytest.param(LEFT_OUT, marks=pytest.mark.exhaustive)]
+)
+def test_all_that_is_promised(left_out):
     """Runs the tests of the nearest instances with backend "native" served by the CUDA kernels."""
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu_on_cpu.cuda_plugin",
-        "-k", f"not ({LEFT_OUT})", str(here / "test_nearest_instances.py"),
+        "-k", f"not ({left_out})", str(here / "test_nearest_instances.py"),
     ]  # fmt: skip
     done = subprocess.run(
         command, env=environment, cwd=here.parent, capture_output=True, text=True, check=False

@@ -261,6 +261,8 @@ def test_launches_of_every_kernel_say_it():
     with collected() as launches:
         for call in CASES.values():
             call(0)
+        fastlogconv.weight_map(LABELS[0], classes=LABELS[0] % 2 + 1, preset="unet2019", backend="triton")
+        fastlogconv.nearest_instances(torch.cat(LABELS)[None], spatial_dims=3, backend="triton")
     assert {launch.name for launch in launches} == set(triton_launch.kernels())
     assert all(launch.options["enable_fp_fusion"] is True for launch in launches)
 

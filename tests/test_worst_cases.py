@@ -25,7 +25,7 @@ def one_thread(with_threads):
 
 @pytest.mark.parametrize("kind", ["labels", "regions"])
 def test_closed_forms_are_the_sums(kind):
-    climb = Climb(kind, distance="logconv", falloff="sum", margin=1)
+    climb = Climb(kind, distance="logconv", margin=1)
     for _ in range(20):
         parameters = climb.drawn() | dict(height=3, gap=4, thick1=3, thick2=2, ks=5)
         if kind == "regions":

@@ -98,15 +98,14 @@ def expected(case):
         d = case.distances
     d = np.sort(d, axis=0)
     with np.errstate(over="ignore"):
-        gaussians = np.exp(-0.5 * (d / settings.fds) ** 2)
-        fall = {"sum": gaussians.sum(axis=0), "nearest": gaussians[0], "none": 0.0}[settings.falloff]
+        fd = np.exp(-0.5 * (d / settings.fds) ** 2).sum(axis=0)
         if settings.border == "farthest" or len(d) > 1:
             both = d[0] + d[-1 if settings.border == "farthest" else 1]
             border = settings.bwf * np.exp(-0.5 * (both / settings.bws) ** 2)
         else:
             border = 0.0
-    weights = settings.fbr + (1 - settings.fbr) * fall + border
-    added = settings.fbr + abs(1 - settings.fbr) * fall + border
+    weights = settings.fbr + (1 - settings.fbr) * fd + border
+    added = settings.fbr + abs(1 - settings.fbr) * fd + border
     for _, rectangles in case.instances:
         for r in rectangles:
             inside = slice(r.top, r.bottom + 1), slice(r.left, r.right + 1)
@@ -158,15 +157,14 @@ CHOICES = {
     "shape": ("bars", "corners", "ring", "pixels", "nested"),
     "border": ("second_nearest", "farthest"),
     "distance": (*("logconv",) * 9, "euclidean"),
-    "falloff": ("sum", "nearest", "none"),
     "sign": (-1, 1),
 }
 PARAMETERS = (*REALS, *PIXELS, *CHOICES, "ks")
 ONLY = {
     "labels": {"value1": 1.0, "value2": 1.0, "distance1": 1.0, "distance2": 1.0, "sign": 1},
-    "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1, "falloff": "sum"},
+    "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1},
     "distances": {"value1": 1.0, "value2": 1.0, "lmbda": 1.0, "ks": 1, "shape": "bars", "margin": 0}
-    | dict(distance="euclidean", falloff="sum", thick1=1, thick2=1),
+    | dict(distance="euclidean", thick1=1, thick2=1),
 }
 USUAL_RATE, NEW_RATE = 0.5, 0.25
 
@@ -233,7 +231,7 @@ class Climb:
 
     def case(self, parameters):
         p = argparse.Namespace(**parameters)
-        names = ("distance", "border", "falloff", "bws", "fds", "bwf", "fbr", "lmbda", "ks")
+        names = ("distance", "border", "bws", "fds", "bwf", "fbr", "lmbda", "ks")
         settings = WeightSettings(**{name: parameters[name] for name in names})
         if self.kind == "distances":
             near = np.float32(p.distance1 * p.sign) * np.ones((1, p.height, p.gap), np.float32)

@@ -57,6 +57,8 @@ def _link_flags_of(compiler: Compiler) -> str:
     flags = "-shared -pthread"
     if compiler.system.family == "windows" and not compiler.is_zig:
         flags += " -static"  # as ziglang does by itself
+    elif compiler.system.family == "windows":
+        flags += " -s"  # else the library names its debugging symbols, by another number each time
     elif compiler.system.family == "macos":
         flags += " -Wl,-install_name,@rpath/libfastlogconv_cpu.dylib"  # else the folder it was linked in
     elif compiler.is_zig and compiler.system.family == "linux":
