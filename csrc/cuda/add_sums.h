@@ -41,7 +41,7 @@ FLC_DEVICE void logconv_distances(const TileBlock<T, WAY, BY_CLASS>& block, int 
                                   T (&d)[STRIP_H]) {
   auto& shared = block.shared;
   if constexpr (CAN_SCALE<WAY>) {
-    if (in_table) {
+    if (WAY == SCALED || in_table) {
       const Box box = shared.candidates.boxes[candidate];
       ScaledColumn<WAY == MIXED> column(block.numbers, box,
                                         shared.table[shared.batches.first_rows[candidate]], block.lane);

@@ -202,7 +202,10 @@ class TileWeigher {
     if (x >= arguments_.width || rows <= 0) return;
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
     const Words foreground(cells.foreground + first_word);
-    int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    const int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    const int bytes = sizeof(T) == 8 && arguments_.out_is_double ? sizeof(double) : sizeof(float);
+    const int64_t pitch = int64_t(arguments_.width) * bytes;
+    char* at = static_cast<char*>(arguments_.out) + index * bytes;
     const auto store_rows = [&](auto is_whole, const auto& is_ignored) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
@@ -210,8 +213,8 @@ class TileWeigher {
         T weight = compose(sums_[i].fd, terms_[i], block_.numbers);
         if (foreground.at[i] & own) weight = 1;
         if (is_ignored(i)) weight = 0;
-        store_weight(arguments_.out, arguments_.out_is_double, index, weight);
-        index += arguments_.width;
+        store_weight(at, arguments_.out_is_double, 0, weight);
+        at += pitch;
       }
     };
     if (cells.ignored) {
