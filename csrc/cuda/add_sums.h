@@ -18,12 +18,12 @@ FLC_DEVICE void form_row_sums(const Block& block, const Batch& batch) {
     const int candidate = shared.batches.candidate_of(row);
     const Located instance = block.instance(candidate);
     const Box& box = instance.box;
-    const int y = box.bottom + 1 - (shared.batches.end_rows[candidate] - row);
+    const int y = box.top + row - batch.begin_row - shared.batches.first_rows[candidate];
     float* const sums = shared.table[row - batch.begin_row];
     const auto& numbers = block.numbers;
     if (box.width() <= smaller(32, numbers.radius + 1)) {
       const uint32_t bits = shared.candidates.at_hand
-                                ? row_at_hand(block.cells, shared.tile, shared.candidates, candidate, box, y)
+                                ? row_at_hand(block.cells, shared.candidates, candidate, box, y)
                                 : RowBits(block.cells, shared.tile, instance, y).from(box.left);
       NarrowRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, bits)
           .sum(sums);
@@ -45,14 +45,14 @@ FLC_DEVICE void logconv_distances(const TileBlock<T, WAY, BY_CLASS>& block, int 
       const Box box = shared.candidates.boxes[candidate];
       ScaledColumn<WAY == MIXED> column(block.numbers, box,
                                         shared.table[shared.batches.first_rows[candidate]], block.lane);
-      column.distances(block.strip_y() - box.top, d);
+      column.distances(block.strip_y - box.top, d);
     }
   }
   if (WAY == LOGARITHMIC || (WAY == MIXED && !in_table)) {
     // Each warp has a part of the table for itself.
     constexpr int ROWS = TileBlock<T, WAY, BY_CLASS>::ROWS_OF_WARP;
     log_distances<T, ROWS - STRIP_H>(block.numbers, block.cells, shared.tile, block.instance(candidate),
-                                     block.strip_y(), block.lane, shared.table + block.warp * ROWS, d);
+                                     block.strip_y, block.lane, shared.table + block.warp * ROWS, d);
   }
 }
 

@@ -27,6 +27,13 @@ int32_t launch(void (*kernel)(Arguments), int64_t blocks, int threads, Arguments
       cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), parameters, 0, stream));
 }
 
+// SMs of a device that can be had.
+inline int64_t processors_of(int32_t device) {
+  int count = 1;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
 // What `call` returns on a device, or why it cannot be had.
 template <class Call>
 int32_t on_device(int32_t device, const Call& call) {
