@@ -39,15 +39,15 @@ struct WeightMapCall {
   cudaStream_t stream;
 };
 
-// How many blocks are to share a tile: those of one image alone would leave most of a GPU idle. They form more
-// row sums together than one would, so it has to be worth it.
+// How many blocks are to share a tile: an image alone would leave most of a GPU idle. As they form more row
+// sums than one block would, not where two thirds of the blocks are there anyway.
 static int sharing_for(int64_t tiles, int32_t device) {
   const int64_t wanted = 2 * processors_of(device);
   return 3 * tiles > 2 * wanted ? 1 : int(smaller<int64_t>(divide_up(wanted, tiles), WARPS));
 }
 
-// The warps of a block: as many as let three of them lie on an SM, for that is what comes of it, but one for each
-// strip. Those without a strip help with row sums.
+// The warps of a block: as many as let three of them lie on an SM, for there will be about three, and at least
+// one for each strip. Those without a strip help with row sums.
 static int warps_for(int sharing, int blocks) {
   return sharing == 1 ? WARPS : smaller(larger(WARPS * blocks / 3, divide_up(WARPS, sharing)), WARPS);
 }
