@@ -1,4 +1,4 @@
-"""Blocks of the CUDA kernels that share a tile, for a few images to fill a GPU: the weights do not show it."""
+"""Blocks of the CUDA kernels share tiles, so that a few images fill a GPU: the weights do not show it."""
 
 import functools
 
