@@ -27,24 +27,12 @@ struct dim3 {
 
 // ---------------------------------------------------------------------------------------- in a kernel
 
-inline void __syncthreads() {
-  barrier(0, 0);
-}
-inline int __syncthreads_or(int vote) {
-  return barrier_or(vote);
-}
-inline void __syncwarp(unsigned mask = ~0u) {
-  warp_barrier(mask);
-}
-inline unsigned __ballot_sync(unsigned mask, bool vote) {
-  return vote_ballot(mask, vote);
-}
-inline bool __any_sync(unsigned mask, bool vote) {
-  return vote_any(mask, vote);
-}
-inline bool __all_sync(unsigned mask, bool vote) {
-  return vote_all(mask, vote);
-}
+inline void __syncthreads() { barrier(0, 0); }
+inline int __syncthreads_or(int vote) { return barrier_or(vote); }
+inline void __syncwarp(unsigned mask = ~0u) { warp_barrier(mask); }
+inline unsigned __ballot_sync(unsigned mask, bool vote) { return vote_ballot(mask, vote); }
+inline bool __any_sync(unsigned mask, bool vote) { return vote_any(mask, vote); }
+inline bool __all_sync(unsigned mask, bool vote) { return vote_all(mask, vote); }
 
 // The modes and the clamps of PTX's shfl.
 template <class T>
@@ -69,15 +57,9 @@ T __shfl_sync(unsigned mask, T value, unsigned from) {
   return shuffled(mask, value, from, 31, 3);
 }
 
-inline int __popc(unsigned x) {
-  return __builtin_popcount(x);
-}
-inline int __ffs(int x) {
-  return __builtin_ffs(x);
-}
-inline int __clz(int x) {
-  return x ? __builtin_clz(x) : 32;
-}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline unsigned __brev(unsigned x) {
   unsigned reversed = 0;
   for (int bit = 0; bit < 32; ++bit) reversed |= (x >> bit & 1) << (31 - bit);
@@ -86,19 +68,11 @@ inline unsigned __brev(unsigned x) {
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return unsigned((u64(high) << 32 | low) >> (shift & 31));
 }
-inline unsigned __float_as_uint(float x) {
-  return as<u32>(x);
-}
-inline float __uint_as_float(unsigned x) {
-  return as<float>(x);
-}
+inline unsigned __float_as_uint(float x) { return as<u32>(x); }
+inline float __uint_as_float(unsigned x) { return as<float>(x); }
 
-inline unsigned atomicOr(unsigned* at, unsigned bits) {
-  return std::atomic_ref<unsigned>(*at).fetch_or(bits);
-}
-inline unsigned atomicAdd(unsigned* at, unsigned value) {
-  return std::atomic_ref<unsigned>(*at).fetch_add(value);
-}
+inline unsigned atomicOr(unsigned* at, unsigned bits) { return std::atomic_ref<unsigned>(*at).fetch_or(bits); }
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::atomic_ref<unsigned>(*at).fetch_add(value); }
 template <class T, class Better>
 T atomic_replace(T* at, T value, const Better& better) {
   std::atomic_ref<T> word(*at);
@@ -107,12 +81,8 @@ T atomic_replace(T* at, T value, const Better& better) {
   }
   return old;
 }
-inline int atomicMin(int* at, int value) {
-  return atomic_replace(at, value, std::less());
-}
-inline int atomicMax(int* at, int value) {
-  return atomic_replace(at, value, std::greater());
-}
+inline int atomicMin(int* at, int value) { return atomic_replace(at, value, std::less()); }
+inline int atomicMax(int* at, int value) { return atomic_replace(at, value, std::greater()); }
 inline unsigned long long atomicMax(unsigned long long* at, unsigned long long value) {
   return atomic_replace(at, value, std::greater());
 }
@@ -123,13 +93,9 @@ using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
 
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess              ? "no error"
-         : error == cudaErrorInvalidDevice ? "invalid device ordinal"
-                                           : "invalid configuration argument";
+  return error == cudaSuccess ? "no error" : error == cudaErrorInvalidDevice ? "invalid device ordinal" : "invalid configuration argument";
 }
-inline cudaError_t cudaSetDevice(int device) {
-  return device <= 0 ? cudaSuccess : cudaErrorInvalidDevice;
-}
+inline cudaError_t cudaSetDevice(int device) { return device <= 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = 132;  // an H100's
@@ -145,16 +111,11 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaSt
 using LaunchHandler = void (*)(const char*, unsigned, unsigned, const void*, u64);
 inline LaunchHandler launch_handler = nullptr;
 inline int launch_threads = 1;
-extern "C" __attribute__((used)) inline void set_launch_handler(LaunchHandler handler) {
-  launch_handler = handler;
-}
-extern "C" __attribute__((used)) inline void set_launch_threads(int threads) {
-  launch_threads = threads;
-}
+extern "C" __attribute__((used)) inline void set_launch_handler(LaunchHandler handler) { launch_handler = handler; }
+extern "C" __attribute__((used)) inline void set_launch_threads(int threads) { launch_threads = threads; }
 
 template <class Argument>
-cudaError_t cudaLaunchKernel(void (*kernel)(Argument), dim3 grid, dim3 block_shape, void** arguments, size_t,
-                             cudaStream_t) {
+cudaError_t cudaLaunchKernel(void (*kernel)(Argument), dim3 grid, dim3 block_shape, void** arguments, size_t, cudaStream_t) {
   if (launch_handler) {
     Dl_info found;
     if (!dladdr(reinterpret_cast<void*>(kernel), &found) || !found.dli_sname) std::abort();
