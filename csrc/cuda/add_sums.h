@@ -45,14 +45,14 @@ FLC_DEVICE void logconv_distances(const TileBlock<T, WAY, BY_CLASS>& block, int 
       const Box box = shared.candidates.boxes[candidate];
       ScaledColumn<WAY == MIXED> column(block.numbers, box,
                                         shared.table[shared.batches.first_rows[candidate]], block.lane);
-      column.distances(block.strip_y - box.top, d);
+      column.distances(block.strip_y() - box.top, d);
     }
   }
   if (WAY == LOGARITHMIC || (WAY == MIXED && !in_table)) {
     // Each warp has a part of the table for itself.
     constexpr int ROWS = TileBlock<T, WAY, BY_CLASS>::ROWS_OF_WARP;
     log_distances<T, ROWS - STRIP_H>(block.numbers, block.cells, shared.tile, block.instance(candidate),
-                                     block.strip_y, block.lane, shared.table + block.warp * ROWS, d);
+                                     block.strip_y(), block.lane, shared.table + block.warp * ROWS, d);
   }
 }
 

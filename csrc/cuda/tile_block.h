@@ -55,7 +55,6 @@ struct TileBlock {
   const Numbers<T>& numbers;
   Shared<T, WAY, BY_CLASS>& shared;
   const int lane, warp;
-  const int strip_y;  // the first row of this warp's strip; negative where it has none
 
   FLC_DEVICE TileBlock(const Cells& cells, const Numbers<T>& numbers, const Strips& strips,
                        Shared<T, WAY, BY_CLASS>& shared)
@@ -64,9 +63,12 @@ struct TileBlock {
         shared(shared),
         lane(threadIdx.x % WARP),
         warp(threadIdx.x / WARP),
-        strip_y(warp < strips.count ? strips.top() + warp * STRIP_H : -1) {}
+        strip_y_(BY_CLASS ? 0 : strip_y_of(strips)) {}
 
   FLC_DEVICE static int warps() { return blockDim.x / WARP; }
+
+  // The first row of this warp's strip; negative where it has none. Classes leave no register to keep it in.
+  FLC_DEVICE int strip_y() const { return BY_CLASS ? strip_y_of(shared.strips) : strip_y_; }
 
   FLC_DEVICE Located instance(int candidate) const {
     return {shared.candidates.ids[candidate], shared.candidates.boxes[candidate]};
@@ -95,16 +97,22 @@ struct TileBlock {
   }
 
  private:
+  FLC_DEVICE int strip_y_of(const Strips& strips) const {
+    return warp < strips.count ? strips.top() + warp * STRIP_H : -1;
+  }
+
   FLC_DEVICE bool within_limit(int rows, int columns) const {
     const T y = T(rows), x = T(columns), limit = numbers.limit;
     return WAY == EUCLIDEAN ? y * y + x * x <= limit * limit : y + x <= limit;
   }
 
   FLC_DEVICE bool strip_shows(const Box& box) const {
-    const int rows = beyond(strip_y, box.top - (STRIP_H - 1), box.bottom);
-    if (strip_y < 0 || rows > numbers.radius) return false;
+    const int rows = beyond(strip_y(), box.top - (STRIP_H - 1), box.bottom);
+    if (strip_y() < 0 || rows > numbers.radius) return false;
     return WAY != EUCLIDEAN || within_limit(rows, beyond(0, box.left - (TILE_W - 1), box.right));
   }
+
+  const int strip_y_;
 };
 
 }  // namespace flc::cuda

@@ -59,10 +59,10 @@ class TileWeigher {
         add_terms();
         __syncthreads();
       }
-      if (block_.strip_y < 0) return;
+      if (block_.strip_y() < 0) return;
     } else {
       add_instances();
-      if (block_.strip_y < 0) return;
+      if (block_.strip_y() < 0) return;
       add_terms();
     }
     store();
@@ -224,7 +224,7 @@ class TileWeigher {
     const Tile& tile = shared_.tile;
     const Cells& cells = block_.cells;
     const unsigned own = 1u << block_.lane;
-    const int x = tile.x + block_.lane, y = tile.y + block_.strip_y, rows = arguments_.height - y;
+    const int x = tile.x + block_.lane, y = tile.y + block_.strip_y(), rows = arguments_.height - y;
     if (x >= arguments_.width || rows <= 0) return;
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
     const Words foreground(cells.foreground + first_word);
