@@ -45,7 +45,8 @@ FLC_DEVICE void add_squares(const TileBlock<T, EUCLIDEAN, BY_CLASS>& block, cons
       const Box box = shared.candidates.boxes[candidate];
       if (first == 0) squares = {};
       squares.template add<TABLE_PITCH>(&shared.table[shared.batches.first_rows[candidate]][block.lane],
-                                        smaller(ROWS, box.height() - first), box.top + first - block.strip_y(),
+                                        smaller(ROWS, box.height() - first),
+                                        box.top + first - block.strip_y(),
                                         least_square<T>(box, block.lane, block.numbers.radius));
       if (first + ROWS < height) continue;
 #pragma unroll
