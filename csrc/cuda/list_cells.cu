@@ -107,7 +107,9 @@ constexpr int BLOCKS_OF_NARROW_KEYS = 5;  // the assembler's own choice, 6, spil
 constexpr int BLOCKS_OF_NARROW_KEYS = 0;
 #endif
 template <class Key, bool BY_CLASS>
-constexpr int BLOCKS = BY_CLASS ? 3 : sizeof(Key) == 4 ? BLOCKS_OF_NARROW_KEYS : 0;
+constexpr int BLOCKS = BY_CLASS           ? 3
+                       : sizeof(Key) == 4 ? BLOCKS_OF_NARROW_KEYS
+                                          : 0;
 
 template <class Key, bool BY_CLASS>
 __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)
