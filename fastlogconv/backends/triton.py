@@ -5,7 +5,7 @@ here waits for the GPU or looks at the data, so every function can be captured i
 the other backends refuse (a label of 0.5, a negative mask, a distance of NaN) give weights without meaning.
 
 The one exception is a window or a reach beyond about 220 pixels (LISTS_WITHOUT_SPILLS in triton_plans.py):
-weights of labels are then computed by CUDA C++ where that is there. Where it is not, kernels are compiled for
+weights are then computed by CUDA C++ where that is there. Where it is not, kernels are compiled for
 so many cells up to about 1000 pixels (MOST_LISTS); beyond, the reference computes.
 """
 
@@ -80,7 +80,7 @@ def describe() -> dict[str, str]:
         "triton": triton.__version__,
         "interpreter": "on" if _interpreted() else "off",
         "warm launches": triton_launch.why_by_triton() or "without Triton's binding of arguments",
-        "beyond 220 px": "weights of labels with a window or reach so large are left to CUDA C++ where it is",
+        "beyond 220 px": "a window or reach so large is left to CUDA C++ where it is there",
         "beyond 1000 px": "a window or reach so large is left to the reference",
     }
 
@@ -182,8 +182,8 @@ def _weight_map(
     if out.numel() == 0:
         return out
     plan = plan_labels(settings, height, width, labels.dtype == torch.float64)
-    if plan.spills and settings.falloff == "sum" and foreground is None and _has_cuda_cpp(labels.device):
-        return native.weight_map(labels, classes, ignore, None, settings)
+    if plan.spills and _has_cuda_cpp(labels.device):
+        return native.weight_map(labels, classes, ignore, foreground, settings)
     if not plan.feasible:
         return reference.weight_map(labels, classes, ignore, foreground, settings)
     import triton.language as tl
@@ -258,6 +258,8 @@ def _region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSet
     if out.numel() == 0:
         return out
     plan = plan_regions(settings, height, width, masks.dtype == torch.float64)
+    if plan.spills and _has_cuda_cpp(masks.device):
+        return native.region_weight_map(masks, ignore, settings)
     if not plan.feasible:
         return reference.region_weight_map(masks, ignore, settings)
     if not masks.is_floating_point():
