@@ -49,7 +49,7 @@ from .stages import (
     near_enough,
     nearest_term,
     number,
-    shift,
+    shift_towards,
     split,
 )
 
@@ -81,14 +81,6 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
     room = room_of_cell(cell_y, cell_x + 1, height, width)
     words |= load_words(words_ptr, room, next_entries, visible & (cell_x < cell_x1), y % CELL) << 32
     return (words >> (x - cell_x * CELL)).to(tl.uint32)
-
-
-@triton.jit
-def shift_towards(
-    position, first, SIZE: tl.constexpr, log2_decay, exponent, WAY: tl.constexpr, COMPUTE: tl.constexpr
-):
-    """The exponent that factors from a position of the tile to SIZE of a chunk from `first` on carry."""
-    return shift(beyond(position, first, first + SIZE - 1).to(COMPUTE), log2_decay, exponent, WAY)
 
 
 @triton.jit

@@ -37,6 +37,7 @@ LONGEST = (
     "test_cuda_compiled.py",
     "test_worst_cases.py",
     "test_triton_compiled.py",
+    "test_triton_regions.py",
     "test_gpu.py",
     "test_subnormal.py",
     "test_launches.py",

@@ -267,7 +267,7 @@ def _region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSet
     rule, numbers, tile = BORDERS[settings.border], plan.numbers, plan.tile
     cells_y, cells_x = blocks(height, CELL), blocks(width, CELL)
     tiles_x = blocks(width, tile.width)
-    of_boxes = (max(regions, 1) * cells_y * cells_x,), torch.int32
+    of_boxes = (max(regions * cells_y * cells_x, CELL),), torch.int32  # no fewer than a warp reads
     scratch, (boxes,) = triton_launch.scratch(masks.device, of_boxes)
     size = [height, width, cells_y, cells_x]
     ignored, has_ignore = _optional(ignore, boxes.view(1, -1)), ignore is not None
@@ -275,17 +275,17 @@ def _region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSet
         "box_regions",
         regions * cells_y * cells_x,
         [masks, *masks.stride(), *ignored, boxes, *size],
-        dict(HAS_IGNORE=has_ignore),
+        dict(HAS_IGNORE=has_ignore, TOGETHER=triton_launch.values_together(masks)),
         warps=1,
     )
     weigh = Launch(
         "weigh_regions",
         blocks(height, tile.height) * tiles_x,
         [masks, regions, *masks.stride(), *ignored, boxes, out, *size, tiles_x, numbers.radius]
-        + [-numbers.bits_per_step, *_scales(settings, numbers)],
-        dict(HAS_IGNORE=has_ignore, **_constants(plan, rule)),
+        + [-numbers.bits_per_step, float(plan.scale_exponent), *_scales(settings, numbers)],
+        dict(HAS_IGNORE=has_ignore, ADJACENT=masks.stride(2) == 1, **_constants(plan, rule), ROWS=tile.rows),
         warps=plan.warps,
-        registers=plan.registers_of_regions,
+        registers=plan.registers_of_regions(has_ignore),
     )
     return Work(out, [measure, weigh] if regions else [weigh], scratch)
 

@@ -106,6 +106,13 @@ def scratch(
     ]
 
 
+def values_together(images: Tensor) -> int:
+    """How many values of a row [N, H, W] are a word of up to 16 bytes, from any multiple of 16 on."""
+    if images.stride(2) != 1 or images.data_ptr() % ASSUMED_ALIGNMENT != 0:
+        return 1
+    return math.gcd(*images.stride()[:2], images.shape[2], ASSUMED_ALIGNMENT // images.itemsize)
+
+
 def by_triton(launch: Launch):
     """Launches on the current stream of the current device; returns what Triton compiled."""
     return launch.kernel[(launch.programs,)](*launch.arguments, **launch.constants, **launch.options)
