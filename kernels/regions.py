@@ -21,7 +21,16 @@ from .cells import (
     pixel_pointers,
     row_by_row,
 )
-from .products import as_left, as_right, kth, left_row_column, product_as_left, right_row_column, zeros_at
+from .products import (
+    LEAST,
+    as_left,
+    as_right,
+    kth,
+    left_row_column,
+    product_as_left,
+    right_row_column,
+    zeros_at,
+)
 from .rules import border_start
 from .stages import (
     CHUNK_SCALED,
@@ -239,7 +248,7 @@ def log2_sums_of_values(
                 values = tl.where(in_band, values * power_of_2(to_4), 0.0)
                 value_high, value_low = split(values)
                 value_high, value_low = as_right(value_high, CELL, ROWS), as_right(value_low, CELL, ROWS)
-                row_sums = tl.zeros([TILE_W, ROWS], tl.float32)
+                row_sums = tl.zeros([TILE_W, ROWS if ROWS > LEAST else LEAST], tl.float32)
                 row_sums = product_as_left(add_products(row_sums, high, low, value_high, value_low))
                 steps_y = (chunk - tile_y + chunk_row_lane - y_lane).to(tl.float32)
                 steps_y = tl.abs(steps_y + (chunk_row - y_register).to(tl.float32))

@@ -19,6 +19,7 @@ from .cells import (
     row_by_row,
 )
 from .products import (
+    LEAST,
     as_left,
     as_right,
     kth,
@@ -135,7 +136,7 @@ def log2_sums(
                         row_sums = log_sum(tl.where(own[None, :], terms, -infinity))  # [TILE_W]
                         sums = add_row_logarithms(sums, row_sums, chunk_y + row - y, window, log2_decay)
             else:
-                row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
+                row_sums = tl.zeros([TILE_W, ROWS if ROWS > LEAST else LEAST], COMPUTE)
                 bits = bits_of_words(words, zeros, ROWS, COMPUTE)
                 row_sums = product_as_left(add_products_with_bits(row_sums, high, low, bits))
                 steps_y = (chunk_y - tile_y + chunk_row_lane - y_lane).to(COMPUTE)

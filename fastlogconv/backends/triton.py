@@ -241,7 +241,7 @@ def _weight_map(
                 ROWS=tile.rows,
             ),
             warps=plan.warps,
-            registers=plan.registers(key == tl.int64, has_classes),
+            registers=plan.registers(key == tl.int64, has_classes, triton_launch.pads_products()),
         ),
     ]
     return Work(out, launches, scratch, zeros)
@@ -285,7 +285,7 @@ def _region_weight_map(masks: Tensor, ignore: Tensor | None, settings: WeightSet
         + [-numbers.bits_per_step, float(plan.scale_exponent), *_scales(settings, numbers)],
         dict(HAS_IGNORE=has_ignore, ADJACENT=masks.stride(2) == 1, **_constants(plan, rule), ROWS=tile.rows),
         warps=plan.warps,
-        registers=plan.registers_of_regions(has_ignore),
+        registers=plan.registers_of_regions(has_ignore, triton_launch.pads_products()),
     )
     return Work(out, [measure, weigh] if regions else [weigh], scratch)
 

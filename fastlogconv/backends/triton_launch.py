@@ -91,6 +91,14 @@ def kernels() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def pads_products() -> bool:
+    """Whether this Triton multiplies no matrices as small as ours, so that they are padded."""
+    from ..kernels.products import LEAST
+
+    return LEAST.value > 8
+
+
 def scratch(
     device: torch.device, *pieces: tuple[tuple[int, ...], torch.dtype]
 ) -> tuple[Tensor | None, list[Tensor]]:

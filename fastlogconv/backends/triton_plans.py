@@ -63,8 +63,17 @@ class Plan:
     def spills(self) -> bool:
         return self.lists > LISTS_WITHOUT_SPILLS
 
-    def registers(self, long_keys: bool, has_classes: bool) -> int:
-        """The most that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
+    def registers(self, long_keys: bool, has_classes: bool, padded: bool) -> int:
+        """The most that a thread of weigh_tiles_kernel may use: as few as it takes without spills.
+
+        `padded`: whether operands of products are, because Triton takes no smaller ones.
+        """
+        few = self._registers(long_keys, has_classes)
+        if padded and self.way in ("scaled", "chunk_scaled"):
+            return MORE_REGISTERS if few == REGISTERS else MOST_REGISTERS
+        return few
+
+    def _registers(self, long_keys: bool, has_classes: bool) -> int:
         if self.numbers.double_inside or self.lists > 64:
             return MOST_REGISTERS
         if self.way == "euclidean":
@@ -74,10 +83,10 @@ class Plan:
             return MOST_REGISTERS
         return MORE_REGISTERS if much or has_classes or long_keys else REGISTERS
 
-    def registers_of_regions(self, has_ignore: bool) -> int:
-        """The most that a thread of weigh_regions_kernel may use."""
+    def registers_of_regions(self, has_ignore: bool, padded: bool) -> int:
+        """As `registers`, of weigh_regions_kernel."""
         scaled, many_lists = self.way == "chunk_scaled", self.lists > 64
-        if scaled and many_lists:
+        if scaled and (many_lists or padded):
             return MOST_REGISTERS
         much = self.numbers.double_inside or many_lists or (scaled and has_ignore)
         return MORE_REGISTERS if much else REGISTERS
