@@ -41,6 +41,7 @@ LONGEST = (
     "test_dice.py",
     "test_cli.py",
     "test_pieces.py",
+    "test_cuda_shared_tiles.py",
     "test_triton_interpreted.py",
     "test_bench_gpu.py",
     "test_packaging.py",
