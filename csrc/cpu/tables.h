@@ -58,10 +58,12 @@ class CallSettings {
   Precision precision_;
   bool single_is_accurate_;
   bool needs_fine_tables_;
+  bool soft_double_is_accurate_;  // for results in float64
   int32_t single_steps_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;
   std::unique_ptr<OwnedTables<LogReal>> log_tables_;
+  std::unique_ptr<OwnedTables<WideReal>> wide_tables_;
 };
 
 }  // namespace flc

@@ -37,7 +37,7 @@ void fill(const Output& out, int64_t pixels, double value) {
 
 // Adds the tables that a plan's instances need. Not to be called while kernels read the settings.
 void build_tables(CallSettings& settings, const OwnedPlan& plan) {
-  for (const Arithmetic arithmetic : {SINGLE, DOUBLE, LOGARITHMIC})
+  for (const Arithmetic arithmetic : {SINGLE, DOUBLE, LOGARITHMIC, WIDE})
     if (plan.uses(arithmetic)) settings.build_tables(arithmetic);
 }
 
