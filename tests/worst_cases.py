@@ -23,7 +23,7 @@ import fastlogconv
 from fastlogconv import WeightSettings
 from fastlogconv.backends import native
 
-# Of more digits than float64 on x86 and on aarch64 Linux: where distances cancel, what they lose is lost for good.
+# More digits than float64's on x86 and on aarch64 Linux: of distances that cancel the last ones are left.
 Fine = np.longdouble
 LARGEST_FLOAT = float(torch.finfo(torch.float32).max)
 
@@ -115,6 +115,18 @@ def expected(case):
             inside = slice(r.top, r.bottom + 1), slice(r.left, r.right + 1)
             weights[inside] = added[inside] = 1
     return weights, added
+
+
+def cancelling(lmbda, seed):
+    """Region masks of about 1e33 and of as much less that their distances cancel, up to what bwf shows."""
+    rng = np.random.default_rng(seed)
+    first, second = [Rectangle(3, 6, 2, 5)], [Rectangle(12, 13, 30, 31)]
+    value = float(np.float32(10 ** rng.uniform(30, 37)))
+    settings = WeightSettings(bws=0.1, bwf=1e30, fbr=0.0, fds=1.0, lmbda=lmbda, ks=None)
+    case = Case("regions", 16, 34, [(value, first), (1.0, second)], settings)
+    both = sum(_distance(instance, case)[9, 14] for instance in case.instances)
+    other = np.exp((both - rng.uniform(1, 1.17)) / lmbda)  # with which they add up to 1 .. 1.17 px there
+    return dataclasses.replace(case, instances=[(value, first), (float(np.float32(other)), second)])
 
 
 # ------------------------------------------------------------------------------------------------- errors

@@ -43,6 +43,9 @@ constexpr int32_t scale_exponent_of<float> = SINGLE_SCALE_EXPONENT;
 template <>
 constexpr int32_t scale_exponent_of<double> = DOUBLE_SCALE_EXPONENT;
 
+// The most that sums of soft masks may take from weights in float64: a tenth of what is promised.
+constexpr double LOST_IN_SOFT_MASKS = 1e-11;
+
 }  // namespace
 
 template <class Scalar>
@@ -146,13 +149,15 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
       precision_ == FLOAT_THROUGHOUT && half_window < 100 && lost_distance * steeper <= 1e-6 * sigma;
   // The logarithm of a sum times 2^900 rounds to 2^-44, which moves a distance by decay_length times that.
   needs_fine_tables_ = params.decay_length > 8 * sigma;
-  // Along either axis a term takes up to radius + 1 steps, and each may round a, and the product with it, the
-  // same way. A sum that is off by a fraction moves a distance by decay_length times it; a term of factor f that
-  // is 1 has x sigma as its distance, x^2 = 2 ln f, and errs by x / sigma times that. No more than a tenth of
-  // what is promised in float64. (Sums of labels outside of their boxes are seen from there and take fewer steps.)
+  // A sum that is off by a fraction moves a distance by decay_length times it. A term of factor f that is 1 has
+  // x sigma as its distance, x^2 = 2 ln f, and errs by x / sigma times that. Along either axis what an instance
+  // adds takes up to radius + 1 steps, and in each the last bit of a, and of the product with it, may round the
+  // same way. (Labels take no steps outside of their boxes.)
   const double steepest = std::sqrt(2 * std::log(std::max({params.bwf, std::abs(1 - params.fbr), 50.0})));
-  soft_double_is_accurate_ =
-      params.decay_length * steepest / sigma * 2 * (settings_.radius + 1) * 0x1p-52 <= 1e-11;
+  lost_in_soft_masks_ = params.decay_length * steepest / sigma * 2 * (settings_.radius + 1) * 0x1p-52;
+  // The largest |ln S| with which two distances may still add up to x sigma.
+  largest_log_ =
+      2 * std::log(params.largest_sum) + steepest * std::max(params.fds, params.bws) / params.decay_length;
   single_steps_ = -1;
   while (single_steps_ < 2 * settings_.radius + 1 && arithmetic(single_steps_ + 1) == SINGLE) ++single_steps_;
 }
@@ -165,9 +170,17 @@ Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double large
     return SINGLE;
   const bool moderate = smallest > 1e-30 && largest < 1e10;
   const bool fits = moderate && decline < (1022 + DOUBLE_SCALE_EXPONENT - 110) * LN2;
-  if (precision_ == DOUBLE_THROUGHOUT && (smallest != 1 || largest != 1))
-    return fits && soft_double_is_accurate_ ? DOUBLE : WIDE;
+  if (precision_ == DOUBLE_THROUGHOUT && (smallest != 1 || largest != 1)) {
+    // Numbers err by their last bit, logarithms by that of their own size.
+    const double size = fits ? 1 : largest_log_;
+    if (lost_in_soft_masks_ * size > LOST_IN_SOFT_MASKS) return WIDE;
+  }
   return fits ? DOUBLE : LOGARITHMIC;
+}
+
+void CallSettings::allow_values_up_to(double largest) {
+  settings_.reach = settings_.halo = settings_.radius;
+  largest_log_ += std::log(largest);
 }
 
 void CallSettings::build_tables(Arithmetic arithmetic) {
