@@ -55,10 +55,11 @@ class Grid:
             return lengths, f"spacing {told}, from the file"
         known = [axis for axis in axes if axis in self.lengths]
         if lengths is None and known and self.calibrated:
+            told = f"{numbers(self.along(known))} {self.unit} along {', '.join(known)}"
+            missing = ", ".join(axis for axis in axes if axis not in known)
             raise ValueError(
-                f"the file tells {numbers(self.along(known))} {self.unit} along {', '.join(known)} and nothing "
-                f"along {', '.join(axis for axis in axes if axis not in known)}: --spacing with "
-                f"{len(axes)} numbers says what they are"
+                f"the file tells {told} and nothing along {missing}: --spacing with {len(axes)} numbers says "
+                "what they are"
             )
         if lengths is None:
             return None, f"spacing {numbers([1] * len(axes))}, for the file tells none: --spacing gives one"

@@ -68,9 +68,9 @@ def one(mask, target, options, backend, overwrite):
             )
         whole = writing.is_whole(target, stored)
         if not stored:
+            state = "is there" if whole else "is there, is no whole image"
             raise ValueError(
-                f"{target} is there, {'' if whole else 'is no whole image, '}and what it was made from is not "
-                "known: --overwrite replaces it"
+                f"{target} {state}, and what it was made from is not known: --overwrite replaces it"
             )
         if whole:
             return "kept", "--overwrite replaces it"
