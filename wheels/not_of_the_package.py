@@ -3,9 +3,9 @@
 from pathlib import Path
 
 OF_THE_SOURCES = (
-    "test_algorithm_page", "test_bench", "test_bench_gpu", "test_bench_training", "test_codes", "test_examples",
-    "test_fuzz", "test_gpu_on_cpu", "test_launches", "test_packaging", "test_pages", "test_recipes",
-    "test_recorded_calls",
+    "test_algorithm_page", "test_bench", "test_bench_gpu", "test_bench_training", "test_codes",
+    "test_examples", "test_fuzz", "test_gpu_on_cpu", "test_launches", "test_packaging", "test_pages",
+    "test_recipes", "test_recorded_calls",
 )  # fmt: skip
 # Kernels for GPUs, compiled here and run on the CPU, but for one that only plans.
 TESTS = Path(__file__).resolve().parents[1] / "tests"
