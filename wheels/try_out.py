@@ -70,7 +70,7 @@ def same_figures(system: System, sources: Path, recorded: Path) -> None:
     program = folder / ("replay.exe" if system.family == "windows" else "replay")
     compiler = [sys.executable, "-m", "ziglang", "c++", "-target", system.zig, "-fno-sanitize=all", "-g0"]
     source = str(sources / "tests" / "replay_calls.cpp")
-    run([*compiler, "-std=c++20", "-O1", f"-I{sources / 'csrc'}", source, "-o", str(program)])
+    run([*compiler, "-std=c++20", "-O2", f"-I{sources / 'csrc'}", source, "-o", str(program)])
     relative = [os.path.relpath(path, folder) for path in (library, recorded)]
     if system.name == "linux-x86_64":
         for name in system.instruction_sets:
