@@ -295,8 +295,15 @@ def test_autocast(dtype, device):
         assert layer.weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("soft", [False, True], ids=["classes", "soft"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "channels, soft",
+    [
+        (1, True),
+        (3, False),
+        pytest.param(1, False, marks=pytest.mark.exhaustive),
+        pytest.param(3, True, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_compile(channels, soft, device):
     inputs = drawn(device=device, dtype=torch.float32, soft=soft, channels=channels)
     for module in (

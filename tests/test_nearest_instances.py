@@ -144,6 +144,46 @@ def test_shapes(name, labels):
             check(labels, spacing, result, DISTANCE[result[0].dtype])
 
 
+def far_shapes():
+    """Where the nearest instances are hundreds of pixels away, along the first axis or the second."""
+    rng = np.random.default_rng(4)
+    y, x = np.indices((330, 70))
+    yield "lines at both ends", np.select([y == 0, (y == 329) & (x > 20)], [3, 1])
+    yield "a line at one side", np.where(x == 0, 2, 0)
+    yield "diagonals", np.select([y == 4 * x, y == 329 - 4 * x, y == 40 + x], [9, 4, 6])
+    yield "an arc", np.where(abs(np.hypot(y - 165, x - 165) - 160) < 1, 1 + y % 2, 0)
+    yield "ties", np.where((x % 9 == 0) & ((y == 5) | (y == 325)), 50 - x + y % 2, 0)
+    for seed in range(6):
+        shape = [(330, 70), (257, 33), (4, 290, 20), (290, 4, 20)][seed % 4]
+        labels = np.zeros(shape, np.int64)
+        for _ in range(2 + 3 * seed):
+            labels[tuple(rng.integers(0, shape))] = rng.integers(1, 5)
+        yield f"few pixels {seed}", labels
+
+
+FAR_SHAPES = [pytest.param(labels, id=name) for name, labels in far_shapes()]
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("labels", FAR_SHAPES)
+def test_far_instances(labels):
+    for spacing in ((1.0,) * labels.ndim, (0.7, 1.9, 1.0)[: labels.ndim]):
+        for dtype in (torch.int32, torch.float64):
+            for k in (1, 2):
+                result = nearest_instances(torch.from_numpy(labels).to(dtype), k, spacing, labels.ndim)
+                check(labels, spacing, result, DISTANCE[result[0].dtype])
+
+
+@pytest.mark.parametrize("labels", FAR_SHAPES)
+def test_weights_of_far_instances(labels):
+    settings = dict(preset="unet2019", spatial_dims=labels.ndim, bws=90, fds=150, backend="native")
+    labels = torch.from_numpy(labels)
+    expected = fastlogconv.weight_map(labels.double(), **(settings | dict(backend="reference")))
+    for dtype in (torch.int32, torch.float64):
+        weights = fastlogconv.weight_map(labels.to(dtype), **settings)
+        assert weight_error(weights, expected) <= EUCLIDEAN[weights.dtype]
+
+
 def test_large_squares_tell_ids_apart():
     """Squares of whole numbers above 2^24 that float32 takes for one."""
     labels = np.zeros((4100, 3), np.int64)

@@ -62,10 +62,12 @@ class Passes {
     if (status != FLC_OK) return status;
     when_read_();
     return parallel_for(height_, threads_, [&](int64_t y) {
-      for (int64_t v = 0; v < vectors_; ++v)
-        finish(places + (y * vectors_ + v) * depth_ * place_, 0, 0, depth_, y * width_ + v * lanes_,
-               height_ * width_);
-      return FLC_OK;
+      for (int64_t v = 0; v < vectors_; ++v) {
+        const int32_t status = finish(places + (y * vectors_ + v) * depth_ * place_, 0, 0, depth_,
+                                      y * width_ + v * lanes_, height_ * width_);
+        if (status != FLC_OK) return status;
+      }
+      return int32_t(FLC_OK);
     });
   }
 
@@ -106,33 +108,30 @@ class Passes {
       const int64_t v = job / parts, begin = job % parts * positions,
                     end = std::min(height_, begin + positions);
       const char* const from = across + v * height_ * place_;
-      if (places) {
-        const NearestColumn column{from,
-                                   squares_[1].data(),
-                                   begin,
-                                   end,
-                                   height_,
-                                   places + (v * depth_ + z) * place_,
-                                   vectors_ * depth_,
-                                   0,
-                                   0};
-        kernels_.nearest_along(&search_, &column, &result_);
-      } else {
-        finish(from, 1, begin, end, v * lanes_, width_);
-      }
-      return FLC_OK;
+      if (!places) return finish(from, 1, begin, end, v * lanes_, width_);
+      return along(1, {from, squares_[1].data(), begin, end, height_, places + (v * depth_ + z) * place_,
+                       vectors_ * depth_, 0, 0, nullptr});
     });
   }
 
   // The last pass, along `axis`, of the column of vectors with `first_voxel`.
-  void finish(const char* from, int axis, int64_t begin, int64_t end, int64_t first_voxel,
-              int64_t stride) const {
-    const int64_t x = first_voxel % width_;
-    const NearestColumn column{
-        from,   squares_[axis].data(), begin,
-        end,    labels_.size[axis],    nullptr,
-        stride, first_voxel,           static_cast<int32_t>(std::min(lanes_, width_ - x))};
-    kernels_.nearest_along(&search_, &column, &result_);
+  int32_t finish(const char* from, int axis, int64_t begin, int64_t end, int64_t first_voxel,
+                 int64_t stride) const {
+    const int32_t width = static_cast<int32_t>(std::min(lanes_, width_ - first_voxel % width_));
+    return along(axis, {from, squares_[axis].data(), begin, end, labels_.size[axis], nullptr, stride,
+                        first_voxel, width, nullptr});
+  }
+
+  // A pass of a column; by blocks of places, too, where the search goes far beyond one.
+  int32_t along(int axis, NearestColumn column) const {
+    return caught([&] {
+      ScratchArray<char> memory;
+      const double reach = std::min(double(column.size), search_.limit / steps_[axis]);
+      if (reach > 4 * double(NEAREST_BLOCK))
+        column.blocks = memory.reserve(divide_up(column.size, NEAREST_BLOCK) * place_);
+      kernels_.nearest_along(&search_, &column, &result_);
+      return FLC_OK;
+    });
   }
 
   const LabelVolume& labels_;

@@ -173,6 +173,8 @@ struct NearestResult {
 };
 constexpr int BACKGROUND = 0, FOREGROUND = 1, IGNORED = 2;  // a voxel's kind
 
+constexpr int64_t NEAREST_BLOCK = 32;  // positions whose places are looked at together from far away
+
 // Positions begin..end - 1 of a column, as wide as a vector, of `size` positions along an axis.
 struct NearestColumn {
   const void* from;  // what is known of the nearest instances across the axis: position 0
@@ -182,6 +184,8 @@ struct NearestColumn {
   int64_t stride;  // a result, with so many voxels to the next
   int64_t first_voxel;  // the first of position 0
   int32_t width;  // voxels side by side
+  void*
+      blocks;  // room for a place for every NEAREST_BLOCK positions; or null, where nothing far is looked for
 };
 
 // One function table per instruction set.

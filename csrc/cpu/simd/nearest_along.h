@@ -41,6 +41,24 @@ FLC_INLINE void look_around(const Place<V>* here, int64_t before, int64_t after,
   for (; k <= most && more(k); ++k) look(here[direction * k], here[direction * k], k);
 }
 
+// Likewise for the places more than NEAREST_BLOCK steps before and after one, but for those of blocks that
+// may_help(block, k), where k leads to their first place, rules out.
+template <class V, class More, class MayHelp, class Look>
+FLC_INLINE void look_far(const Place<V>* here, const Place<V>* blocks, int64_t position, int64_t size,
+                         const More& more, const MayHelp& may_help, const Look& look) {
+  for (int64_t direction = -1; direction <= 1; direction += 2) {
+    const int64_t most = direction < 0 ? position : size - 1 - position;
+    for (int64_t k = NEAREST_BLOCK + 1; k <= most && more(k);) {
+      const int64_t block = (position + direction * k) / NEAREST_BLOCK,
+                    begin = (position + direction * k) % NEAREST_BLOCK,
+                    last = smaller(most, k + (direction < 0 ? begin : NEAREST_BLOCK - 1 - begin));
+      if (may_help(blocks[block], k))
+        for (; k <= last; ++k) look(here[direction * k], k);
+      k = last + 1;
+    }
+  }
+}
+
 // Two searches: for the nearest instance with its number, up to where it is; then for the nearest other one.
 template <class V, bool smaller_id_wins>
 class NearestAlong {
@@ -54,7 +72,11 @@ class NearestAlong {
         second_limit_(square_of(search.second_limit)),
         from_(static_cast<const Place<V>*>(column.from)),
         squares_(static_cast<const Real*>(column.squares)),
-        size_(column.size) {}
+        size_(column.size),
+        at_once_(column.blocks ? NEAREST_BLOCK : column.size),
+        blocks_(static_cast<Place<V>*>(column.blocks)) {
+    if (column.blocks) summarize(static_cast<Place<V>*>(column.blocks));
+  }
 
   // For the next axis. What is beyond the limits is not found: there is no number then.
   Place<V> at(int64_t i) const {
@@ -67,37 +89,78 @@ class NearestAlong {
   // Only what is nearer than `least`, which is found otherwise.
   FLC_INLINE void find_near(int64_t i, V least, V& near_out, Numbers& number_out) const {
     const Place<V>* const here = from_ + i;
-    V near = least;
-    Numbers number{};
-    take(here->near, here->number, near, number);
+    Near found{least, Numbers{}};
+    take(here->near, here->number, found);
     look_around(
-        here, i, size_ - 1 - i,
-        [&](int64_t k) {
-          const V square = V{} + squares_[k];
-          return smaller_id_wins ? any_reached(near, square) : any_greater(near, square);
-        },
+        here, smaller(i, at_once_), smaller(size_ - 1 - i, at_once_),
+        [&](int64_t k) { return counts(V{} + squares_[k], found); },
         [&](const Place<V>& a, const Place<V>& b, int64_t k) {
-          V nearer = a.near;
-          Numbers candidate = a.number;
-          take(b.near, b.number, nearer, candidate);
-          take(nearer + squares_[k], candidate, near, number);
+          Near nearer{a.near, a.number};
+          take(b.near, b.number, nearer);
+          take(nearer.square + squares_[k], nearer.number, found);
         });
-    near_out = near;
-    number_out = number;
+    if (blocks_) found = find_near_far_away(i, found);
+    near_out = found.square;
+    number_out = found.number;
   }
 
   FLC_INLINE V find_second(int64_t i, V least, Numbers nearest) const {
     const Place<V>* const here = from_ + i;
     V second = smaller(other(*here, nearest), least);
     look_around(
-        here, i, size_ - 1 - i, [&](int64_t k) { return any_greater(second, V{} + squares_[k]); },
+        here, smaller(i, at_once_), smaller(size_ - 1 - i, at_once_),
+        [&](int64_t k) { return any_greater(second, V{} + squares_[k]); },
         [&](const Place<V>& a, const Place<V>& b, int64_t k) {
           second = smaller(smaller(other(a, nearest), other(b, nearest)) + squares_[k], second);
+        });
+    return blocks_ ? find_second_far_away(i, second, nearest) : second;
+  }
+
+ private:
+  struct Near {
+    V square;
+    Numbers number;
+  };
+
+  // Not inlined: the searches nearby keep their registers.
+  [[gnu::noinline]] Near find_near_far_away(int64_t i, Near found) const {
+    look_far(
+        from_ + i, blocks_, i, size_, [&](int64_t k) { return counts(V{} + squares_[k], found); },
+        [&](const Place<V>& block, int64_t k) {
+          return any_greater(V{} + Real(INFINITY), block.near) && counts(block.near + squares_[k], found);
+        },
+        [&](const Place<V>& place, int64_t k) { take(place.near + squares_[k], place.number, found); });
+    return found;
+  }
+
+  [[gnu::noinline]] V find_second_far_away(int64_t i, V second, Numbers nearest) const {
+    look_far(
+        from_ + i, blocks_, i, size_, [&](int64_t k) { return any_greater(second, V{} + squares_[k]); },
+        [&](const Place<V>& block, int64_t k) {
+          return any_greater(second, other(block, nearest) + squares_[k]);
+        },
+        [&](const Place<V>& place, int64_t k) {
+          second = smaller(other(place, nearest) + squares_[k], second);
         });
     return second;
   }
 
- private:
+  // Of each block the least squares across the axis: from no place along it is there less to any of its places.
+  void summarize(Place<V>* blocks) const {
+    for (int64_t begin = 0; begin < size_; begin += NEAREST_BLOCK) {
+      const int64_t end = smaller(size_, begin + NEAREST_BLOCK);
+      Place<V> all = from_[begin];
+      for (int64_t i = begin + 1; i < end; ++i) {
+        const Place<V>& next = from_[i];
+        const Numbers number = next.near < all.near ? next.number : all.number;
+        if (with_second_) all.second = smaller(other(all, number), other(next, number));
+        all.near = smaller(next.near, all.near);
+        all.number = number;
+      }
+      blocks[begin / NEAREST_BLOCK] = all;
+    }
+  }
+
   static Real square_of(double x) { return Real(x * x < 1e300 ? x * x : INFINITY); }
 
   // The nearest instance there but for one.
@@ -105,18 +168,24 @@ class NearestAlong {
     return place.number == nearest ? place.second : place.near;
   }
 
-  static FLC_INLINE void take(V square, Numbers candidate, V& near, Numbers& number) {
-    Numbers nearer = square < near;
-    if constexpr (smaller_id_wins) nearer |= (square == near) & (candidate < number);
-    number = nearer ? candidate : number;
-    near = smaller(square, near);
+  // Whether what is so far can be found yet.
+  static FLC_INLINE bool counts(V square, const Near& found) {
+    return smaller_id_wins ? any_reached(found.square, square) : any_greater(found.square, square);
+  }
+
+  static FLC_INLINE void take(V square, Numbers number, Near& found) {
+    Numbers nearer = square < found.square;
+    if constexpr (smaller_id_wins) nearer |= (square == found.square) & (number < found.number);
+    found.number = nearer ? number : found.number;
+    found.square = smaller(square, found.square);
   }
 
   const bool with_second_;
   const Real limit_, second_limit_;
   const Place<V>* const from_;
   const Real* const squares_;
-  const int64_t size_;
+  const int64_t size_, at_once_;
+  const Place<V>* const blocks_;  // or null
 };
 
 // The first `count` lanes to memory.
