@@ -6,6 +6,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from typing import Any, Literal
 
 from .rules import (
@@ -291,11 +292,15 @@ def check_spacing(name: str, value: Sequence[float] | None) -> tuple[float, ...]
     """
     if value is None:
         return None
-    values = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
-        raise _type_error(name, value, "a sequence of numbers, one for each axis, or None")
+    values = value
+    if not isinstance(value, (tuple, list)):  # PyTorch 2.4 compiles neither a union here nor what follows
+        values = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
+        if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+            raise _type_error(name, value, "a sequence of numbers, one for each axis, or None")
     if len(values) not in (2, 3):
         raise ValueError(f"{name} must be two or three numbers, one for each axis, got {len(values)}")
+    # A compiler takes index() of an integer as a constant: PyTorch 2.4's lists hold no symbolic numbers.
+    values = [index(length) if type(length) is int else length for length in values]
     lengths = tuple([_number(name, length) for length in values])
     least, most = SPACING_RANGE
     for length in lengths:

@@ -56,7 +56,7 @@ def _missing() -> str | None:
         return "the package triton is not installed"
     if importlib.util.find_spec("fastlogconv.kernels") is None:  # a source tree that is not installed
         return "its kernels are not installed: pip install fastlogconv, or pip install -e . in the sources"
-    return None
+    return triton_launch.why_too_old()
 
 
 def why_not(device: torch.device) -> str | None:

@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +29,18 @@ from .devices import queue_of
 KNOWN_VERSIONS = ((3, 4), (3, 9))  # from, to: in these a compiled kernel is run with the same arguments
 ALIGNMENT = 256  # bytes, of pieces of scratch
 ASSUMED_ALIGNMENT = 16  # of addresses: Triton compiles for it where it finds it
+
+
+def why_too_old() -> str | None:
+    """Why the installed Triton does not compile the kernels; None where it does, or has no version."""
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # it goes by other names too
+        return None
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) >= KNOWN_VERSIONS[0]:
+        return None
+    return f"its kernels need Triton {'.'.join(map(str, KNOWN_VERSIONS[0]))} or newer, not {version}"
 
 
 @dataclasses.dataclass
