@@ -6,9 +6,10 @@ Settings check themselves, see settings.py.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -49,6 +50,19 @@ def positive(values: Tensor) -> Tensor:
     """Where a tensor is > 0: bool."""
     signed = comparable(values)
     return values > 0 if signed is values else signed != 0
+
+
+def values_are_looked_at(tensor: Tensor) -> bool:
+    """On the CPU only, and not in compiled code: nothing waits for a GPU."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def refuse_values(values: Tensor, wrong: Tensor, error: Callable[[float], Exception]) -> None:
+    """Raises `error` of the first of the values that are `wrong`, where they can be looked at."""
+    with contextlib.suppress(RuntimeError):  # under vmap they cannot
+        if wrong.any():
+            value = values[wrong][0].item()
+            raise error(value)
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several
@@ -141,8 +155,10 @@ def check_spatial_labels(labels, spatial_dims: int) -> None:
 
 def check_region_masks(masks, spatial_dims: int) -> None:
     check_spatial_dims(spatial_dims)
-    axes = "H, W" if spatial_dims == 2 else "D, H, W"
-    check_tensor(masks, "masks", (spatial_dims + 1, spatial_dims + 2), f"[N, {axes}] or [B, N, {axes}]")
+    if spatial_dims == 2:  # constants: PyTorch 2.4's compiler finds no number in a tuple of symbolic ones
+        check_tensor(masks, "masks", (3, 4), "[N, H, W] or [B, N, H, W]")
+    else:
+        check_tensor(masks, "masks", (4, 5), "[N, D, H, W] or [B, N, D, H, W]")
 
 
 OF_MASKS = (torch.bool, torch.uint8)  # what binary masks come in
@@ -186,7 +202,7 @@ def check_axes_of_spacing(spacing, spatial_dims: int) -> list[float]:
     """
     checked = check_spacing("spacing", spacing)
     if checked is None:
-        return [1.0] * spatial_dims
+        return [1.0, 1.0] if spatial_dims == 2 else [1.0, 1.0, 1.0]  # for compilers: a fixed length
     if len(checked) != spatial_dims:
         raise ValueError(f"spacing must be {spatial_dims} numbers, one for each axis, got {len(checked)}")
     return list(checked)

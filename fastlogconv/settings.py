@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from typing import Any, Literal
 
 from .rules import (
@@ -119,6 +120,7 @@ class WeightSettings:
         Raises:
             TypeError, ValueError: as for the settings themselves; ValueError also for an unknown name.
         """
+        check_names(changes)
         return cls(**{**check_preset(name), **changes})
 
     def replace(self, **changes) -> WeightSettings:
@@ -127,6 +129,7 @@ class WeightSettings:
         Raises:
             TypeError, ValueError: as for the settings themselves.
         """
+        check_names(changes)
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, str | float | int | None]:
@@ -149,6 +152,18 @@ class WeightSettings:
 SETTINGS = {field.name: field for field in dataclasses.fields(WeightSettings)}
 NAMES = tuple(SETTINGS)
 DEFAULTS = {name: field.default for name, field in SETTINGS.items()}
+
+
+def check_names(changes: Iterable[str]) -> None:
+    """Raises TypeError for what is no setting."""
+    for name in changes:
+        if name == "spatial_dims":
+            raise TypeError(
+                "spatial_dims is no setting: it says what labels are, so give it to what takes them, beside "
+                "the settings, as in weight_map(labels, settings=settings, spatial_dims=3)"
+            )
+        if name not in SETTINGS:
+            raise TypeError(f"{name} is no setting: there are {', '.join(SETTINGS)}")
 
 
 def _preset(
@@ -277,11 +292,15 @@ def check_spacing(name: str, value: Sequence[float] | None) -> tuple[float, ...]
     """
     if value is None:
         return None
-    values = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
-        raise _type_error(name, value, "a sequence of numbers, one for each axis, or None")
+    values = value
+    if not isinstance(value, (tuple, list)):  # PyTorch 2.4 compiles neither a union here nor what follows
+        values = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
+        if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+            raise _type_error(name, value, "a sequence of numbers, one for each axis, or None")
     if len(values) not in (2, 3):
         raise ValueError(f"{name} must be two or three numbers, one for each axis, got {len(values)}")
+    # A compiler takes index() of an integer as a constant: PyTorch 2.4's lists hold no symbolic numbers.
+    values = [index(length) if type(length) is int else length for length in values]
     lengths = tuple([_number(name, length) for length in values])
     least, most = SPACING_RANGE
     for length in lengths:

@@ -12,7 +12,7 @@ from cases import two_cells
 
 import fastlogconv
 from fastlogconv import backends
-from fastlogconv.backends import c_interface, devices, native_cuda
+from fastlogconv.backends import c_interface, devices, native_cuda, triton_launch
 
 CPU = torch.device("cpu")
 LABELS = torch.from_numpy(two_cells())
@@ -86,6 +86,15 @@ def test_what_one_backend_lacks_the_other_computes(monkeypatch):
     device = torch.device("cuda", 0)
     assert backends.first(device, ("classes",), "weight_map") == "triton"
     assert backends.first(device, ("ignore",), "weight_map") == "native"
+
+
+@pytest.mark.parametrize(
+    "version, refused", [("3.0.0", True), ("3.3.1+git", True), ("3.4.0", False), ("4.0", False), ("?", False)]
+)
+def test_triton_that_came_with_an_old_pytorch_is_refused(version, refused, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", {"triton": version}.__getitem__)
+    reason = triton_launch.why_too_old()
+    assert reason == (f"its kernels need Triton 3.4 or newer, not {version}" if refused else None)
 
 
 def test_every_backend_has_its_place_in_the_orders():

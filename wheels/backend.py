@@ -17,6 +17,19 @@ def _with_compiler(requirements: list[str]) -> list[str]:
     return [*requirements, "ziglang>=0.17"]
 
 
+def _quiet(config_settings: dict | None) -> dict:
+    """Without a hundred lines of copied files: where a build fails, pip shows all that was said."""
+    return {"quiet": "1", **(config_settings or {})}
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    return build_meta.build_wheel(wheel_directory, _quiet(config_settings), metadata_directory)
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    return build_meta.build_editable(wheel_directory, _quiet(config_settings), metadata_directory)
+
+
 def get_requires_for_build_wheel(config_settings=None):
     return _with_compiler(build_meta.get_requires_for_build_wheel(config_settings))
 

@@ -129,7 +129,10 @@ def main() -> None:
     names, work = given.systems or list(SYSTEMS), ROOT / "build" / "wheels"
     made = make(names, work / "first", DIST, ROOT / "build")
     if given.again:
-        shutil.rmtree(work / "objects", ignore_errors=True)
+        for kept in ("objects", "zig"):
+            shutil.rmtree(work / kept, ignore_errors=True)
+        # ziglang too keeps what it compiled.
+        os.environ |= dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(work / "zig"))
         for one, other in zip(
             made, make(names, work / "second", work / "dist", work / "objects"), strict=True
         ):

@@ -56,7 +56,7 @@ def tests_of_the_package(python: str, sources: Path, arguments: list[str]) -> No
     alone.mkdir(parents=True)
     shutil.copytree(sources / "tests", alone / "tests")
     shutil.copy2(sources / "pyproject.toml", alone)
-    environment = os.environ | {"PATH": str(Path(python).absolute().parent), "CXX": "", "PYTHONSAFEPATH": "1"}
+    environment = os.environ | {"PATH": str(Path(python).parent), "CXX": "", "PYTHONSAFEPATH": "1"}
     where = "import fastlogconv; print(fastlogconv.__file__); print(fastlogconv.info())"
     run([python, "-c", where], cwd=WORK, env=environment)
     run([python, "-m", "pytest", "-q", *OPTIONS, *arguments], cwd=alone, env=environment)
@@ -70,7 +70,7 @@ def same_figures(system: System, sources: Path, recorded: Path) -> None:
     program = folder / ("replay.exe" if system.family == "windows" else "replay")
     compiler = [sys.executable, "-m", "ziglang", "c++", "-target", system.zig, "-fno-sanitize=all", "-g0"]
     source = str(sources / "tests" / "replay_calls.cpp")
-    run([*compiler, "-std=c++20", "-O1", f"-I{sources / 'csrc'}", source, "-o", str(program)])
+    run([*compiler, "-std=c++20", "-O2", f"-I{sources / 'csrc'}", source, "-o", str(program)])
     relative = [os.path.relpath(path, folder) for path in (library, recorded)]
     if system.name == "linux-x86_64":
         for name in system.instruction_sets:
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help="default: all that can be tried")
     parser.add_argument("--pytest", default="", help="further arguments for it; 'no' leaves these tests out")
     given = parser.parse_args()
+    given.python = os.path.abspath(given.python)  # run in other folders; a link, as virtual environments have
     names = given.systems or ["linux-x86_64", *RUNNERS]
     missing = [tool for tool in ("qemu-aarch64", "qemu-x86_64", "wine") if not shutil.which(tool)]
     if missing:

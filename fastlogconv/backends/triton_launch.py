@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +29,18 @@ from .devices import queue_of
 KNOWN_VERSIONS = ((3, 4), (3, 9))  # from, to: in these a compiled kernel is run with the same arguments
 ALIGNMENT = 256  # bytes, of pieces of scratch
 ASSUMED_ALIGNMENT = 16  # of addresses: Triton compiles for it where it finds it
+
+
+def why_too_old() -> str | None:
+    """Why the installed Triton does not compile the kernels; None where it does, or has no version."""
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # it goes by other names too
+        return None
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) >= KNOWN_VERSIONS[0]:
+        return None
+    return f"its kernels need Triton {'.'.join(map(str, KNOWN_VERSIONS[0]))} or newer, not {version}"
 
 
 @dataclasses.dataclass
@@ -91,6 +105,14 @@ def kernels() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def pads_products() -> bool:
+    """Whether this Triton multiplies no matrices as small as ours, so that they are padded."""
+    from ..kernels.products import LEAST
+
+    return LEAST.value > 8
+
+
 def scratch(
     device: torch.device, *pieces: tuple[tuple[int, ...], torch.dtype]
 ) -> tuple[Tensor | None, list[Tensor]]:
@@ -104,6 +126,13 @@ def scratch(
     return memory, [
         memory[start : start + size].view(dtype).view(shape) for (shape, dtype), size, start in parts
     ]
+
+
+def values_together(images: Tensor) -> int:
+    """How many values of a row [N, H, W] are a word of up to 16 bytes, from any multiple of 16 on."""
+    if images.stride(2) != 1 or images.data_ptr() % ASSUMED_ALIGNMENT != 0:
+        return 1
+    return math.gcd(*images.stride()[:2], images.shape[2], ASSUMED_ALIGNMENT // images.itemsize)
 
 
 def by_triton(launch: Launch):

@@ -37,7 +37,9 @@ def why_no_triton() -> str | None:
     """Why Triton's kernels cannot be compiled and run here; None where they can."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    return why_not()
+    from fastlogconv.backends.triton_launch import why_too_old
+
+    return why_too_old() or why_not()
 
 
 def why_no_nvcc() -> str | None:
