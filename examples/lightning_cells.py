@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +17,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from train_cells import UNet, make_cells, score, segment
 
 from fastlogconv import UNetWeights, WeightedCrossEntropyLoss, separate_touching
+
+try:
+    import lightning
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f'the example needs {missing.name}: pip install ".[demo]" lightning in the source tree, or '
+        '"fastlogconv[demo]" lightning, has all that it needs'
+    ) from None
 
 
 class Cells(lightning.LightningModule):

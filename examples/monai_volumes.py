@@ -13,21 +13,29 @@ import argparse
 
 import numpy as np
 import torch
-from monai.data import CacheDataset, MetaTensor, ThreadDataLoader
-from monai.inferers import sliding_window_inference
-from monai.networks.nets import UNet
-from monai.transforms import (
-    Compose,
-    RandCropByPosNegLabeld,
-    RandFlipd,
-    RandGaussianNoised,
-    RandRotate90d,
-    ScaleIntensityd,
-)
-from scipy import ndimage
 
 from fastlogconv import WeightedDiceCELoss
-from fastlogconv.integrations.monai import WeightMapd
+
+try:
+    from monai.data import CacheDataset, MetaTensor, ThreadDataLoader
+    from monai.inferers import sliding_window_inference
+    from monai.networks.nets import UNet
+    from monai.transforms import (
+        Compose,
+        RandCropByPosNegLabeld,
+        RandFlipd,
+        RandGaussianNoised,
+        RandRotate90d,
+        ScaleIntensityd,
+    )
+    from scipy import ndimage
+
+    from fastlogconv.integrations.monai import WeightMapd
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f'the example needs {missing.name}: pip install ".[monai]" scipy in the source tree, or '
+        '"fastlogconv[monai]" scipy, has all that it needs'
+    ) from None
 
 SPACING = (0.5, 0.5, 1.5)  # um
 BOTH = ["image", "label"]

@@ -12,9 +12,16 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 from train_cells import make_cells, score, segment
+
+try:
+    import segmentation_models_pytorch as smp
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f'the example needs {missing.name}: pip install ".[demo]" segmentation-models-pytorch in the source '
+        'tree, or "fastlogconv[demo]" segmentation-models-pytorch, has all that it needs'
+    ) from None
 
 from fastlogconv import UNetWeights, WeightedDiceCELoss, separate_touching
 

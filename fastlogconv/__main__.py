@@ -30,8 +30,8 @@ tells (ImageJ, OME), as multiples of the shorter side of a pixel in the plane: -
 there, as in images; with --spacing file it is micrometres; with numbers, their unit. An .npy [H, W, 1] gives
 weights [H, W, 1]. Pictures in colour are taken where they are grey, or with --colour-ids. What weights were
 made from stands in the .tif, or beside the .npy in NAME.npy.json; existing weights that were made from
-something else count as failed, damaged ones are written again. A .tif keeps the axes and the lengths of the
-mask's pixels.
+something else, or nobody knows from what, count as failed, damaged ones are written again. A .tif keeps the
+axes and the lengths of the mask's pixels.
 Exit status: 0 all written or kept, 1 some failed, 2 wrong usage."""
 
 PIPE_CLOSED = 141  # as a shell tells of a program that SIGPIPE ended

@@ -6,9 +6,10 @@ Settings check themselves, see settings.py.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -49,6 +50,19 @@ def positive(values: Tensor) -> Tensor:
     """Where a tensor is > 0: bool."""
     signed = comparable(values)
     return values > 0 if signed is values else signed != 0
+
+
+def values_are_looked_at(tensor: Tensor) -> bool:
+    """On the CPU only, and not in compiled code: nothing waits for a GPU."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def refuse_values(values: Tensor, wrong: Tensor, error: Callable[[float], Exception]) -> None:
+    """Raises `error` of the first of the values that are `wrong`, where they can be looked at."""
+    with contextlib.suppress(RuntimeError):  # under vmap they cannot
+        if wrong.any():
+            value = values[wrong][0].item()
+            raise error(value)
 
 
 IgnoreIndex = int | Collection[int]  # a label to ignore, or several

@@ -4,6 +4,7 @@ csrc/fastlogconv.h and csrc/formulas.h against them. Those of distances and bord
 
 ABI_VERSION = 9  # FLC_ABI_VERSION
 MOST_AXES = 4  # FLC_MOST_AXES: of a tensor
+BAND_BITS = 24  # Triton: values of a region that are as far apart as 2^24 at most are summed together
 CELL = 32  # pixels on a side of a cell: a row of one is a 32-bit word
 
 # Enumerations of csrc/fastlogconv.h: the place of a name is its code.

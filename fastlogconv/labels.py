@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .errors import label_error
 
 _SHAPES = {2: "[H, W] or [B, H, W]", 3: "[D, H, W] or [B, D, H, W]"}
 
@@ -38,12 +39,21 @@ def separate_touching(labels: Tensor, classes: Tensor | None = None, *, spatial_
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: a rank, shape or device does not fit.
+        ValueError: a rank, shape or device does not fit; on the CPU, and not in compiled code, labels that
+            are NaN, infinite or fractional.
     """
     checks.check_spatial_dims(spatial_dims)
     checks.check_tensor(labels, "labels", (spatial_dims, spatial_dims + 1), _SHAPES[spatial_dims])
     if classes is not None:
         checks.check_classes(classes, labels)
+    if labels.is_floating_point() and checks.values_are_looked_at(labels):
+        found = labels.detach()
+        checks.refuse_values(found, ~(found.isfinite() & (found == found.floor())), label_error)
+    return separated(labels, classes, spatial_dims)
+
+
+def separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tensor:
+    """`separate_touching` behind its checks."""
     values = checks.comparable(labels)
     kinds = None if classes is None else checks.comparable(classes)
     positive = checks.positive(labels)
@@ -78,7 +88,8 @@ def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: i
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: a rank does not fit, or `connectivity` is not from 1 to `spatial_dims`.
+        ValueError: a rank does not fit, or `connectivity` is not from 1 to `spatial_dims`; on the CPU, and
+            not in compiled code, a NaN.
     """
     checks.check_spatial_dims(spatial_dims)
     checks.check_tensor(masks, "masks", (spatial_dims, spatial_dims + 1), _SHAPES[spatial_dims])
@@ -86,6 +97,8 @@ def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: i
         raise TypeError(f"connectivity must be an integer, got {connectivity!r}")
     if not 1 <= connectivity <= spatial_dims:
         raise ValueError(f"connectivity must be from 1 to {spatial_dims}, got {connectivity}")
+    if masks.is_floating_point() and checks.values_are_looked_at(masks):
+        checks.refuse_values(masks.detach(), masks.detach().isnan(), _no_mask)
     foreground = checks.positive(masks)
     batch = foreground if masks.dim() > spatial_dims else foreground[None]
     if batch.device.type == "cpu":
@@ -93,6 +106,10 @@ def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: i
     else:
         ids = components_by_propagation(batch, connectivity)
     return ids if masks.dim() > spatial_dims else ids[0]
+
+
+def _no_mask(value: float) -> ValueError:
+    return ValueError(f"masks must hold numbers (foreground is where they are > 0), got {value}")
 
 
 def _id_dtype(batch: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import nested_error
+from .checks import nested_error, values_are_looked_at
 from .settings import choice_error
 
 NORMALIZATIONS = ("mean", "weight")
@@ -121,13 +121,8 @@ def check_class_weight(class_weight, classes: int, device: torch.device) -> None
     check_no_negative("class_weight", class_weight)
 
 
-def _values_are_looked_at(tensor: Tensor) -> bool:
-    """On the CPU only, and not in compiled code: nothing waits for a GPU."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 def check_no_negative(name: str, weights: Tensor) -> None:
-    if not _values_are_looked_at(weights):
+    if not values_are_looked_at(weights):
         return
     negative = weights.detach() < 0
     try:
@@ -140,7 +135,7 @@ def check_no_negative(name: str, weights: Tensor) -> None:
 
 def check_indices(target: Tensor, classes: int) -> None:
     """Raises IndexError for a class that there is not."""
-    if not _values_are_looked_at(target) or target.numel() == 0:
+    if not values_are_looked_at(target) or target.numel() == 0:
         return
     try:
         lowest, highest = (extreme.item() for extreme in target.aminmax())

@@ -62,6 +62,7 @@ def weighted_cross_entropy(
         target: class of each pixel [B, ...] or [B, 1, ...], integers in 0..C - 1, or `ignore_index`; or soft:
             probabilities of the classes [B, C, ...], floating point.
         weights: of pixels, >= 0, [B, ...] or [B, 1, ...], floating point, such as `weight_map` returns.
+            A NaN among them makes the loss NaN, as one among the logits of pixels that count does.
         normalize: "mean" or "weight".
         reduction: "mean"; "sum": of w(p) c(p); "none": w(p) c(p) of each pixel, 0 where it does not count.
             `normalize` matters for "mean" alone.

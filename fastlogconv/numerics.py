@@ -229,6 +229,13 @@ def _float_suffices(settings: WeightSettings, arithmetic: Arithmetic, lost_of_di
     return ROUNDING * max(of_border, of_foreground) <= PROMISE
 
 
+def scaled_float_suffices(settings: WeightSettings, numbers: Numbers, exponent: int) -> bool:
+    """Whether float32 does on GPUs where the factors of LogConv's sums carry 2^exponent each."""
+    arithmetic = ARITHMETICS["gpu", False]
+    lost_in_lmbdas = arithmetic.lost_by_logarithm + exponent * 2 * LN2
+    return _float_suffices(settings, arithmetic, lost_in_lmbdas * numbers.decay_length)
+
+
 def _logconv_numbers(
     settings: WeightSettings, height: int, width: int, kernels: str, double: bool
 ) -> Numbers:

@@ -23,7 +23,7 @@ from . import backends, engines
 from .backends.reference import result_dtype
 from .checks import DEVICES, positive
 from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, class_error, half_error
-from .labels import separate_touching
+from .labels import separated
 from .numerics import SMALLEST_DECAY_LENGTH
 from .settings import SETTINGS, WeightSettings
 
@@ -171,7 +171,7 @@ def _foreground_with_gaps(labels, classes):
     if labels.device.type == "cpu" and backends.native.why_not(labels.device) is None:
         classes = None if classes is None else _class_labels(classes)
         return backends.native.foreground_with_gaps(labels, classes)
-    foreground = positive(separate_touching(labels, classes, spatial_dims=labels.dim() - 1))
+    foreground = positive(separated(labels, classes, labels.dim() - 1))
     return foreground if classes is None else foreground & (_class_labels(classes) > 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import index
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ class WeightSettings:
         Raises:
             TypeError, ValueError: as for the settings themselves; ValueError also for an unknown name.
         """
+        check_names(changes)
         return cls(**{**check_preset(name), **changes})
 
     def replace(self, **changes) -> WeightSettings:
@@ -128,6 +129,7 @@ class WeightSettings:
         Raises:
             TypeError, ValueError: as for the settings themselves.
         """
+        check_names(changes)
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, str | float | int | None]:
@@ -150,6 +152,18 @@ class WeightSettings:
 SETTINGS = {field.name: field for field in dataclasses.fields(WeightSettings)}
 NAMES = tuple(SETTINGS)
 DEFAULTS = {name: field.default for name, field in SETTINGS.items()}
+
+
+def check_names(changes: Iterable[str]) -> None:
+    """Raises TypeError for what is no setting."""
+    for name in changes:
+        if name == "spatial_dims":
+            raise TypeError(
+                "spatial_dims is no setting: it says what labels are, so give it to what takes them, beside "
+                "the settings, as in weight_map(labels, settings=settings, spatial_dims=3)"
+            )
+        if name not in SETTINGS:
+            raise TypeError(f"{name} is no setting: there are {', '.join(SETTINGS)}")
 
 
 def _preset(

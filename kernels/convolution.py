@@ -57,13 +57,27 @@ def chunks_shown(radius, ALONG: tl.constexpr, CHUNK: tl.constexpr):
 
 
 @triton.jit
-def add_shown(
-    total, line_ptr, stride, size, radius, first, last, decay_, DIRECTION: tl.constexpr,
+def sum_of_chunk(x, CHUNK: tl.constexpr):
+    """The sums [LINES] of [LINES, CHUNK], by neighbours: tl.sum adds up as threads hold them.
+
+    How they do differs from version to version of Triton.
+    """
+    tl.static_assert(CHUNK == 16, "pairs are formed four times")
+    for _ in tl.static_range(4):
+        a, b = tl.split(tl.reshape(x, [x.shape[0], x.shape[1] // 2, 2]))
+        x = a + b
+    return tl.reshape(x, [x.shape[0]])
+
+
+@triton.jit
+def sum_shown(
+    line_ptr, stride, size, radius, first, last, decay_, DIRECTION: tl.constexpr,
     COMPUTE: tl.constexpr, PADDING: tl.constexpr, ROWS: tl.constexpr,
     LINES: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Adds to a tile [LINES, ALONG] what all of its windows show before (-1) or after (+1) it."""
+    """What all windows of a tile show before (-1) or after (+1) it, as its edge there sees it: [LINES]."""
     shown = chunks_shown(radius, ALONG, CHUNK)
+    total = tl.zeros([LINES], COMPUTE)
     if shown > 0:
         nearest = first if DIRECTION < 0 else first + (ALONG - 1)  # of the tile
         sums = tl.zeros([LINES, CHUNK], COMPUTE)
@@ -72,9 +86,17 @@ def add_shown(
             at = nearest + DIRECTION * steps
             values = load_lines(line_ptr, stride, at, size, radius, first, last, PADDING, ROWS)
             sums += values.to(COMPUTE) * tl.exp2(steps.to(COMPUTE) * decay_)[None, :]
+        total = sum_of_chunk(sums, CHUNK)
+    return total
+
+
+@triton.jit
+def add_shown(total, sums, radius, decay_, DIRECTION: tl.constexpr, ALONG: tl.constexpr, CHUNK: tl.constexpr):
+    """Adds to a tile [LINES, ALONG] what sum_shown found on one side of it."""
+    if chunks_shown(radius, ALONG, CHUNK) > 0:
         offset = tl.arange(0, ALONG)
         steps = offset if DIRECTION < 0 else ALONG - 1 - offset
-        total += tl.sum(sums, 1)[:, None] * tl.exp2(steps.to(COMPUTE) * decay_)[None, :]
+        total += sums[:, None] * tl.exp2(steps.to(total.dtype) * decay_)[None, :]
     return total
 
 
@@ -184,6 +206,14 @@ def convolve_axis_kernel(
         line = tile_across * ACROSS + tl.arange(0, ACROSS)
         # Lines beyond the last are taken from there, without a mask.
         line_ptr = input_ptr + tl.minimum(line, lines - 1).to(tl.int64) * across_stride
+        before = sum_shown(
+            line_ptr, along_stride, size, radius, first, last, decay_,
+            -1, COMPUTE, PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
+        )  # fmt: skip
+        after = sum_shown(
+            line_ptr, along_stride, size, radius, first, last, decay_,
+            1, COMPUTE, PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
+        )  # fmt: skip
         total = sum_by_products(
             line_ptr, along_stride, size, radius, first, last, decay_,
             PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
@@ -191,11 +221,8 @@ def convolve_axis_kernel(
         not_finite = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
         finite = not_finite == 0
         if finite:
-            for side in tl.static_range(2):
-                total = add_shown(
-                    total, line_ptr, along_stride, size, radius, first, last, decay_,
-                    2 * side - 1, COMPUTE, PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
-                )  # fmt: skip
+            total = add_shown(total, before, radius, decay_, -1, ALONG, CHUNK)
+            total = add_shown(total, after, radius, decay_, 1, ALONG, CHUNK)
             if PADDING == REPLICATE:
                 total = add_edges(total, line_ptr, along_stride, size, edge_weight, COMPUTE)
             store_lines(
@@ -210,10 +237,11 @@ def convolve_axis_kernel(
                 COMPUTE, PADDING, FEW, ALONG, CHUNK,
             )  # fmt: skip
             for side in tl.static_range(2):
-                sums = add_shown(
-                    sums, few_ptr, along_stride, size, radius, first, last, decay_,
+                shown = sum_shown(
+                    few_ptr, along_stride, size, radius, first, last, decay_,
                     2 * side - 1, COMPUTE, PADDING, ALONG_ROWS, FEW, ALONG, CHUNK,
                 )  # fmt: skip
+                sums = add_shown(sums, shown, radius, decay_, 2 * side - 1, ALONG, CHUNK)
             if PADDING == REPLICATE:
                 sums = add_edges(sums, few_ptr, along_stride, size, edge_weight, COMPUTE)
             store_lines(

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 
 LANES = tl.constexpr(32)
+# Before 3.8, Triton multiplies no matrices with fewer rows or columns than 16: zeros make up for the rest.
+LEAST = tl.constexpr(8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8) else 16)
 
 
 @triton.jit
@@ -51,9 +53,18 @@ def right_row_column(zeros, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def as_right(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The right operand [ROWS, COLUMNS] of [registers, lanes]."""
-    x = tl.reshape(x, [ROWS // 8, 2, COLUMNS // 8, 8, 4])
-    return tl.reshape(tl.permute(x, [0, 1, 4, 2, 3]), [ROWS, COLUMNS])
+    """The right operand [ROWS, COLUMNS], perhaps with zeros up to LEAST, of [registers, lanes]."""
+    M: tl.constexpr = ROWS if ROWS > LEAST else LEAST
+    N: tl.constexpr = COLUMNS if COLUMNS > LEAST else LEAST
+    if N > COLUMNS:
+        is_first = tl.arange(0, N // COLUMNS)[None, :, None, None] == 0
+        x = tl.where(is_first, tl.reshape(x, [ROWS // 4, 1, COLUMNS // 8, LANES]), 0.0)
+        x = tl.reshape(x, [ROWS * N // LANES, LANES])
+    if M > ROWS:
+        is_first = tl.arange(0, M // ROWS)[:, None, None] == 0
+        x = tl.where(is_first, tl.reshape(x, [1, ROWS * N // LANES, LANES]), 0.0)
+    x = tl.reshape(x, [M // 8, 2, N // 8, 8, 4])
+    return tl.reshape(tl.permute(x, [0, 1, 4, 2, 3]), [M, N])
 
 
 @triton.jit

@@ -94,6 +94,14 @@ def shift(out, log2_decay, exponent, WAY: tl.constexpr):
 
 
 @triton.jit
+def shift_towards(
+    position, first, SIZE: tl.constexpr, log2_decay, exponent, WAY: tl.constexpr, COMPUTE: tl.constexpr
+):
+    """The exponent that factors from a position of the tile to SIZE of a chunk from `first` on carry."""
+    return shift(beyond(position, first, first + SIZE - 1).to(COMPUTE), log2_decay, exponent, WAY)
+
+
+@triton.jit
 def decay(steps, window, log2_decay, exponent):
     """a^steps 2^exponent within the window, else 0."""
     # The exponents are added up, for a^steps alone may be too small for a float.

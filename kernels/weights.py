@@ -19,6 +19,7 @@ from .cells import (
     row_by_row,
 )
 from .products import (
+    LEAST,
     as_left,
     as_right,
     kth,
@@ -49,7 +50,7 @@ from .stages import (
     near_enough,
     nearest_term,
     number,
-    shift,
+    shift_towards,
     split,
 )
 
@@ -81,14 +82,6 @@ def load_chunk(words_ptr, entries, cell_y0, cell_x0, cell_x1, height, width, y, 
     room = room_of_cell(cell_y, cell_x + 1, height, width)
     words |= load_words(words_ptr, room, next_entries, visible & (cell_x < cell_x1), y % CELL) << 32
     return (words >> (x - cell_x * CELL)).to(tl.uint32)
-
-
-@triton.jit
-def shift_towards(
-    position, first, SIZE: tl.constexpr, log2_decay, exponent, WAY: tl.constexpr, COMPUTE: tl.constexpr
-):
-    """The exponent that factors from a position of the tile to SIZE of a chunk from `first` on carry."""
-    return shift(beyond(position, first, first + SIZE - 1).to(COMPUTE), log2_decay, exponent, WAY)
 
 
 @triton.jit
@@ -143,7 +136,7 @@ def log2_sums(
                         row_sums = log_sum(tl.where(own[None, :], terms, -infinity))  # [TILE_W]
                         sums = add_row_logarithms(sums, row_sums, chunk_y + row - y, window, log2_decay)
             else:
-                row_sums = tl.zeros([TILE_W, ROWS], COMPUTE)
+                row_sums = tl.zeros([TILE_W, ROWS if ROWS > LEAST else LEAST], COMPUTE)
                 bits = bits_of_words(words, zeros, ROWS, COMPUTE)
                 row_sums = product_as_left(add_products_with_bits(row_sums, high, low, bits))
                 steps_y = (chunk_y - tile_y + chunk_row_lane - y_lane).to(COMPUTE)

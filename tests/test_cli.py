@@ -73,20 +73,40 @@ def test_demo_segments_the_coins():
 # ------------------------------------------------------------------------------------------------- outputs
 
 
-def test_existing_outputs_are_kept_unless_overwrite(tmp_path, capsys):
-    masks = [save(tmp_path / "a.npy", cells()), save(tmp_path / "b.npy", cells())]
+def test_existing_outputs_stay_unless_overwrite(tmp_path, capsys):
+    """Those of which nobody knows what they were made from are no success."""
+    masks = [save(tmp_path / name, cells()) for name in ("a.npy", "b.npy", "c.npy")]
     out = tmp_path / "out"
-    out.mkdir()
+    assert run(masks[2], "--out", out) == 0
+    capsys.readouterr()
     np.save(out / "a.npy", np.float32(mine := 7.5))
-    assert run(*masks, "--out", out) == 0
+    assert run(*masks, "--out", out) == 1
     assert load(out / "a.npy") == mine
-    printed = capsys.readouterr().out
-    assert f"kept {out / 'a.npy'} (what it was made from is not known; --overwrite" in printed
-    assert "1 written, 1 kept, 0 failed" in printed
+    printed = capsys.readouterr()
+    reason = f"{out / 'a.npy'} is there, and what it was made from is not known: --overwrite replaces it"
+    assert printed.err == f"{masks[0]}: {reason}\n"
+    assert "1 written, 1 kept, 1 failed" in printed.out
 
+    masks.pop()
     assert run(*masks, "--out", out, "--overwrite") == 0
     np.testing.assert_array_equal(load(out / "a.npy"), weigh(cells()))
     assert "2 written, 0 kept, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damaged", [None, "", "{", "[1]", "{}", '"a"'])
+def test_without_a_record_nothing_is_kept_silently(damaged, tmp_path, capsys):
+    mask, out = save(tmp_path / "a.npy", cells()), tmp_path / "out"
+    assert run(mask, "--out", out) == 0
+    if damaged is None:
+        (out / "a.npy.json").unlink()
+    else:
+        (out / "a.npy.json").write_text(damaged)
+    capsys.readouterr()
+    assert run(mask, "--out", out, "--bwf", "5") == 1
+    assert "what it was made from is not known: --overwrite replaces it" in capsys.readouterr().err
+    np.testing.assert_array_equal(load(out / "a.npy"), weigh(cells()))
+    assert run(mask, "--out", out, "--bwf", "5", "--overwrite") == 0
+    assert run(mask, "--out", out, "--bwf", "5") == 0
 
 
 @pytest.mark.parametrize("suffix", ["npy", "tif"])

@@ -1,6 +1,8 @@
 """The command line: outputs that are there and are damaged, or no images at all."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -51,5 +53,11 @@ def test_damaged_weights_are_written_again(name, damage, tmp_path, capsys):
         f"written {target} (what was there is damaged)\n1 written, 0 kept, 0 failed\n"
     )
     np.testing.assert_array_equal(load(target), expected)
+    damage(target)
+    done = subprocess.run(  # nor does tifffile say anything of its own, which pytest would keep from us
+        [sys.executable, "-m", "fastlogconv", "weights", mask, "--out", target.parent, *given],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
     damage(target)  # and made from something else: that comes first
     assert run(mask, "--out", target.parent, *given, "--bwf", "3") == 1

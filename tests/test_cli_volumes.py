@@ -96,9 +96,9 @@ def test_spacing_of_the_file(name, tmp_path, capsys):
 
 SILENT = {
     "pages": dict(),
-    "ome": dict(ome=True, metadata=dict(axes="ZYX", PhysicalSizeX=0.5, PhysicalSizeY=0.5)),
+    "ome": dict(ome=True, metadata=dict(axes="ZYX")),
     "imagej": dict(imagej=True, metadata=dict(axes="ZYX")),
-    "zero": dict(imagej=True, metadata=dict(axes="ZYX", spacing=0.0, unit="um")),
+    "printer": dict(resolution=(72, 72), resolutionunit="INCH"),
     "units": dict(
         ome=True,
         metadata=dict(axes="ZYX", PhysicalSizeX=1, PhysicalSizeXUnit="pixel", PhysicalSizeY=1,
@@ -120,6 +120,49 @@ def test_a_file_that_does_not_tell_all(name, tmp_path, capsys):
     assert "(spacing 1 1 1, for the file tells none: --spacing gives one)" in capsys.readouterr().out
     assert run(*given, "--spacing", "file", "--overwrite") == 1
     assert "--spacing file: the file tells none for Z, Y, X" in capsys.readouterr().err
+
+
+PARTLY = {  # name: (how, what is said)
+    "ome": (
+        dict(ome=True, metadata=dict(axes="ZYX", PhysicalSizeX=0.5, PhysicalSizeY=0.25)),
+        "the file tells 0.25 0.5 micron along Y, X and nothing along Z: --spacing with 3 numbers says what",
+    ),
+    "ome_negative": (
+        dict(ome=True, metadata=dict(axes="ZYX", PhysicalSizeX=0.5, PhysicalSizeY=0.5, PhysicalSizeZ=-2)),
+        "the file tells 0.5 0.5 micron along Y, X and nothing along Z",
+    ),
+    "depth": (
+        dict(ome=True, metadata=dict(axes="ZYX", PhysicalSizeZ=2)),
+        "the file tells 2 micron along Z and nothing along Y, X",
+    ),
+    "zero": (
+        dict(imagej=True, resolution=(4, 4), metadata=dict(axes="ZYX", spacing=0.0, unit="um")),
+        "the file tells 0.25 0.25 micron along Y, X and nothing along Z",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_a_file_that_tells_lengths_of_some_axes_alone(name, tmp_path, capsys):
+    """They would be wrong without the others: neither taken nor left aside silently."""
+    how, why = PARTLY[name]
+    mask = tmp_path / "a.tif"
+    tifffile.imwrite(mask, V, photometric="minisblack", **how)
+    given = [mask, "--out", tmp_path / "out", "--spatial-dims", "3"]
+    assert run(*given) == 1
+    assert why in capsys.readouterr().err
+    assert run(*given, "--spacing", "file") == 1
+    assert "--spacing file: the file tells none for Z, Y, X" in capsys.readouterr().err
+    assert run(*given, "--spacing", "4", "1", "1") == 0
+    np.testing.assert_array_equal(load(tmp_path / "out" / "a.tif"), weigh(V, spacing=(4, 1, 1)))
+
+
+def test_a_negative_spacing_is_read_as_imagej_does(tmp_path, capsys):
+    mask = tmp_path / "a.tif"
+    tifffile.imwrite(mask, V, imagej=True, metadata=dict(axes="ZYX", spacing=-3, unit="um"))
+    assert run(mask, "--out", tmp_path / "out", "--spatial-dims", "3") == 0
+    np.testing.assert_array_equal(load(tmp_path / "out" / "a.tif"), weigh(V, spacing=(3, 1, 1)))
+    assert capsys.readouterr().err == f"{mask}: its spacing along Z is -3; taken for 3, as ImageJ does\n"
 
 
 def test_lengths_in_pixels_are_relative_alone(tmp_path, capsys):

@@ -35,6 +35,30 @@ def test_train_cells_runs(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "install"),
+    [
+        ("train_cells", "scipy", '".[demo]"'),
+        ("smp_cells", "segmentation_models_pytorch", '".[demo]" segmentation-models-pytorch'),
+        ("lightning_cells", "lightning", '".[demo]" lightning'),
+        ("monai_volumes", "monai", '".[monai]" scipy'),
+    ],
+)
+def test_what_is_missing_is_told_with_how_to_install_it(name, module, install):
+    program = (
+        "import runpy, sys\n"
+        "class Gone:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: raise ModuleNotFoundError(name=name)\n"
+        f"sys.meta_path.insert(0, Gone()); sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        f"runpy.run_path({str(EXAMPLES / name)!r} + '.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"the example needs {module}: pip install {install} in the source tree, or ")
+
+
 def test_train_cells_makes_cells_that_touch(train_cells):
     images, labels = train_cells.make_cells(np.random.default_rng(0), 4, 64)
     assert images.shape == labels.shape == (4, 64, 64)

@@ -173,3 +173,31 @@ def test_what_is_refused():
         binary_to_instances(labels, connectivity=1.0)
     with pytest.raises(ValueError, match=r"spatial_dims must be 2 .*, got True"):
         binary_to_instances(labels, spatial_dims=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.5])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_labels_that_are_no_ids(dtype, value):
+    labels = torch.ones(4, 5, dtype=dtype)
+    labels[1, 2] = value
+    with pytest.raises(ValueError, match=f"^labels must be finite whole numbers .*, got {value}$"):
+        separate_touching(labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_masks_that_are_no_numbers(dtype):
+    masks = torch.rand(4, 5).to(dtype)  # any numbers are taken
+    masks[0, 0] = torch.inf
+    assert binary_to_instances(masks - 0.5).max() >= 1
+    masks[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"^masks must hold numbers .*, got nan$"):
+        binary_to_instances(masks)
+
+
+def test_values_are_not_looked_at_in_compiled_code_or_under_vmap():
+    labels = torch.ones(3, 4, 5)
+    labels[0, 1, 2] = torch.nan
+    separate = torch.compile(separate_touching, backend="eager", fullgraph=True)
+    assert separate(labels).shape == labels.shape
+    labels[0, 1, 2] = 7
+    assert torch.equal(torch.func.vmap(separate_touching)(labels), separate_touching(labels))

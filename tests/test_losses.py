@@ -172,6 +172,16 @@ def test_negative_weights():
             weighted_cross_entropy(logits, target, weights.requires_grad_(), normalize)
 
 
+def test_weights_that_are_no_numbers():
+    """They show, as NaN among the logits does."""
+    logits, target, weights = torch.randn(1, 2, 3, 4), torch.zeros(1, 3, 4).long(), torch.ones(1, 3, 4)
+    weights[0, 1, 2] = torch.nan
+    for normalize in ("mean", "weight"):
+        assert weighted_cross_entropy(logits, target, weights, normalize).isnan()
+    each = weighted_cross_entropy(logits, target, weights, reduction="none")
+    assert torch.equal(each.isnan(), weights.isnan())
+
+
 def test_targets_that_are_no_class():
     with pytest.raises(IndexError):
         weighted_cross_entropy(torch.zeros(1, 2, 3, 4), torch.full((1, 3, 4), 2), torch.ones(1, 3, 4))

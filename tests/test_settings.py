@@ -1,6 +1,7 @@
 """Settings are written down once: everything that repeats them for a reader is held against the dataclass."""
 
 import dataclasses
+import functools
 import inspect
 import os
 import pickle
@@ -99,6 +100,18 @@ def test_replace_checks_and_leaves_the_original():
 def test_presets(preset):
     assert WeightSettings.preset(preset).as_dict() == {**DEFAULTS, **PRESETS[preset]}
     assert WeightSettings.preset(preset, **CHANGES).as_dict() == CHANGES
+
+
+def test_what_is_no_setting_is_told_with_where_it_belongs():
+    for make in (functools.partial(WeightSettings.preset, "unet2019"), WeightSettings().replace):
+        with pytest.raises(
+            TypeError, match=r"spatial_dims is no setting.*weight_map\(labels, settings=settings, "
+        ):
+            make(spatial_dims=3)
+        with pytest.raises(
+            TypeError, match=r"^sigma is no setting: there are distance, border, .*, spacing$"
+        ):
+            make(sigma=3)
 
 
 def test_the_defaults_are_a_preset():

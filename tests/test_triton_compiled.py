@@ -252,45 +252,6 @@ def test_batches_and_views(emulator):
     assert emulator.races == 0
 
 
-def test_regions(emulator, monkeypatch):
-    labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
-    masks = torch.stack([(labels == i) * (0.2 * i) for i in range(6)]).float()  # the first is empty
-    masks[2] = torch.maximum(masks[2], masks[3])
-    with emulator.serving(), margins(monkeypatch):
-        weights = fastlogconv.region_weight_map(masks, backend="triton")
-    expected = fastlogconv.region_weight_map(masks.double(), backend="reference")
-    assert emulator.races == 0
-    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30])
-def test_scale_of_regions(scale, emulator):
-    """Subnormal values are not 0."""
-    labels = torch.from_numpy(scattered((33, 41), 3, 6, np.random.default_rng(32)))
-    masks = torch.stack([(labels == i) * (0.2 * i * scale) for i in range(1, 4)]).float()
-    settings = WeightSettings(bws=40, fds=30)
-    with emulator.serving():
-        weights = fastlogconv.region_weight_map(masks, settings=settings, backend="triton")
-    expected = fastlogconv.region_weight_map(masks.double(), settings=settings, backend="reference")
-    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_options_of_regions(distance, border, emulator, monkeypatch):
-    labels = torch.from_numpy(scattered((53, 61), 5, 9, np.random.default_rng(32)))
-    masks = torch.stack([(labels == i) * (0.2 * i) for i in range(1, 5)]).float()
-    ignore = torch.from_numpy(scattered((53, 61), 3, 6, np.random.default_rng(33)) > 0)
-    masks[1] = torch.maximum(masks[1], masks[2])
-    masks[0].masked_fill_(ignore, torch.nan)
-    options = dict(settings=WeightSettings(distance=distance, border=border, bws=30), ignore=ignore)
-    with emulator.serving(), margins(monkeypatch):
-        weights = fastlogconv.region_weight_map(masks, **options, backend="triton")
-    assert emulator.races == 0
-    expected = fastlogconv.region_weight_map(masks.double(), **options, backend="reference")
-    assert weight_error(weights, expected) <= WEIGHT[torch.float32]
-
-
 @pytest.mark.parametrize("border", BORDERS)
 def test_distances(border, emulator, monkeypatch):
     rng = np.random.default_rng(33)
@@ -403,7 +364,14 @@ def launches():
         weigh(labels.double(), {})
         for distance in DISTANCES:
             weigh(labels.long(), dict(distance=distance), classes=labels, ignore=labels > 0)
-    return usual, by_rule, [launch for launch in others if launch.name == "weigh_tiles"]
+        masks = torch.zeros(2, 2048, 2048)
+        for ks in (201, 401):  # 128 and 256 cells around a tile
+            for lmbda, given, ignore in ((0.35, masks, masks[0] > 0), (0.1, masks.mT, None)):
+                fastlogconv.region_weight_map(given, lmbda=lmbda, ks=ks, ignore=ignore, backend="triton")
+        for given in (masks > 0, masks.mT, masks.half(), masks.double()):
+            for distance in DISTANCES:
+                fastlogconv.region_weight_map(given, distance=distance, ignore=masks[0] > 0, backend="triton")
+    return usual, by_rule, [launch for launch in others if launch.name != "list_cells"]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

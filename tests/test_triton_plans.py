@@ -9,27 +9,49 @@ from cases import DISTANCES
 
 from fastlogconv import WeightSettings
 from fastlogconv.backends.triton_plans import TILES, blocks, plan_labels, plan_regions
-from fastlogconv.codes import CELL, WAYS
+from fastlogconv.codes import BAND_BITS, CELL, WAYS
+from fastlogconv.numerics import scaled_float_suffices
 
 
 @pytest.mark.parametrize(
-    "changes, double, way",
+    "changes, double, way, of_regions",
     [
-        (dict(), False, "scaled"),
-        (dict(fds=25), False, "chunk_scaled"),
-        (dict(lmbda=0.1), False, "logarithmic"),  # terms of one chunk span more than a float
-        (dict(lmbda=8), False, "logarithmic"),  # float32 would lose too much: 8 > 0.7 fds
-        (dict(), True, "logarithmic"),
-        (dict(distance="euclidean"), False, "euclidean"),
-        (dict(distance="euclidean"), True, "euclidean"),
+        (dict(), False, "scaled", "chunk_scaled"),
+        (dict(fds=25), False, "chunk_scaled", "chunk_scaled"),
+        (dict(lmbda=0.27), False, "chunk_scaled", "logarithmic"),  # with values 2^24 apart, too
+        (dict(lmbda=0.1), False, "logarithmic", "logarithmic"),  # terms of one chunk span more than a float
+        (dict(lmbda=8), False, "logarithmic", "logarithmic"),  # float32 would lose too much: 8 > 0.7 fds
+        (dict(), True, "logarithmic", "logarithmic"),
+        (dict(distance="euclidean"), False, "euclidean", "euclidean"),
+        (dict(distance="euclidean"), True, "euclidean", "euclidean"),
     ],
 )
-def test_the_way(changes, double, way):
+def test_the_way(changes, double, way, of_regions):
     settings = WeightSettings(**changes)
     assert plan_labels(settings, 512, 512, double).way == way
-    of_regions = plan_regions(settings, 512, 512, double).way  # masks may hold any values
-    assert of_regions == ("euclidean" if way == "euclidean" else "logarithmic")
+    assert plan_regions(settings, 512, 512, double).way == of_regions  # masks may hold any values
     assert {way, of_regions} <= set(WAYS)
+
+
+def test_scaled_sums_of_regions_are_floats():
+    """Of values from 2^-BAND_BITS to 4 in a chunk, and so are the second parts of what is multiplied."""
+    rng = np.random.default_rng(71)
+    chosen = set()
+    for _ in range(300):
+        lmbda, bws, fds = np.exp(rng.uniform(np.log((0.1, 1, 1)), np.log((5, 40, 40))))
+        settings = WeightSettings(lmbda=lmbda, bws=bws, fds=fds, ks=int(rng.integers(1, 300)))
+        plan = plan_regions(settings, *(int(n) for n in rng.integers(1, 600, 2)), False)
+        chosen.add(plan.way)
+        if plan.way == "logarithmic":
+            continue
+        numbers, exponent = plan.numbers, plan.scale_exponent
+        rows, columns = min(numbers.radius, plan.tile.rows - 1), min(numbers.radius, CELL - 1)
+        apart = BAND_BITS + 11  # TF32 has eleven bits
+        assert 2 * exponent - (rows + columns) * numbers.bits_per_step - apart >= -126
+        assert exponent - columns * numbers.bits_per_step - apart >= -126
+        assert 2 * exponent + 2 * math.log2(numbers.largest_sum) + 2 < 128
+        assert scaled_float_suffices(settings, numbers, exponent)
+    assert chosen == {"chunk_scaled", "logarithmic"}
 
 
 def test_scaled_sums_are_floats():

@@ -11,7 +11,7 @@ from cases import golden, scattered, weight_error
 from test_terms import PUBLISHED, combination_id, lacking, settings_of
 from tolerances import WEIGHT
 
-from fastlogconv import WeightSettings, rules, separate_touching, weight_map
+from fastlogconv import WeightSettings, region_weight_map, rules, separate_touching, weight_map
 from fastlogconv.backends.triton import LACKS
 
 pytestmark = pytest.mark.skipif(
@@ -145,19 +145,34 @@ def test_no_spills(changes):
 
 @pytest.mark.parametrize("there", [True, False], ids=["with CUDA C++", "without"])
 def test_a_reach_that_spills_is_left_to_cuda_cpp(there, monkeypatch):
+    """Whatever the terms: CUDA C++ is given all that these kernels would have been."""
     from gpu_on_cpu.triton_kernels import collected
 
     from fastlogconv.backends import native, triton
 
     labels = torch.ones(1, 640, 640, dtype=torch.int32)
+    inside = labels > 1
     asked = []
     monkeypatch.setattr(triton, "_has_cuda_cpp", lambda device: there)
-    monkeypatch.setattr(native, "weight_map", lambda labels, *_: asked.append(labels) or labels.float())
+    for name in ("weight_map", "region_weight_map"):
+        monkeypatch.setattr(native, name, lambda *call: asked.append(call) or labels.float())
     with collected() as launches:
-        for near in (dict(ks=441), dict(falloff="nearest", ks=None, fds=80)):  # CUDA C++ lacks that falloff
+        for near in (dict(ks=441), NEAREST | dict(ks=441), EXACT | dict(fds=17)):
             weight_map(labels, **near, backend="triton")
-        assert len(launches) == 4 and not asked
+        region_weight_map(labels, ks=441, backend="triton")
+        assert len(launches) == 8 and not asked
         for far in (dict(ks=None, fds=80), EXACT | dict(fds=80)):
             weight_map(labels, **far, backend="triton")
-    assert (len(launches), len(asked)) == ((4, 2) if there else (8, 0))
+            weight_map(labels, foreground=inside, **far | NEAREST | FARTHEST, backend="triton")
+            region_weight_map(labels, **far, backend="triton")
+        weight_map(labels, classes=labels, **EXACT, fds=80, border_everywhere=True, backend="triton")
+    if there:
+        assert len(launches) == 8
+        of_labels = [call for call in asked if len(call) == 5]
+        assert len(of_labels) == 6 and len(asked) == 8
+        assert [call[3] is inside for call in of_labels[1:4:2]] == [True, True]
+        assert [call[4].falloff for call in of_labels[:4]] == 2 * ["sum", "nearest"]
+        assert all(call[1] is not None for call in of_labels[4:])
+    else:
+        assert len(launches) == 24 and not asked
     assert "CUDA C++" in triton.describe()["beyond 220 px"]

@@ -23,6 +23,8 @@ import fastlogconv
 from fastlogconv import WeightSettings
 from fastlogconv.backends import native
 
+# More digits than float64's on x86 and on aarch64 Linux: of distances that cancel the last ones are left.
+Fine = np.longdouble
 LARGEST_FLOAT = float(torch.finfo(torch.float32).max)
 
 
@@ -54,7 +56,7 @@ def _log_geometric(first, last, lmbda):
     """ln(a^first + ... + a^last), elementwise; -inf where first > last."""
     count = np.maximum(last - first + 1, 0)
     with np.errstate(divide="ignore"):
-        return np.log(np.expm1(-count / lmbda) / math.expm1(-1 / lmbda)) - first / lmbda
+        return np.log(np.expm1(-count / lmbda) / np.expm1(-1 / lmbda)) - first / lmbda
 
 
 def _log_sum_along(size, first, last, lmbda, radius):
@@ -70,7 +72,7 @@ def _distance(instance, case):
     """d_i [H, W] of an instance."""
     (value, rectangles), settings = instance, case.settings
     if settings.distance == "euclidean":
-        y, x = np.arange(case.height)[:, None], np.arange(case.width)
+        y, x = np.arange(case.height, dtype=Fine)[:, None], np.arange(case.width, dtype=Fine)
         away = [
             np.hypot(
                 np.maximum(np.maximum(r.top - y, y - r.bottom), 0),
@@ -80,13 +82,14 @@ def _distance(instance, case):
         ]
         return np.min(away, axis=0)
     radius = case.height + case.width if settings.ks is None else settings.ks // 2
+    lmbda = Fine(settings.lmbda)
     parts = [
-        _log_sum_along(case.height, r.top, r.bottom, settings.lmbda, radius)[:, None]
-        + _log_sum_along(case.width, r.left, r.right, settings.lmbda, radius)
+        _log_sum_along(case.height, r.top, r.bottom, lmbda, radius)[:, None]
+        + _log_sum_along(case.width, r.left, r.right, lmbda, radius)
         for r in rectangles
     ]
     log_sum = parts[0] if len(parts) == 1 else np.logaddexp.reduce(parts)
-    return -settings.lmbda * (log_sum + math.log(value))
+    return -lmbda * (log_sum + np.log(Fine(value)))
 
 
 def expected(case):
@@ -112,6 +115,18 @@ def expected(case):
             inside = slice(r.top, r.bottom + 1), slice(r.left, r.right + 1)
             weights[inside] = added[inside] = 1
     return weights, added
+
+
+def cancelling(lmbda, seed):
+    """Region masks of about 1e33 and of as much less that their distances cancel, up to what bwf shows."""
+    rng = np.random.default_rng(seed)
+    first, second = [Rectangle(3, 6, 2, 5)], [Rectangle(12, 13, 30, 31)]
+    value = float(np.float32(10 ** rng.uniform(30, 37)))
+    settings = WeightSettings(bws=0.1, bwf=1e30, fbr=0.0, fds=1.0, lmbda=lmbda, ks=None)
+    case = Case("regions", 16, 34, [(value, first), (1.0, second)], settings)
+    both = sum(_distance(instance, case)[9, 14] for instance in case.instances)
+    other = np.exp((both - rng.uniform(1, 1.17)) / lmbda)  # with which they add up to 1 .. 1.17 px there
+    return dataclasses.replace(case, instances=[(value, first), (float(np.float32(other)), second)])
 
 
 # ------------------------------------------------------------------------------------------------- errors
@@ -158,16 +173,15 @@ CHOICES = {
     "shape": ("bars", "corners", "ring", "pixels", "nested"),
     "border": ("second_nearest", "farthest"),
     "distance": (*("logconv",) * 9, "euclidean"),
-    "sign": (-1, 1),
     "falloff": ("sum", "nearest", "none"),
+    "sign": (-1, 1),
 }
-OF_LABELS = ("falloff",)  # the others have the default, and climb as if there were no choice
-PARAMETERS = (*REALS, *PIXELS, *(name for name in CHOICES if name not in OF_LABELS), "ks")
+PARAMETERS = (*REALS, *PIXELS, *CHOICES, "ks")
 ONLY = {
     "labels": {"value1": 1.0, "value2": 1.0, "distance1": 1.0, "distance2": 1.0, "sign": 1},
-    "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1},
+    "regions": {"distance1": 1.0, "distance2": 1.0, "sign": 1, "falloff": "sum"},
     "distances": {"value1": 1.0, "value2": 1.0, "lmbda": 1.0, "ks": 1, "shape": "bars", "margin": 0}
-    | dict(distance="euclidean", thick1=1, thick2=1),
+    | dict(distance="euclidean", falloff="sum", thick1=1, thick2=1),
 }
 USUAL_RATE, NEW_RATE = 0.5, 0.25
 
@@ -177,7 +191,6 @@ class Climb:
 
     def __init__(self, kind, seed=0, **fixed):
         self.kind, self.fixed = kind, ONLY[kind] | fixed
-        self.names = (*PARAMETERS, *OF_LABELS) if kind == "labels" else PARAMETERS
         self.rng = np.random.default_rng(seed)
 
     def run(self, score, seconds=math.inf, tries=math.inf, restart_after=150):
@@ -203,10 +216,10 @@ class Climb:
         return best
 
     def drawn(self):
-        return {name: self._draw(name) for name in self.names} | self.fixed
+        return {name: self._draw(name) for name in PARAMETERS} | self.fixed
 
     def moved(self, parameters):
-        free = [name for name in self.names if name not in self.fixed]
+        free = [name for name in PARAMETERS if name not in self.fixed]
         names = self.rng.choice(free, self.rng.choice([1, 2], p=[0.7, 0.3]))
         return parameters | {str(name): self._move(str(name), parameters[name]) for name in names}
 
@@ -236,7 +249,7 @@ class Climb:
     def case(self, parameters):
         p = argparse.Namespace(**parameters)
         names = ("distance", "border", "falloff", "bws", "fds", "bwf", "fbr", "lmbda", "ks")
-        settings = WeightSettings(**{name: parameters[name] for name in names if name in parameters})
+        settings = WeightSettings(**{name: parameters[name] for name in names})
         if self.kind == "distances":
             near = np.float32(p.distance1 * p.sign) * np.ones((1, p.height, p.gap), np.float32)
             # The other one cancels it to about distance2, the worst that can be.

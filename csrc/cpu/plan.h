@@ -31,8 +31,8 @@ struct ValueRange {
   double smallest, largest;
 };
 
-// The number type in which an instance's sums S_i are formed.
-enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2 };
+// The number type in which an instance's sums S_i are formed; WIDE is for soft masks and float64 results alone.
+enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2, WIDE = 3 };
 
 // Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
 struct Rectangle {
@@ -119,6 +119,11 @@ struct LogReal {
   double log;
 };
 
+// (high + low) 2^exponent, high in [1, 2) and low below its last bit; 0 is {0, 0, -INFINITY}. See wide.h.
+struct WideReal {
+  double high, low, exponent;
+};
+
 // Names as in flc_weight_params.
 struct Settings {
   int32_t border;
@@ -133,6 +138,7 @@ struct Settings {
   const KernelTables<float>* single_tables;
   const KernelTables<double>* double_tables;
   const KernelTables<LogReal>* log_tables;
+  const KernelTables<WideReal>* wide_tables;
 };
 
 enum Precision { FLOAT_THROUGHOUT = 0, DOUBLE_INSIDE = 1, DOUBLE_THROUGHOUT = 2 };

@@ -4,16 +4,18 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/wide.h"
 #include "formulas.h"
 
 namespace flc {
 namespace {
 
-// A sum, and a factor a^t 2^scale_exponent given by its logarithm, as each number type holds them.
+// A sum, and the factor a^steps 2^scale_exponent, as each number type holds them.
 template <class Real>
 struct Convert {
   static Real sum(double value) { return static_cast<Real>(value); }
-  static Real factor(double log, int32_t scale_exponent, bool fine) {
+  static Real factor(int32_t steps, double decay_length, int32_t scale_exponent, bool fine) {
+    const double log = -steps / decay_length;
     if (fine && log > -700) return static_cast<Real>(std::ldexp(std::exp(log), scale_exponent));
     return static_cast<Real>(std::exp(log + scale_exponent * LN2));
   }
@@ -22,8 +24,16 @@ struct Convert {
 template <>
 struct Convert<LogReal> {
   static LogReal sum(double value) { return {std::log(value)}; }
-  static LogReal factor(double log, int32_t, bool) { return {log}; }
+  static LogReal factor(int32_t steps, double decay_length, int32_t, bool) { return {-steps / decay_length}; }
   static LogReal unlimited() { return {std::numeric_limits<double>::infinity()}; }
+};
+template <>
+struct Convert<WideReal> {
+  static WideReal sum(double value) { return wide(value); }
+  static WideReal factor(int32_t steps, double decay_length, int32_t, bool) {
+    return wide_decay(steps, decay_length);
+  }
+  static WideReal unlimited() { return {1, 0, std::numeric_limits<double>::infinity()}; }
 };
 
 template <class Scalar>
@@ -32,6 +42,9 @@ template <>
 constexpr int32_t scale_exponent_of<float> = SINGLE_SCALE_EXPONENT;
 template <>
 constexpr int32_t scale_exponent_of<double> = DOUBLE_SCALE_EXPONENT;
+
+// The most that sums of soft masks may take from weights in float64: a tenth of what is promised.
+constexpr double LOST_IN_SOFT_MASKS = 1e-11;
 
 }  // namespace
 
@@ -64,7 +77,7 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius, bool fine)
   Scalar* const decay_rest = take(counts);
   const Scalar nothing = To::sum(0);
   std::vector<Scalar> scaled(counts);  // a^n 2^scale
-  for (int32_t n = 0; n < counts; ++n) scaled[n] = To::factor(-n / decay_length, scale, fine);
+  for (int32_t n = 0; n < counts; ++n) scaled[n] = To::factor(n, decay_length, scale, fine);
   for (int32_t t = lowest; t < highest + CHUNK; ++t) {
     left_decay[t] = t <= 0 ? scaled[0] : t <= radius ? scaled[t] : nothing;
     left_from_first[t] = t < 0 ? nothing : To::sum(geometric[std::min(t, radius) + 1]);
@@ -76,8 +89,8 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius, bool fine)
   for (int32_t n = 0; n < counts; ++n) {
     left_length[n] = To::sum(geometric[n]);
     right_length[n] = To::sum(geometric[std::min(n, radius)]);
-    decay_rest[n] = n % 2 ? decay_half[n - 1] : To::factor(-(n / 2) / decay_length, 0, fine);
-    decay_half[n] = n % 2 ? To::factor(-((n + 1) / 2) / decay_length, 0, fine) : decay_rest[n];
+    decay_rest[n] = n % 2 ? decay_half[n - 1] : To::factor(n / 2, decay_length, 0, fine);
+    decay_half[n] = n % 2 ? To::factor((n + 1) / 2, decay_length, 0, fine) : decay_rest[n];
   }
   tables_ = {left_decay,
              left_from_first,
@@ -89,7 +102,7 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius, bool fine)
              right_length,
              lowest,
              highest,
-             To::factor(-1 / decay_length, 0, fine),
+             To::factor(1, decay_length, 0, fine),
              decay_half,
              decay_rest,
              radius,
@@ -100,6 +113,7 @@ OwnedTables<Scalar>::OwnedTables(double decay_length, int32_t radius, bool fine)
 template class OwnedTables<float>;
 template class OwnedTables<double>;
 template class OwnedTables<LogReal>;
+template class OwnedTables<WideReal>;
 
 CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
     : distance_(find_distance(params.distance)) {
@@ -121,8 +135,9 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
 
   const double sigma = std::min(params.fds, params.bws);
   // A sum that is off by this fraction moves a distance by decay_length times it.
-  settings_.prefix_tolerance =
-      out_dtype == FLC_FLOAT64 ? 1e-14 : std::clamp(2e-7 * sigma / params.decay_length, 0x1p-22, 0x1p-12);
+  settings_.prefix_tolerance = out_dtype == FLC_FLOAT64
+                                   ? std::clamp(2e-13 * sigma / params.decay_length, 0x1p-60, 1e-14)
+                                   : std::clamp(2e-7 * sigma / params.decay_length, 0x1p-22, 0x1p-12);
   // In float sums, each step of the recursion adds the rounding error of a: a distance errs by lost_distance.
   // Border terms feel it the more the larger their factor: where the term is 1 its exponent is ln(bwf), so that
   // it errs by lost_distance sqrt(2 ln(bwf)) / bws, beside what the exponent's own rounding takes, which grows
@@ -134,6 +149,15 @@ CallSettings::CallSettings(const flc_weight_params& params, int32_t out_dtype)
       precision_ == FLOAT_THROUGHOUT && half_window < 100 && lost_distance * steeper <= 1e-6 * sigma;
   // The logarithm of a sum times 2^900 rounds to 2^-44, which moves a distance by decay_length times that.
   needs_fine_tables_ = params.decay_length > 8 * sigma;
+  // A sum that is off by a fraction moves a distance by decay_length times it. A term of factor f that is 1 has
+  // x sigma as its distance, x^2 = 2 ln f, and errs by x / sigma times that. Along either axis what an instance
+  // adds takes up to radius + 1 steps, and in each the last bit of a, and of the product with it, may round the
+  // same way. (Labels take no steps outside of their boxes.)
+  const double steepest = std::sqrt(2 * std::log(std::max({params.bwf, std::abs(1 - params.fbr), 50.0})));
+  lost_in_soft_masks_ = params.decay_length * steepest / sigma * 2 * (settings_.radius + 1) * 0x1p-52;
+  // The largest |ln S| with which two distances may still add up to x sigma.
+  largest_log_ =
+      2 * std::log(params.largest_sum) + steepest * std::max(params.fds, params.bws) / params.decay_length;
   single_steps_ = -1;
   while (single_steps_ < 2 * settings_.radius + 1 && arithmetic(single_steps_ + 1) == SINGLE) ++single_steps_;
 }
@@ -145,7 +169,18 @@ Arithmetic CallSettings::arithmetic(int64_t steps, double smallest, double large
       decline < (126 + SINGLE_SCALE_EXPONENT - 1) * LN2)
     return SINGLE;
   const bool moderate = smallest > 1e-30 && largest < 1e10;
-  return moderate && decline < (1022 + DOUBLE_SCALE_EXPONENT - 110) * LN2 ? DOUBLE : LOGARITHMIC;
+  const bool fits = moderate && decline < (1022 + DOUBLE_SCALE_EXPONENT - 110) * LN2;
+  if (precision_ == DOUBLE_THROUGHOUT && (smallest != 1 || largest != 1)) {
+    // Numbers err by their last bit, logarithms by that of their own size.
+    const double size = fits ? 1 : largest_log_;
+    if (lost_in_soft_masks_ * size > LOST_IN_SOFT_MASKS) return WIDE;
+  }
+  return fits ? DOUBLE : LOGARITHMIC;
+}
+
+void CallSettings::allow_values_up_to(double largest) {
+  settings_.reach = settings_.halo = settings_.radius;
+  largest_log_ += std::log(largest);
 }
 
 void CallSettings::build_tables(Arithmetic arithmetic) {
@@ -158,6 +193,7 @@ void CallSettings::build_tables(Arithmetic arithmetic) {
   if (arithmetic == SINGLE) build(single_tables_, settings_.single_tables);
   if (arithmetic == DOUBLE) build(double_tables_, settings_.double_tables);
   if (arithmetic == LOGARITHMIC) build(log_tables_, settings_.log_tables);
+  if (arithmetic == WIDE) build(wide_tables_, settings_.wide_tables);
 }
 
 }  // namespace flc

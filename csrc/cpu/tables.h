@@ -49,8 +49,9 @@ class CallSettings {
   }
   // For a foreground that is not where instances are: their pixels are weighed as all others.
   void weigh_instances() { settings_.marks_foreground = false; }
-  // For masks whose values may exceed 1: distances then fall below those that the reach was derived from.
-  void reach_whole_window() { settings_.reach = settings_.halo = settings_.radius; }
+  // For masks whose values may exceed 1: distances then fall below those that the reach was derived from, and
+  // cancel those of other masks.
+  void allow_values_up_to(double largest);
 
  private:
   Settings settings_{};
@@ -58,10 +59,12 @@ class CallSettings {
   Precision precision_;
   bool single_is_accurate_;
   bool needs_fine_tables_;
+  double lost_in_soft_masks_, largest_log_;  // where results are float64
   int32_t single_steps_;
   std::unique_ptr<OwnedTables<float>> single_tables_;
   std::unique_ptr<OwnedTables<double>> double_tables_;
   std::unique_ptr<OwnedTables<LogReal>> log_tables_;
+  std::unique_ptr<OwnedTables<WideReal>> wide_tables_;
 };
 
 }  // namespace flc

@@ -37,7 +37,7 @@ void fill(const Output& out, int64_t pixels, double value) {
 
 // Adds the tables that a plan's instances need. Not to be called while kernels read the settings.
 void build_tables(CallSettings& settings, const OwnedPlan& plan) {
-  for (const Arithmetic arithmetic : {SINGLE, DOUBLE, LOGARITHMIC})
+  for (const Arithmetic arithmetic : {SINGLE, DOUBLE, LOGARITHMIC, WIDE})
     if (plan.uses(arithmetic)) settings.build_tables(arithmetic);
 }
 
@@ -191,7 +191,7 @@ int32_t weigh_regions(const flc_tensor& masks, const flc_tensor* ignore, const f
   double largest = 1;
   for (const ValueRange& range : values) largest = std::max(largest, range.largest);
   CallSettings settings(for_values_up_to(largest, params), out.dtype);
-  if (largest > 1) settings.reach_whole_window();
+  if (largest > 1) settings.allow_values_up_to(largest);
   const OwnedPlan plan(runs, values, masks, ignore, settings, threads);
   status = weigh_image(plan, settings, false, threads, out.weights);
   if (!settings.distance().weighs_foreground) fill_runs(runs, width, 1, out);

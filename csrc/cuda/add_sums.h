@@ -18,12 +18,12 @@ FLC_DEVICE void form_row_sums(const Block& block, const Batch& batch) {
     const int candidate = shared.batches.candidate_of(row);
     const Located instance = block.instance(candidate);
     const Box& box = instance.box;
-    const int y = box.bottom + 1 - (shared.batches.end_rows[candidate] - row);
+    const int y = box.top + row - batch.begin_row - shared.batches.first_rows[candidate];
     float* const sums = shared.table[row - batch.begin_row];
     const auto& numbers = block.numbers;
     if (box.width() <= smaller(32, numbers.radius + 1)) {
       const uint32_t bits = shared.candidates.at_hand
-                                ? row_at_hand(block.cells, shared.tile, shared.candidates, candidate, box, y)
+                                ? row_at_hand(block.cells, shared.candidates, candidate, box, y)
                                 : RowBits(block.cells, shared.tile, instance, y).from(box.left);
       NarrowRow(numbers.scaling, shared.scaling.four_sums, numbers.bits_per_step, numbers.radius, box, bits)
           .sum(sums);
@@ -41,7 +41,7 @@ FLC_DEVICE void logconv_distances(const TileBlock<T, WAY, BY_CLASS>& block, int 
                                   T (&d)[STRIP_H]) {
   auto& shared = block.shared;
   if constexpr (CAN_SCALE<WAY>) {
-    if (in_table) {
+    if (WAY == SCALED || in_table) {
       const Box box = shared.candidates.boxes[candidate];
       ScaledColumn<WAY == MIXED> column(block.numbers, box,
                                         shared.table[shared.batches.first_rows[candidate]], block.lane);

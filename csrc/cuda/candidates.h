@@ -16,9 +16,7 @@ struct Nearby {
   int64_t id;
   uint32_t box, row_set;  // as in Entry
   int cell;
-  uint8_t row, column;  // of the cell, from the tile's first one
-  uint8_t next;         // entry of the instance; the last one names itself
-  uint8_t follows;      // another entry of the instance
+  int16_t y, x;  // of the cell's first pixel, in the tile
 };
 
 // The entries of a cell within reach of a tile.
@@ -33,6 +31,8 @@ class CellList {
   }
 
   FLC_DEVICE int cell() const { return cell_; }
+  FLC_DEVICE int y() const { return y_; }
+  FLC_DEVICE int x() const { return x_; }
   FLC_DEVICE int count() const { return range_.end - range_.first; }
   FLC_DEVICE Entry entry(int place) const {
     return cells_.entries[int64_t(cell_) * ROOM + range_.first + place];
@@ -62,6 +62,8 @@ struct Candidates {
   bool at_hand;  // all entries that windows show, in `nearby`
   int next_list, count, next;  // of instances at hand, or of entries of the 32 lists before next_list
   Nearby nearby[MOST_NEARBY];
+  uint8_t nexts[MOST_NEARBY];  // of an entry at hand the next one of its instance; the last one names itself
+  bool follows[MOST_NEARBY];  // an entry at hand follows another one of its instance
   uint8_t firsts[MOST_NEARBY];  // entries at hand, of each instance the first one
 
   FLC_DEVICE void begin() { next_list = count = next = 0, at_hand = false; }
@@ -141,12 +143,12 @@ class CandidateFinder {
   }
 
  private:
-  FLC_DEVICE bool shown(const Box& box) const { return !shown_part(box, radius_, tile_.height).empty(); }
+  FLC_DEVICE bool shown(const Box& box) const { return !shown_part(box, radius_).empty(); }
 
   // All that follows is by one warp. Takes all entries that windows show to hand and returns how many
   // instances they are of, or -1 where there is no room.
   FLC_DEVICE int take_to_hand() const {
-    constexpr int MOST = 1 << 8 * sizeof(Nearby::row);  // rows and columns of cells that an entry can name
+    constexpr int MOST = (1 << 15) / CELL;  // rows and columns of cells whose places an entry can hold
     if (tile_.cell_columns > MOST || tile_.lists > MOST * tile_.cell_columns) return -1;
     int taken = 0;
     for (int first_list = 0; first_list < tile_.lists; first_list += WARP) {
@@ -161,14 +163,20 @@ class CandidateFinder {
         if (there) {
           const CellList cell_list(cells_, tile_, list);
           const Entry entry = cell_list.entry(place);
-          const int row = tile_.row_of(list) - tile_.cell_row,
-                    column = tile_.column_of(list) - tile_.cell_column;
-          own = {entry.id, entry.box, entry.row_set, cell_list.cell(), uint8_t(row), uint8_t(column), 0, 0};
+          own = {entry.id,
+                 entry.box,
+                 entry.row_set,
+                 cell_list.cell(),
+                 int16_t(cell_list.y()),
+                 int16_t(cell_list.x())};
           is_shown = shown(cell_list.box(entry));
         }
         const unsigned all_shown = __ballot_sync(ALL_LANES, is_shown);
         const int at = taken + __popc(all_shown & ((1u << lane_) - 1));
-        if (is_shown && at < MOST_NEARBY) shared_.nearby[at] = own;
+        if (is_shown && at < MOST_NEARBY) {
+          shared_.nearby[at] = own;
+          shared_.follows[at] = false;
+        }
         taken += __popc(all_shown);
         if (taken > MOST_NEARBY) return -1;
       }
@@ -179,7 +187,7 @@ class CandidateFinder {
 
   // Links entries at hand, and lists the first one of each instance; returns how many these are.
   FLC_DEVICE int link(int entries) const {
-    Nearby* const nearby = shared_.nearby;
+    const Nearby* const nearby = shared_.nearby;
     for (int first = 0; first < entries; first += WARP) {
       const int own = first + lane_;
       if (own >= entries) continue;
@@ -189,14 +197,14 @@ class CandidateFinder {
       for (int i = entries - 1; i > first; --i) {
         if (nearby[i].id == id && i > own) next = i;
       }
-      nearby[own].next = uint8_t(next);
-      if (next != own) nearby[next].follows = 1;
+      shared_.nexts[own] = uint8_t(next);
+      if (next != own) shared_.follows[next] = true;
     }
     __syncwarp();
     int count = 0;
     for (int first = 0; first < entries; first += WARP) {
       const int own = first + lane_;
-      const bool is_first = own < entries && !nearby[own].follows;
+      const bool is_first = own < entries && !shared_.follows[own];
       const unsigned all = __ballot_sync(ALL_LANES, is_first);
       if (is_first) shared_.firsts[count + __popc(all & ((1u << lane_) - 1))] = uint8_t(own);
       count += __popc(all);
@@ -216,9 +224,10 @@ class CandidateFinder {
       id = shared_.nearby[entry].id;
       while (true) {
         const Nearby& part = shared_.nearby[entry];
-        all = united(all, unpacked_box(part.box, tile_.cell_y(part.row), tile_.cell_x(part.column)));
-        if (part.next == entry) break;
-        entry = part.next;
+        all = united(all, unpacked_box(part.box, part.y, part.x));
+        const int next = shared_.nexts[entry];
+        if (next == entry) break;
+        entry = next;
       }
     }
     shared_.ids[lane_] = id;
@@ -277,19 +286,18 @@ class CandidateFinder {
 };
 
 // The bits of row y of a candidate at hand whose box is at most 32 columns wide, from its left on.
-template <class AnyTile, int MOST_NEARBY>
-FLC_DEVICE uint32_t row_at_hand(const Cells& cells, const AnyTile& tile,
-                                const Candidates<MOST_NEARBY>& candidates, int candidate, const Box& box,
-                                int y) {
+template <int MOST_NEARBY>
+FLC_DEVICE uint32_t row_at_hand(const Cells& cells, const Candidates<MOST_NEARBY>& candidates, int candidate,
+                                const Box& box, int y) {
   uint32_t bits = 0;
   for (int entry = candidates.lists[candidate], next;; entry = next) {
     const Nearby& part = candidates.nearby[entry];
-    const int row = y - tile.cell_y(part.row), column = tile.cell_x(part.column) - box.left;
+    const int row = y - part.y, column = part.x - box.left;
     if (unsigned(row) < CELL) {
       const uint32_t word = word_of(cells, part.cell, part.box, part.row_set, row);
       bits |= column >= 0 ? word << column : word >> -column;
     }
-    next = part.next;
+    next = candidates.nexts[entry];
     if (next == entry) break;
   }
   return bits & ALL_LANES >> (31 - (box.right - box.left));

@@ -95,7 +95,7 @@ FLC_DEVICE int find_entry(const Cells& cells, int cell, Range range, int64_t id)
 FLC_DEVICE uint32_t word_of(const Cells& cells, int cell, uint32_t box, uint32_t row_set, int row) {
   if (!(row_set >> row & 1)) return 0;
   const int below = __popc(row_set & ((1u << row) - 1));
-  return cells.words[int64_t(cell) * ROOM + (box >> 20) + below];
+  return cells.words[int64_t(cell) * ROOM + int((box >> 20) + below)];
 }
 
 // What list_cells reads: labels, and what may be missing, without data: classes (of int32), a foreground of

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -25,6 +26,18 @@ int32_t launch(void (*kernel)(Arguments), int64_t blocks, int threads, Arguments
   void* parameters[] = {&arguments};
   return status_of(
       cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), parameters, 0, stream));
+}
+
+// SMs of a device that can be had; CUDA is asked once.
+inline int64_t processors_of(int32_t device) {
+  static std::atomic<int> known[64];  // 0: not yet
+  int count = device < 64 ? known[device].load(std::memory_order_relaxed) : 0;
+  if (count == 0) {
+    count = 1;
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+    if (device < 64) known[device].store(count, std::memory_order_relaxed);
+  }
+  return count;
 }
 
 // What `call` returns on a device, or why it cannot be had.

@@ -101,8 +101,15 @@ FLC_DEVICE Key next_above(const Key (&values)[CELL], Key previous, const Counts&
 }
 
 // Blocks that an SM is to hold, for the registers that ids and classes take; 0: as it comes.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int BLOCKS_OF_NARROW_KEYS = 5;  // the assembler's own choice, 6, spills there
+#else
+constexpr int BLOCKS_OF_NARROW_KEYS = 0;
+#endif
 template <class Key, bool BY_CLASS>
-constexpr int BLOCKS = BY_CLASS ? 3 : 0;
+constexpr int BLOCKS = BY_CLASS           ? 3
+                       : sizeof(Key) == 4 ? BLOCKS_OF_NARROW_KEYS
+                                          : 0;
 
 template <class Key, bool BY_CLASS>
 __global__ void __launch_bounds__(CELLS_PER_BLOCK* WARP, BLOCKS<Key, BY_CLASS>)

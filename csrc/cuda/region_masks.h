@@ -35,7 +35,7 @@ FLC_DEVICE Box region_box(const uint32_t* boxes, int columns, const Tile& tile, 
       box = united(box, unpacked_box(bits, row * CELL - tile.y, column * CELL - tile.x));
     }
   }
-  return shown_part(united_over_lanes(box), radius, tile.height);
+  return shown_part(united_over_lanes(box), radius);
 }
 
 // A row of a mask, by columns of the tile.

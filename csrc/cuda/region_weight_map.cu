@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(WARPS* WARP, sizeof(T) == 8 ? 1 : 2)
   const int height = int(masks.masks.size[1]), width = int(masks.masks.size[2]);
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, strip_y = warp * STRIP_H;
   const Cells cells = {arguments.rows, arguments.columns};
-  const Tile tile(blockIdx.x, cells, height, width, numbers.radius, TILE_H);
+  const Tile tile(blockIdx.x, cells, height, width, numbers.radius);
   const int x = tile.x + lane;
   Accumulated<T, Border> sums[STRIP_H];
   unsigned foreground = 0;

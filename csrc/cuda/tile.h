@@ -5,9 +5,9 @@
 
 namespace flc::cuda {
 
-constexpr int TILE_W = CELL, TILE_H = 64;  // at most: a tile is as high as its block has warps
+constexpr int TILE_W = CELL, TILE_H = 64;
 constexpr int STRIP_H = 8;  // rows of a tile that a warp weighs, one column in each lane
-constexpr int WARPS = TILE_H / STRIP_H;
+constexpr int WARPS = TILE_H / STRIP_H;  // a strip for each; fewer where blocks share a tile
 
 // In coordinates of the tile: y and x of its first pixel are 0. Inclusive; empty where bottom < top.
 struct alignas(16) Box {
@@ -53,28 +53,22 @@ struct Located {
 };
 
 struct Tile {
-  int image, y, x, height;
+  int image, y, x;
   // The cells that the windows of the tile's pixels meet, row by row: `list` 0..lists - 1.
   int cell_row, cell_column, cell_columns, lists;
 
   Tile() = default;
-  FLC_DEVICE Tile(unsigned number, const Cells& cells, int image_height, int image_width, int radius,
-                  int height)
-      : height(height) {
-    const unsigned tiles_x = divide_up(image_width, TILE_W), tiles_y = divide_up(image_height, height);
+  FLC_DEVICE Tile(unsigned number, const Cells& cells, int image_height, int image_width, int radius) {
+    const unsigned tiles_x = divide_up(image_width, TILE_W), tiles_y = divide_up(image_height, TILE_H);
     const unsigned line = number / tiles_x;
     image = line / tiles_y;
-    y = int(line % tiles_y) * height;
+    y = int(line % tiles_y) * TILE_H;
     x = int(number % tiles_x) * TILE_W;
     cell_row = larger(y - radius, 0) / CELL;
     cell_column = larger(x - radius, 0) / CELL;
     cell_columns = smaller(x + TILE_W - 1 + radius, image_width - 1) / CELL - cell_column + 1;
-    lists = (smaller(y + height - 1 + radius, image_height - 1) / CELL - cell_row + 1) * cell_columns;
+    lists = (smaller(y + TILE_H - 1 + radius, image_height - 1) / CELL - cell_row + 1) * cell_columns;
   }
-
-  // Where the cells of a row or a column of them begin, numbered from the first one.
-  FLC_DEVICE int cell_y(int row) const { return (cell_row + row) * CELL - y; }
-  FLC_DEVICE int cell_x(int column) const { return (cell_column + column) * CELL - x; }
 
   FLC_DEVICE int row_of(int list) const { return cell_row + list / cell_columns; }
   FLC_DEVICE int column_of(int list) const { return cell_column + list % cell_columns; }
@@ -100,10 +94,18 @@ FLC_DEVICE Range entries_of(const Cells& cells, int cell, const ClassTile& tile)
 }
 
 // The part of a box that the windows of a tile's pixels show.
-__host__ __device__ inline Box shown_part(const Box& box, int radius, int tile_height) {
-  return {larger(box.top, -radius), smaller(box.bottom, tile_height - 1 + radius), larger(box.left, -radius),
+__host__ __device__ inline Box shown_part(const Box& box, int radius) {
+  return {larger(box.top, -radius), smaller(box.bottom, TILE_H - 1 + radius), larger(box.left, -radius),
           smaller(box.right, TILE_W - 1 + radius)};
 }
+
+// The strips of a tile that one of the blocks that share it weighs.
+struct Strips {
+  int first, count;
+
+  FLC_DEVICE int top() const { return first * STRIP_H; }
+  FLC_DEVICE int bottom() const { return (first + count) * STRIP_H - 1; }
+};
 
 // Rows of an instance as bits, wherever its cells are.
 template <class AnyTile>

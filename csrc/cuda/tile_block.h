@@ -38,6 +38,7 @@ template <class T, Way WAY, bool BY_CLASS>
 struct Shared {
   T table[TABLE_ROWS<T, WAY>][TABLE_PITCH];
   std::conditional_t<BY_CLASS, ClassTile, Tile> tile;
+  Strips strips;
   Candidates<MOST_NEARBY<WAY>> candidates;
   Batches batches;
   int seen;     // instances, so far (of the class)
@@ -55,12 +56,19 @@ struct TileBlock {
   Shared<T, WAY, BY_CLASS>& shared;
   const int lane, warp;
 
-  FLC_DEVICE TileBlock(const Cells& cells, const Numbers<T>& numbers, Shared<T, WAY, BY_CLASS>& shared)
-      : cells(cells), numbers(numbers), shared(shared), lane(threadIdx.x % WARP), warp(threadIdx.x / WARP) {}
+  FLC_DEVICE TileBlock(const Cells& cells, const Numbers<T>& numbers, const Strips& strips,
+                       Shared<T, WAY, BY_CLASS>& shared)
+      : cells(cells),
+        numbers(numbers),
+        shared(shared),
+        lane(threadIdx.x % WARP),
+        warp(threadIdx.x / WARP),
+        strip_y_(BY_CLASS ? 0 : strip_y_of(strips)) {}
 
   FLC_DEVICE static int warps() { return blockDim.x / WARP; }
 
-  FLC_DEVICE int strip_y() const { return warp * STRIP_H; }
+  // The first row of this warp's strip; negative where it has none. Classes leave no register to keep it in.
+  FLC_DEVICE int strip_y() const { return BY_CLASS ? strip_y_of(shared.strips) : strip_y_; }
 
   FLC_DEVICE Located instance(int candidate) const {
     return {shared.candidates.ids[candidate], shared.candidates.boxes[candidate]};
@@ -68,9 +76,8 @@ struct TileBlock {
 
   // What the windows show of a box, or nothing where the instance is too far away to matter.
   FLC_DEVICE Box needed_part(const Box& box) const {
-    const int tile_height = shared.tile.height;
-    const Box shown = shown_part(box, numbers.radius, tile_height);
-    return within_limit(beyond(0, shown.top - (tile_height - 1), shown.bottom),
+    const Box shown = shown_part(box, numbers.radius);
+    return within_limit(beyond(0, shown.top - (TILE_H - 1), shown.bottom),
                         beyond(0, shown.left - (TILE_W - 1), shown.right))
                ? shown
                : Box::nothing();
@@ -90,6 +97,10 @@ struct TileBlock {
   }
 
  private:
+  FLC_DEVICE int strip_y_of(const Strips& strips) const {
+    return warp < strips.count ? strips.top() + warp * STRIP_H : -1;
+  }
+
   FLC_DEVICE bool within_limit(int rows, int columns) const {
     const T y = T(rows), x = T(columns), limit = numbers.limit;
     return WAY == EUCLIDEAN ? y * y + x * x <= limit * limit : y + x <= limit;
@@ -97,9 +108,11 @@ struct TileBlock {
 
   FLC_DEVICE bool strip_shows(const Box& box) const {
     const int rows = beyond(strip_y(), box.top - (STRIP_H - 1), box.bottom);
-    if (rows > numbers.radius) return false;
+    if (strip_y() < 0 || rows > numbers.radius) return false;
     return WAY != EUCLIDEAN || within_limit(rows, beyond(0, box.left - (TILE_W - 1), box.right));
   }
+
+  const int strip_y_;
 };
 
 }  // namespace flc::cuda

@@ -18,19 +18,28 @@ struct WeighTilesArguments {
   int height, width;
   void* out;  // [B, H, W], contiguous
   bool out_is_double;
+  int sharing;  // blocks that share a tile
 };
 
 template <class T, Way WAY, class Border, bool BY_CLASS>
 class TileWeigher {
  public:
   FLC_DEVICE TileWeigher(const WeighTilesArguments<T>& arguments, Shared<T, WAY, BY_CLASS>& shared)
-      : arguments_(arguments), shared_(shared), block_(arguments.cells, arguments.numbers, shared) {}
+      : arguments_(arguments),
+        shared_(shared),
+        block_(arguments.cells, arguments.numbers, strips_of(arguments.sharing), shared) {}
 
   FLC_DEVICE void weigh() {
+    const int sharing = arguments_.sharing;
     if (threadIdx.x == 0) {
       begin();
-      shared_.tile = Tile(blockIdx.x, block_.cells, arguments_.height, arguments_.width,
-                          block_.numbers.radius, block_.warps() * STRIP_H);
+      shared_.tile = Tile(sharing == 1 ? blockIdx.x : blockIdx.x / sharing, block_.cells, arguments_.height,
+                          arguments_.width, block_.numbers.radius);
+      shared_.strips = strips_of(sharing);
+    }
+    if (sharing > 1) {
+      __syncthreads();
+      if (shared_.tile.y + shared_.strips.top() >= arguments_.height) return;
     }
     if constexpr (CAN_SCALE<WAY>) {
       if (block_.warp == block_.warps() - 1) {
@@ -50,8 +59,10 @@ class TileWeigher {
         add_terms();
         __syncthreads();
       }
+      if (block_.strip_y() < 0) return;
     } else {
       add_instances();
+      if (block_.strip_y() < 0) return;
       add_terms();
     }
     store();
@@ -76,6 +87,13 @@ class TileWeigher {
       }
     }
   };
+
+  // Blocks that share a tile are neighbours, each with its part of the strips.
+  FLC_DEVICE static Strips strips_of(int sharing) {
+    if (sharing == 1) return {0, WARPS};
+    const int part = blockIdx.x % sharing, first = part * WARPS / sharing;
+    return {first, (part + 1) * WARPS / sharing - first};
+  }
 
   FLC_DEVICE void begin() {
     shared_.seen = 0;
@@ -133,15 +151,23 @@ class TileWeigher {
   }
 
   // Divides the candidates that this tile needs into batches. By one warp, each lane with a candidate's box.
+  // All of a tile's blocks agree on the candidates, their boxes and order, so that weights do not depend on
+  // how many share it; but of scaled sums each has those rows that windows of its strips show.
   FLC_DEVICE void plan(const Box& found) {
     const Box box = found.empty() ? found : block_.needed_part(found);
     const bool present = !box.empty();
     if (BY_CLASS && Border::EVERY_INSTANCE && !found.empty() && !present) shared_.missed = true;
     shared_.candidates.boxes[block_.lane] = box;
     bool in_table = false;
+    int left_out = 0, rows = box.height();
     if constexpr (WAY == EUCLIDEAN) in_table = present;
-    if constexpr (CAN_SCALE<WAY>) in_table = present && scalable(block_.numbers, box, block_.ROWS);
-    shared_.batches.divide(present, in_table, box.height(), block_.ROWS, block_.lane);
+    if constexpr (CAN_SCALE<WAY>) {
+      in_table = present && scalable(block_.numbers, box, block_.ROWS);
+      left_out = larger(shared_.strips.top() - block_.numbers.radius - box.top, 0);
+      rows = larger(
+          smaller(box.bottom, shared_.strips.bottom() + block_.numbers.radius) - box.top + 1 - left_out, 0);
+    }
+    shared_.batches.divide(present, in_table, left_out, rows, block_.ROWS, block_.lane);
     const int seen = __popc(__ballot_sync(ALL_LANES, present));
     if (block_.lane == 0) shared_.seen += seen;
   }
@@ -202,7 +228,10 @@ class TileWeigher {
     if (x >= arguments_.width || rows <= 0) return;
     const int64_t first_word = int64_t(cells.index(tile.image, y / CELL, tile.x / CELL)) * CELL + y % CELL;
     const Words foreground(cells.foreground + first_word);
-    int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    const int64_t index = (int64_t(tile.image) * arguments_.height + y) * arguments_.width + x;
+    const int bytes = sizeof(T) == 8 && arguments_.out_is_double ? sizeof(double) : sizeof(float);
+    const int64_t pitch = int64_t(arguments_.width) * bytes;
+    char* at = static_cast<char*>(arguments_.out) + index * bytes;
     const auto store_rows = [&](auto is_whole, const auto& is_ignored) {
 #pragma unroll
       for (int i = 0; i < STRIP_H; ++i) {
@@ -210,8 +239,8 @@ class TileWeigher {
         T weight = compose(sums_[i].fd, terms_[i], block_.numbers);
         if (foreground.at[i] & own) weight = 1;
         if (is_ignored(i)) weight = 0;
-        store_weight(arguments_.out, arguments_.out_is_double, index, weight);
-        index += arguments_.width;
+        store_weight(at, arguments_.out_is_double, 0, weight);
+        at += pitch;
       }
     };
     if (cells.ignored) {

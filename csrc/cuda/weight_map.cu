@@ -35,22 +35,38 @@ struct WeightMapCall {
   void* out;
   int32_t out_dtype;
   void* scratch;
+  int32_t device;
   cudaStream_t stream;
 };
+
+// How many blocks are to share a tile: an image alone would leave most of a GPU idle. As they form more row
+// sums than one block would, not where two thirds of the blocks are there anyway.
+static int sharing_for(int64_t tiles, int32_t device) {
+  const int64_t wanted = 2 * processors_of(device);
+  return 3 * tiles > 2 * wanted ? 1 : int(smaller<int64_t>(divide_up(wanted, tiles), WARPS));
+}
+
+// The warps of a block: as many as let three of them lie on an SM, for there will be about three, and at least
+// one for each strip. Those without a strip help with row sums.
+static int warps_for(int sharing, int blocks) {
+  return sharing == 1 ? WARPS : smaller(larger(WARPS * blocks / 3, divide_up(WARPS, sharing)), WARPS);
+}
 
 template <Way WAY, class Border, bool BY_CLASS, class T>
 static int32_t weigh_tiles(const WeightMapCall& call, const Cells& cells, const Numbers<T>& numbers) {
   const int64_t* const size = call.tensors.labels.size;
   const int64_t tiles = size[0] * divide_up<int64_t>(size[1], TILE_H) * divide_up<int64_t>(size[2], TILE_W);
   const bool out_is_double = call.out_dtype == FLC_FLOAT64;
-  const WeighTilesArguments<T> arguments = {cells,        numbers,  int(size[1]),
-                                            int(size[2]), call.out, out_is_double};
-  return launch(weigh_tiles_kernel<T, WAY, Border, BY_CLASS>, tiles, WARPS * WARP, arguments, call.stream);
+  const int sharing = sharing_for(tiles, call.device);
+  const WeighTilesArguments<T> arguments = {cells,    numbers,       int(size[1]), int(size[2]),
+                                            call.out, out_is_double, sharing};
+  return launch(weigh_tiles_kernel<T, WAY, Border, BY_CLASS>, tiles * sharing,
+                warps_for(sharing, BLOCKS<T, WAY, BY_CLASS>) * WARP, arguments, call.stream);
 }
 
 // Whether a float holds the scaled sums of any instance.
 static bool all_scaled(const Numbers<float>& numbers) {
-  const Box largest = shown_part({INT_MIN, INT_MAX, INT_MIN, INT_MAX}, numbers.radius, TILE_H);
+  const Box largest = shown_part({INT_MIN, INT_MAX, INT_MIN, INT_MAX}, numbers.radius);
   return scalable(numbers, largest, TABLE_ROWS<float, SCALED>) && always_accurate(numbers);
 }
 
@@ -109,6 +125,7 @@ int32_t flc_cuda_weight_map(const flc_tensor* labels, const flc_tensor* classes,
                               out,
                               out_dtype,
                               scratch,
+                              device,
                               static_cast<cudaStream_t>(stream)};
   return with_rules(*params, [&](auto distance, auto border) -> int32_t {
     if (labels->size[0] * labels->size[1] * labels->size[2] == 0) return FLC_OK;

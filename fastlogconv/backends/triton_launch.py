@@ -105,6 +105,14 @@ def kernels() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def pads_products() -> bool:
+    """Whether this Triton multiplies no matrices as small as ours, so that they are padded."""
+    from ..kernels.products import LEAST
+
+    return LEAST.value > 8
+
+
 def scratch(
     device: torch.device, *pieces: tuple[tuple[int, ...], torch.dtype]
 ) -> tuple[Tensor | None, list[Tensor]]:
@@ -118,6 +126,13 @@ def scratch(
     return memory, [
         memory[start : start + size].view(dtype).view(shape) for (shape, dtype), size, start in parts
     ]
+
+
+def values_together(images: Tensor) -> int:
+    """How many values of a row [N, H, W] are a word of up to 16 bytes, from any multiple of 16 on."""
+    if images.stride(2) != 1 or images.data_ptr() % ASSUMED_ALIGNMENT != 0:
+        return 1
+    return math.gcd(*images.stride()[:2], images.shape[2], ASSUMED_ALIGNMENT // images.itemsize)
 
 
 def by_triton(launch: Launch):

@@ -9,8 +9,16 @@ import dataclasses
 import functools
 import math
 
-from ..codes import CELL
-from ..numerics import LN2, SMALLEST_DECAY_LENGTH, Numbers, geometric_sum, numbers_for, scale_exponent
+from ..codes import BAND_BITS, CELL
+from ..numerics import (
+    LN2,
+    SMALLEST_DECAY_LENGTH,
+    Numbers,
+    geometric_sum,
+    numbers_for,
+    scale_exponent,
+    scaled_float_suffices,
+)
 from ..settings import WeightSettings
 
 
@@ -25,7 +33,12 @@ class Tile:
 
 
 TILES = {"logconv": Tile(32, 16, warps=1, rows=8), "euclidean": Tile(16, 32, warps=1, rows=2)}  # of labels
-TILE_OF_REGIONS = Tile(32, 16, warps=2, rows=1)
+TILES_OF_REGIONS = {
+    "chunk_scaled": Tile(16, 16, warps=1, rows=8),
+    "logarithmic": Tile(32, 16, warps=2, rows=1),
+    "euclidean": Tile(32, 16, warps=2, rows=1),
+}
+SPLIT_BITS = 12  # what is split in two to be multiplied has a second part so much smaller
 MOST_LISTS = 4096  # cells around a tile: beyond, the reference computes
 LISTS_WITHOUT_SPILLS = 256  # beyond, kernels spill, and are compiled for a minute
 REGISTERS, MORE_REGISTERS, MOST_REGISTERS = 128, 168, 255  # 16, 12 and 8 warps on an SM
@@ -50,8 +63,17 @@ class Plan:
     def spills(self) -> bool:
         return self.lists > LISTS_WITHOUT_SPILLS
 
-    def registers(self, long_keys: bool, has_classes: bool) -> int:
-        """The most that a thread of weigh_tiles_kernel may use: as few as it takes without spills."""
+    def registers(self, long_keys: bool, has_classes: bool, padded: bool) -> int:
+        """The most that a thread of weigh_tiles_kernel may use: as few as it takes without spills.
+
+        `padded`: whether operands of products are, because Triton takes no smaller ones.
+        """
+        few = self._registers(long_keys, has_classes)
+        if padded and self.way in ("scaled", "chunk_scaled"):
+            return MORE_REGISTERS if few == REGISTERS else MOST_REGISTERS
+        return few
+
+    def _registers(self, long_keys: bool, has_classes: bool) -> int:
         if self.numbers.double_inside or self.lists > 64:
             return MOST_REGISTERS
         if self.way == "euclidean":
@@ -61,10 +83,13 @@ class Plan:
             return MOST_REGISTERS
         return MORE_REGISTERS if much or has_classes or long_keys else REGISTERS
 
-    @property
-    def registers_of_regions(self) -> int:
-        """The most that a thread of weigh_regions_kernel may use."""
-        return MORE_REGISTERS if self.numbers.double_inside else REGISTERS
+    def registers_of_regions(self, has_ignore: bool, padded: bool) -> int:
+        """As `registers`, of weigh_regions_kernel."""
+        scaled, many_lists = self.way == "chunk_scaled", self.lists > 64
+        if scaled and (many_lists or padded):
+            return MOST_REGISTERS
+        much = self.numbers.double_inside or many_lists or (scaled and has_ignore)
+        return MORE_REGISTERS if much else REGISTERS
 
 
 @functools.lru_cache(256)
@@ -81,10 +106,36 @@ def plan_labels(settings: WeightSettings, height: int, width: int, double: bool)
 def plan_regions(settings: WeightSettings, height: int, width: int, double: bool) -> Plan:
     """For weigh_regions_kernel. A mask may hold any values, so no part of the window can be left out."""
     numbers = numbers_for(settings, height, width, "gpu", double)
-    tile = TILE_OF_REGIONS
-    way = "euclidean" if settings.distance == "euclidean" else "logarithmic"
+    way, exponent = _way_of_regions(settings, numbers)
+    tile = TILES_OF_REGIONS[way]
     lists = _lists(tile, height, width, numbers.radius)
-    return Plan(numbers, way, 0, tile, lists, tile.warps * (2 if numbers.double_inside else 1))
+    return Plan(numbers, way, exponent, tile, lists, tile.warps * (2 if numbers.double_inside else 1))
+
+
+def _way_of_regions(settings: WeightSettings, numbers: Numbers) -> tuple[str, int]:
+    """As _way, of masks, whose values in a chunk are BAND_BITS apart beside what the way to them tells.
+
+    Nothing is known of a chunk's largest value, so however far away it is, it matters.
+    """
+    if settings.distance == "euclidean":
+        return "euclidean", 0
+    if not numbers.double_inside:
+        tile = TILES_OF_REGIONS["chunk_scaled"]
+        steps, steps_along = _steps_of_chunk(numbers, tile.rows)
+        apart = BAND_BITS + SPLIT_BITS
+        exponent, suffices = scale_exponent(
+            steps * numbers.bits_per_step + apart,
+            2 * numbers.largest_sum,  # the largest value is scaled to 2..4
+            steps_along * numbers.bits_per_step + apart,
+        )
+        if suffices and scaled_float_suffices(settings, numbers, exponent):
+            return "chunk_scaled", exponent
+    return "logarithmic", 0
+
+
+def _steps_of_chunk(numbers: Numbers, rows: int) -> tuple[int, int]:
+    """How much farther than the nearest pixel of a chunk the farthest may be; and along x alone."""
+    return min(2 * numbers.radius, rows + CELL - 2), min(numbers.radius, CELL - 1)
 
 
 def _way(settings: WeightSettings, numbers: Numbers, tile: Tile) -> tuple[str, int]:
@@ -92,10 +143,9 @@ def _way(settings: WeightSettings, numbers: Numbers, tile: Tile) -> tuple[str, i
     if settings.distance == "euclidean":
         return "euclidean", 0
     if not numbers.double_inside:
-        chunk = min(2 * numbers.radius, tile.rows + CELL - 2), min(numbers.radius, CELL - 1)
         for way, (steps, steps_along) in (
             ("scaled", (2 * numbers.cut_radius, numbers.cut_radius)),
-            ("chunk_scaled", chunk),
+            ("chunk_scaled", _steps_of_chunk(numbers, tile.rows)),
         ):
             bits, bits_along = (
                 min(s * numbers.bits_per_step, numbers.bits_that_matter) for s in (steps, steps_along)

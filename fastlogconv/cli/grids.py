@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import warnings
 from xml.etree import ElementTree
 
 IMAGEJ_AXES = "TZC"  # beside Y and X, in the order that ImageJ's files have
@@ -21,11 +22,15 @@ UNIT = "micron"  # as ImageJ writes it
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """`axes`: TZCYX, in the file's order, Q for those without a name. `lengths`: by axis, in `unit`."""
+    """`axes`: TZCYX, in the file's order, Q for those without a name. `lengths`: by axis, in `unit`.
+
+    `calibrated`: they are those of a microscope (ImageJ, OME), not of a printer.
+    """
 
     axes: str
     lengths: dict[str, float] = dataclasses.field(default_factory=dict)
     unit: str = ""
+    calibrated: bool = False
 
     def along(self, axes):
         """The lengths along these axes, to six digits (1 and not 0.99999994); None where one is not told."""
@@ -37,7 +42,7 @@ class Grid:
         """(spacing or None, what to say of it) for these axes, as asked for: by "file" or by "pixels".
 
         Raises:
-            ValueError: "file", and the file does not tell lengths.
+            ValueError: "file", and the file does not tell lengths; or it tells some of them alone.
         """
         lengths = self.along(axes)
         told = f"{numbers(lengths)} {self.unit}" if lengths else "none"
@@ -48,6 +53,14 @@ class Grid:
                     "or what they could be told from; give numbers"
                 )
             return lengths, f"spacing {told}, from the file"
+        known = [axis for axis in axes if axis in self.lengths]
+        if lengths is None and known and self.calibrated:
+            told = f"{numbers(self.along(known))} {self.unit} along {', '.join(known)}"
+            missing = ", ".join(axis for axis in axes if axis not in known)
+            raise ValueError(
+                f"the file tells {told} and nothing along {missing}: --spacing with {len(axes)} numbers says "
+                "what they are"
+            )
         if lengths is None:
             return None, f"spacing {numbers([1] * len(axes))}, for the file tells none: --spacing gives one"
         shortest = min(lengths[-2:])
@@ -61,7 +74,7 @@ def numbers(lengths):
 
 def told_lengths(told):
     """({axis: length}, unit) of {axis: (length, unit)}: in micrometres where that is known."""
-    told = {axis: (abs(length), unit) for axis, (length, unit) in told.items() if is_length(length)}
+    told = {axis: (length, unit) for axis, (length, unit) in told.items() if is_length(length)}
     if all(unit in MICROMETRES for _, unit in told.values()):
         return {axis: length * MICROMETRES[unit] for axis, (length, unit) in told.items()}, UNIT
     units = {unit for _, unit in told.values()}
@@ -71,14 +84,22 @@ def told_lengths(told):
 
 
 def is_length(value):
-    return isinstance(value, int | float) and math.isfinite(value) and value != 0
+    return is_number(value) and value > 0
 
 
-def lengths_of(tif):
-    """`told_lengths` of an open tifffile.TiffFile, by ImageJ or OME; none where they are bad."""
+def is_number(value):
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def grid_of(tif, axes):
+    """The `Grid` of an open tifffile.TiffFile, by ImageJ or OME; without lengths where they are bad."""
     with contextlib.suppress(ElementTree.ParseError, ValueError, TypeError):
-        return told_lengths(told_by_ome(tif.ome_metadata) if tif.is_ome else told_by_tags(tif))
-    return {}, ""
+        if tif.is_ome:
+            return Grid(axes, *told_lengths(told_by_ome(tif.ome_metadata)), calibrated=True)
+        return Grid(
+            axes, *told_lengths(told_by_tags(tif)), calibrated=bool({"unit", "spacing"} & {*about(tif)})
+        )
+    return Grid(axes)
 
 
 def told_by_ome(xml):
@@ -94,17 +115,23 @@ def told_by_ome(xml):
     }
 
 
+def about(tif):
+    """What ImageJ, or tifffile, wrote into the description of a file."""
+    return tif.imagej_metadata if tif.is_imagej else (tif.shaped_metadata or ({},))[0]
+
+
 def told_by_tags(tif):
-    page, told = tif.series[0].keyframe, {}
-    shaped = (tif.shaped_metadata or ({},))[0]
-    about = tif.imagej_metadata if tif.is_imagej else shaped
-    unit = about.get("unit") or {2: "inch", 3: "cm"}.get(tag(page, "ResolutionUnit"), "pixel")
-    if unit != "pixel" or "unit" in about or "spacing" in about:
+    page, told, written = tif.series[0].keyframe, {}, about(tif)
+    unit = written.get("unit") or {2: "inch", 3: "cm"}.get(tag(page, "ResolutionUnit"), "pixel")
+    if unit != "pixel" or "unit" in written or "spacing" in written:
         for axis in "YX":
-            told[axis] = per_pixel(tag(page, f"{axis}Resolution")), about.get(f"{axis.lower()}unit", unit)
-    # ImageJ leaves a spacing of 1 out.
-    depth = about.get("spacing", 1.0 if tif.is_imagej and "unit" in about else math.nan)
-    return {"Z": (depth, about.get("zunit", unit)), **told}
+            told[axis] = per_pixel(tag(page, f"{axis}Resolution")), written.get(f"{axis.lower()}unit", unit)
+    # ImageJ leaves a spacing of 1 out, and reads a negative one as if it were positive.
+    depth = written.get("spacing", 1.0 if tif.is_imagej and "unit" in written else math.nan)
+    if tif.is_imagej and is_number(depth) and depth < 0:
+        warnings.warn(f"its spacing along Z is {depth:g}; taken for {-depth:g}, as ImageJ does", stacklevel=1)
+        depth = -depth
+    return {"Z": (depth, written.get("zunit", unit)), **told}
 
 
 def tag(page, name):

@@ -1,13 +1,14 @@
 """Label image files: what is taken of them for ids, and in words what is refused."""
 
 import contextlib
+import dataclasses
 import logging
 from typing import NamedTuple
 
 import numpy as np
 
 from fastlogconv.arrays import plain_array
-from fastlogconv.cli.grids import Grid, arranged, lengths_of
+from fastlogconv.cli.grids import Grid, arranged, grid_of
 from fastlogconv.masks import check_half, ids_from_colours
 
 NEEDS = {".tif": "tifffile", ".tiff": "tifffile", ".png": "PIL", ".npy": None}  # modules, by suffix
@@ -81,7 +82,7 @@ def read_tif(path, colour_ids, spatial_dims):
             count, series = len(tif.series), tif.series[0]
             axes, page = series.axes, series.keyframe
             labels = series.asarray() if count == 1 else None
-            lengths, unit = lengths_of(tif)
+            grid = grid_of(tif, axes)
     finally:
         logging.getLogger("tifffile").removeHandler(heard)
     if count != 1:
@@ -91,7 +92,7 @@ def read_tif(path, colour_ids, spatial_dims):
     if "S" in axes:
         labels, axes = without_samples(labels, axes, page, colour_ids)
     labels, axes = arranged(labels, axes, spatial_dims)
-    return Source(labels, Grid(axes, lengths, unit) if axes else None)
+    return Source(labels, dataclasses.replace(grid, axes=axes) if axes else None)
 
 
 def without_samples(labels, axes, page, colour_ids):

@@ -67,16 +67,13 @@ def one(mask, target, options, backend, overwrite):
                 f"{target} is there, made from something else ({changed}): --overwrite replaces it"
             )
         whole = writing.is_whole(target, stored)
-        if whole:
-            return (
-                "kept",
-                f"{'' if stored else 'what it was made from is not known; '}--overwrite replaces it",
-            )
         if not stored:
+            state = "is there" if whole else "is there, is no whole image"
             raise ValueError(
-                f"{target} is there, is no whole image, and what it was made from is not known: --overwrite "
-                "replaces it"
+                f"{target} {state}, and what it was made from is not known: --overwrite replaces it"
             )
+        if whole:
+            return "kept", "--overwrite replaces it"
         said.append("what was there is damaged")
     weights, grid, about_spacing = weigh(mask, target, options, backend)
     writing.write(target, weights, record, grid)

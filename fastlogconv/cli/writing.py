@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 
@@ -59,7 +60,7 @@ def differences(stored, wanted):
 
 def read_record(path):
     """The record of a weight image, or None where it has none."""
-    with contextlib.suppress(Exception):  # whatever file lies there
+    with contextlib.suppress(Exception), no_complaints():  # whatever file lies there
         if path.suffix == ".npy":
             record = json.loads(beside(path).read_text()) if beside(path).is_file() else None
         else:
@@ -81,10 +82,24 @@ def beside(path):
 def is_whole(path, record):
     """Whether a weight image can be read, and is the one that its record is of."""
     try:
-        weights = read_weights(path)
+        with no_complaints():
+            weights = read_weights(path)
         return record is None or "weights" not in record or digest_of(weights) == record["weights"]
     except Exception:  # of whatever lies there
         return False
+
+
+@contextlib.contextmanager
+def no_complaints():
+    """tifffile logs what it finds wrong with a file; what is done about it is told in our words."""
+    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
 
 
 def read_weights(path):

@@ -56,7 +56,7 @@ class InstanceDistance {
   static constexpr int lanes = Number<S>::lanes;
   static constexpr int vectors_per_chunk = CHUNK / lanes;
   static constexpr int max_vectors = PANEL * vectors_per_chunk;
-  static constexpr bool soft_masks_served = sizeof(Scalar) == 8;  // never summed in float
+  static constexpr bool soft_masks_served = sizeof(Scalar) >= 8;  // never summed in float
 
  public:
   // False where memory ran out.
@@ -289,6 +289,7 @@ class InstanceDistance {
   FLC_INLINE Floats nearly(Floats sum) const { return sum * float(1 + settings_->prefix_tolerance); }
   FLC_INLINE Doubles nearly(Doubles sum) const { return sum * (1 + settings_->prefix_tolerance); }
   FLC_INLINE LogReal nearly(LogReal sum) const { return {sum.log + settings_->prefix_tolerance}; }
+  FLC_INLINE WideReal nearly(WideReal sum) const { return sum * wide(1, settings_->prefix_tolerance); }
 
   // The first run at or below `row`.
   static const Run* first_of_row(const Run* begin, const Run* end, int32_t row) {
@@ -365,7 +366,9 @@ class InstanceDistance {
   }
 
   Scalar value_of(double value) const {
-    if constexpr (lanes == 1) {
+    if constexpr (sizeof(Scalar) == sizeof(WideReal)) {
+      return wide(value);
+    } else if constexpr (lanes == 1) {
       return {value > 0 ? ::log(value) : -INFINITY};
     } else {
       return Scalar(ldexp(value, tables_->scale_exponent));

@@ -14,6 +14,7 @@
 #endif
 
 #include "cpu/plan.h"
+#include "cpu/wide.h"
 #include "formulas.h"
 
 namespace flc {
@@ -57,7 +58,7 @@ struct Size {
   static constexpr int value = n;
 };
 
-// ---- numbers that sums are formed in: Floats, Doubles, LogReal -------------------------------------------
+// ---- numbers that sums are formed in: Floats, Doubles, LogReal, WideReal ---------------------------------
 
 FLC_INLINE LogReal operator*(LogReal a, LogReal b) {
   return {a.log + b.log};
@@ -93,6 +94,13 @@ struct Number<LogReal> {
   static constexpr int lanes = 1;
   static constexpr LogReal zero = {-INFINITY};
   static const KernelTables<LogReal>& tables(const Settings& settings) { return *settings.log_tables; }
+};
+template <>
+struct Number<WideReal> {
+  using Scalar = WideReal;
+  static constexpr int lanes = 1;
+  static constexpr WideReal zero = {0, 0, -INFINITY};
+  static const KernelTables<WideReal>& tables(const Settings& settings) { return *settings.wide_tables; }
 };
 
 template <class S>
@@ -167,6 +175,9 @@ FLC_INLINE bool any_true(Ints mask) {
 // Whether any lane of a exceeds that of b.
 FLC_INLINE bool any_greater(LogReal a, LogReal b) {
   return a.log > b.log;
+}
+FLC_INLINE bool any_greater(WideReal a, WideReal b) {
+  return b < a;
 }
 template <class V>
 FLC_INLINE bool any_greater(V a, V b) {
@@ -327,6 +338,19 @@ class DistanceOfSum<LogReal, Out> {
 
   FLC_INLINE void store(LogReal sum, const Out* offset, Out* to) const {
     *to = sum.log > -INFINITY ? Out(*offset - decay_length_ * sum.log) : Out(BEYOND);
+  }
+
+ private:
+  const double decay_length_;
+};
+
+template <class Out>
+class DistanceOfSum<WideReal, Out> {
+ public:
+  DistanceOfSum(const KernelTables<WideReal>&, double decay_length) : decay_length_(decay_length) {}
+
+  FLC_INLINE void store(WideReal sum, const Out* offset, Out* to) const {
+    *to = sum.high > 0 ? Out(distance_of(sum, decay_length_, *offset)) : Out(BEYOND);
   }
 
  private:

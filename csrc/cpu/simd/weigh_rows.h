@@ -61,6 +61,9 @@ class RowPass {
         [[fallthrough]];
       case DOUBLE:
         return function(Doubles());
+      case WIDE:
+        if constexpr (sizeof(Result) == 8) return function(WideReal());
+        [[fallthrough]];
       default:
         return function(LogReal());
     }
