@@ -79,7 +79,7 @@ class OwnedPlan {
   std::vector<Rectangle> out_of_reach_;
   std::vector<int64_t> out_of_reach_begin_;
   int64_t largest_id_ = 0;
-  bool uses_[3] = {false, false, false};
+  bool uses_[ARITHMETICS] = {};
 };
 
 }  // namespace flc

@@ -32,7 +32,7 @@ struct ValueRange {
 };
 
 // The number type in which an instance's sums S_i are formed; WIDE is for soft masks and float64 results alone.
-enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2, WIDE = 3 };
+enum Arithmetic { SINGLE = 0, DOUBLE = 1, LOGARITHMIC = 2, WIDE = 3, ARITHMETICS };
 
 // Rows top..bottom and columns left..right of an image, inclusive; empty where top > bottom or left > right.
 struct Rectangle {
