@@ -33,14 +33,19 @@ def test_the_way(changes, double, way, of_regions):
     assert {way, of_regions} <= set(WAYS)
 
 
+def plans(plan_of, least_lmbda, seed):
+    """Random settings, and the plan of an image of random size."""
+    rng = np.random.default_rng(seed)
+    for _ in range(300):
+        lmbda, bws, fds = np.exp(rng.uniform(np.log((least_lmbda, 1, 1)), np.log((5, 40, 40))))
+        settings = WeightSettings(lmbda=lmbda, bws=bws, fds=fds, ks=int(rng.integers(1, 300)))
+        yield settings, plan_of(settings, *(int(n) for n in rng.integers(1, 600, 2)), False)
+
+
 def test_scaled_sums_of_regions_are_floats():
     """Of values from 2^-BAND_BITS to 4 in a chunk, and so are the second parts of what is multiplied."""
-    rng = np.random.default_rng(71)
     chosen = set()
-    for _ in range(300):
-        lmbda, bws, fds = np.exp(rng.uniform(np.log((0.1, 1, 1)), np.log((5, 40, 40))))
-        settings = WeightSettings(lmbda=lmbda, bws=bws, fds=fds, ks=int(rng.integers(1, 300)))
-        plan = plan_regions(settings, *(int(n) for n in rng.integers(1, 600, 2)), False)
+    for settings, plan in plans(plan_regions, least_lmbda=0.1, seed=71):
         chosen.add(plan.way)
         if plan.way == "logarithmic":
             continue
@@ -55,12 +60,8 @@ def test_scaled_sums_of_regions_are_floats():
 
 
 def test_scaled_sums_are_floats():
-    rng = np.random.default_rng(70)
     chosen = set()
-    for _ in range(300):
-        lmbda, bws, fds = np.exp(rng.uniform(np.log((0.02, 1, 1)), np.log((5, 40, 40))))
-        settings = WeightSettings(lmbda=lmbda, bws=bws, fds=fds, ks=int(rng.integers(1, 300)))
-        plan = plan_labels(settings, *(int(n) for n in rng.integers(1, 600, 2)), False)
+    for _, plan in plans(plan_labels, least_lmbda=0.02, seed=70):
         chosen.add(plan.way)
         numbers, exponent = plan.numbers, plan.scale_exponent
         if plan.way == "logarithmic":
