@@ -86,9 +86,9 @@ class Plan:
     def registers_of_regions(self, has_ignore: bool, padded: bool) -> int:
         """As `registers`, of weigh_regions_kernel."""
         scaled, many_lists = self.way == "chunk_scaled", self.lists > 64
-        if scaled and (many_lists or padded):
+        if self.numbers.double_inside or (scaled and (many_lists or padded)):
             return MOST_REGISTERS
-        much = self.numbers.double_inside or many_lists or (scaled and has_ignore)
+        much = many_lists or (scaled and has_ignore)
         return MORE_REGISTERS if much else REGISTERS
 
 
