@@ -190,8 +190,7 @@ struct NearestColumn {
   int64_t stride;  // a result, with so many voxels to the next
   int64_t first_voxel;  // the first of position 0
   int32_t width;  // voxels side by side
-  void*
-      blocks;  // room for a place for every NEAREST_BLOCK positions; or null, where nothing far is looked for
+  void* blocks;  // room for a place for every NEAREST_BLOCK positions; null: nothing far is looked for
 };
 
 // One function table per instruction set.

@@ -6,6 +6,8 @@
 // likewise (the tables left_window and right_window).
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/denormals.h"
 #include "cpu/simd/elements.h"
 #include "cpu/simd/windowed_sum.h"
@@ -56,7 +58,7 @@ class InstanceDistance {
   static constexpr int lanes = Number<S>::lanes;
   static constexpr int vectors_per_chunk = CHUNK / lanes;
   static constexpr int max_vectors = PANEL * vectors_per_chunk;
-  static constexpr bool soft_masks_served = sizeof(Scalar) >= 8;  // never summed in float
+  static constexpr bool soft_masks_served = !std::is_same_v<Scalar, float>;  // never summed in float
 
  public:
   // False where memory ran out.
@@ -366,9 +368,9 @@ class InstanceDistance {
   }
 
   Scalar value_of(double value) const {
-    if constexpr (sizeof(Scalar) == sizeof(WideReal)) {
+    if constexpr (std::is_same_v<Scalar, WideReal>) {
       return wide(value);
-    } else if constexpr (lanes == 1) {
+    } else if constexpr (std::is_same_v<Scalar, LogReal>) {
       return {value > 0 ? ::log(value) : -INFINITY};
     } else {
       return Scalar(ldexp(value, tables_->scale_exponent));
