@@ -29,6 +29,10 @@ from .competitors import DENSE_TOLERANCE, TOLERANCE
 from .gpu_timing import Stopwatch, Times
 from .verify import FARTHEST, KERNEL, SECOND
 
+# What is not installed, only built in its folder, finds the Triton kernels in theirs.
+if importlib.util.find_spec("fastlogconv.kernels") is None:
+    fastlogconv.__path__.append(str(Path(__file__).parents[1]))
+
 Compute = Callable[[Tensor], Tensor]
 DISTANCES = "distances"
 

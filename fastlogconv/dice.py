@@ -283,7 +283,7 @@ class WeightedDiceCELoss(nn.Module):
 
 def _two_channels(checked: Pixels) -> Pixels:
     """Background and foreground of a single channel: the softmax of (0, x) is its sigmoid."""
-    logits, target, _, _ = checked
+    logits, target, weights, counts = checked
     if target.is_floating_point():
         target = torch.cat([1 - target, target], dim=1)
-    return checked._replace(logits=torch.cat([torch.zeros_like(logits), logits], dim=1), target=target)
+    return Pixels(torch.cat([torch.zeros_like(logits), logits], dim=1), target, weights, counts)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -66,7 +63,8 @@ def separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tens
         if kinds is not None:
             other &= kinds[here] == kinds[there]
         touching[here] |= other
-    return torch.where(touching & positive, torch.zeros_like(labels), labels).contiguous()
+    separate = torch.where(touching & positive, torch.zeros_like(values), values).contiguous()
+    return separate if values is labels else separate.view(labels.dtype)
 
 
 def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: int = 2) -> Tensor:
@@ -163,9 +161,12 @@ def components_by_propagation(batch: Tensor, connectivity: int) -> Tensor:
     return torch.where(flat, number[pointer], 0).view(batch.shape).to(_id_dtype(batch))
 
 
-def _offsets(spatial_dims: int) -> Iterator[Offset]:
+def _offsets(spatial_dims: int) -> list[Offset]:
     """To the neighbours that come before a pixel in scan order."""
-    return itertools.takewhile(any, itertools.product((-1, 0, 1), repeat=spatial_dims))
+    offsets: list[Offset] = [()]
+    for _ in range(spatial_dims):  # itertools are not compiled by PyTorch 2.4
+        offsets = [(*offset, step) for offset in offsets for step in (-1, 0, 1)]
+    return offsets[: len(offsets) // 2]
 
 
 def _fits(offset: Offset, shape: torch.Size) -> bool:

@@ -165,7 +165,7 @@ def random_weights64(seed):
 
 def weight_error(weights, expected):
     """max |w - w64| / max(1, w64); NaN counts as inf."""
-    expected = torch.as_tensor(expected, dtype=torch.float64)
+    expected = torch.as_tensor(expected, dtype=torch.float64, device="cpu")
     weights = weights.detach().to("cpu", torch.float64)
     assert weights.shape == expected.shape
     if expected.numel() == 0:
@@ -176,7 +176,7 @@ def weight_error(weights, expected):
 
 def relative_error(result, expected):
     """max |y - y64| / max |y64|; NaN counts as inf."""
-    expected = torch.as_tensor(expected, dtype=torch.float64)
+    expected = torch.as_tensor(expected, dtype=torch.float64, device="cpu")
     result = result.detach().to("cpu", torch.float64)
     assert result.shape == expected.shape
     assert expected.isfinite().all()

@@ -84,7 +84,16 @@ def pytest_make_collect_report(collector):
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    return (yield from _skipped_where_an_extra_is_missing())
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
+    return (yield from _skipped_where_an_extra_is_missing())
+
+
+def _skipped_where_an_extra_is_missing():
     try:
         return (yield)
     except ModuleNotFoundError as error:

@@ -219,7 +219,7 @@ UNREADABLE = {
     "noise.tif": (lambda path: path.write_bytes(bytes(range(200))), "TIFF"),
     "noise.png": (lambda path: path.write_bytes(bytes(range(200))), "cannot identify"),
     "noise.npy": (lambda path: path.write_bytes(bytes(range(200))), "magic string"),
-    "cut.npy": (lambda path: cut(path, 0.7), "all data"),
+    "cut.npy": (lambda path: cut(path, 0.7), "cut off"),
     "cut.png": (lambda path: cut(path, 0.7, cells()), "truncated"),
     "cut.tif": (lambda path: cut(path, 0.7), "failed to read"),
     "pages_lost.tif": (lambda path: cut(path, 0.6, metadata=None, compression="zlib"), ""),

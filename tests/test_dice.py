@@ -1,4 +1,5 @@
 import copy
+import inspect
 import itertools
 import math
 
@@ -145,10 +146,17 @@ def test_weights_of_zero_and_one_are_monais_mask(device):
     logits, target, weights = drawn(device=device)
     mask = (weights > 4).double()
     one_hot = F.one_hot(target, 3).movedim(-1, 1)  # of indices, MONAI makes background where they are masked
-    expected = monai("MaskedDiceLoss")(softmax=True)(logits, one_hot, mask[:, None])
+    # Of probabilities: of logits, MONAI before 1.6 puts the mask before its softmax.
+    expected = monai("MaskedDiceLoss")()(logits.softmax(dim=1), one_hot, mask[:, None])
     torch.testing.assert_close(weighted_dice_loss(logits, target, mask), expected)
+
+
+def test_ignored_is_monais(device):
+    logits, target, weights = drawn(device=device)
+    if "ignore_index" not in inspect.signature(monai("DiceLoss")).parameters:
+        pytest.skip("MONAI's DiceLoss has no ignore_index before 1.6")
     other = monai("DiceLoss")(to_onehot_y=True, softmax=True, ignore_index=2)
-    loss = weighted_dice_loss(logits, target, torch.ones_like(mask), ignore_index=2)
+    loss = weighted_dice_loss(logits, target, torch.ones_like(weights), ignore_index=2)
     torch.testing.assert_close(loss, other(logits, target[:, None]))
 
 

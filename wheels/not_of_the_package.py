@@ -12,6 +12,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 OF_KERNELS = {path.stem for kind in ("cuda", "triton") for path in TESTS.glob(f"test_{kind}_*.py")}
 NOT_OF_THE_PACKAGE = (*OF_THE_SOURCES, *sorted(OF_KERNELS - {"test_triton_plans"}))
 OPTIONS = [f"--ignore=tests/{name}.py" for name in NOT_OF_THE_PACKAGE]
+OPTIONS.append("--deselect=tests/test_without_extras.py::test_everything_is_collected_or_skipped")
 
 if __name__ == "__main__":
     print(*OPTIONS)
