@@ -218,7 +218,7 @@ def convolve_axis_kernel(
             line_ptr, along_stride, size, radius, first, last, decay_,
             PADDING, ALONG_ROWS, ACROSS, ALONG, CHUNK,
         )  # fmt: skip
-        not_finite = tl.max(tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1), 1), 0)
+        not_finite = tl.max(tl.where(tl.abs(total) < float("inf"), 0, 1))
         finite = not_finite == 0
         if finite:
             total = add_shown(total, before, radius, decay_, -1, ALONG, CHUNK)
