@@ -18,13 +18,17 @@ GPU_ON_CPU := $(wildcard tests/gpu_on_cpu/runtime/*.h)
 # By files, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-all test-gpu test-integrations fuzz demo bench docs lint wheels test-wheels clean FORCE
+.PHONY: test test-kernels test-all test-gpu test-integrations fuzz demo bench docs lint wheels test-wheels clean FORCE
 
-# Everything that is promised.
+# Everything that is promised, but for what takes compilers of GPU code.
 test: lint $(VENV)/built
-	$(PYTEST) -m "not exhaustive" $(PYTEST_ARGS)
+	$(PYTEST) -m "not compiled and not exhaustive" $(PYTEST_ARGS)
 
-# And the proofs again: for more GPUs, under AddressSanitizer, with more settings.
+# The GPUs' kernels without a GPU: as compiled for one, on the CPU.
+test-kernels: $(VENV)/built
+	$(PYTEST) -m "compiled and not exhaustive" $(PYTEST_ARGS)
+
+# All of it, and the proofs again: for more GPUs, under AddressSanitizer, with more settings.
 test-all: lint $(VENV)/built
 	$(PYTEST) $(PYTEST_ARGS)
 

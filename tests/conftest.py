@@ -68,9 +68,13 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are chosen
 def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+    for item in items:
+        if item.path.name.startswith(("test_cuda_", "test_triton_")):
+            item.add_marker("compiled")
 
 
 @pytest.hookimpl(wrapper=True)
