@@ -15,6 +15,7 @@ from .settings import (
     WeightSettings,
     check_preset,
     checked_values,
+    spacing_error,
 )
 
 _DEFAULT_VALUES = tuple(None if name in BY_PRESET else value for name, value in DEFAULTS.items())
@@ -84,9 +85,7 @@ def spatial_values(values: tuple, spatial_dims: int) -> tuple:
         )
     if spacing is not None:
         if len(spacing) != spatial_dims:
-            raise ValueError(
-                f"spacing must be {spatial_dims} numbers, one for each axis, got {len(spacing)}: {spacing}"
-            )
+            raise spacing_error(spatial_dims, spacing)
         if len(set(spacing)) == 1:
             settings |= dict(spacing=None, bws=settings["bws"] / spacing[0], fds=settings["fds"] / spacing[0])
     return tuple(settings.values())

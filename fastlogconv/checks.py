@@ -25,6 +25,7 @@ from .settings import (
     check_length,
     check_spacing,
     choice_error,
+    spacing_error,
 )
 
 # With backends of their own; tensors of any other are computed on the CPU. To ROCm, AMD's GPUs are "cuda".
@@ -127,7 +128,10 @@ def check_tensor(tensor, name: str, ranks: tuple[int, ...], shape: str) -> None:
     if tensor.is_nested:
         raise nested_error(name)
     if tensor.dim() not in ranks:
-        raise ValueError(f"{name} must have the shape {shape}, got {tuple(tensor.shape)}")
+        got = tuple(tensor.shape)
+        has_channel = tensor.dim() == max(ranks) + 1 and got[1] == 1
+        advice = f": pass {name}[:, 0], without the axis of one channel" if has_channel else ""
+        raise ValueError(f"{name} must have the shape {shape}, got {got}{advice}")
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be dense, got layout {tensor.layout}: pass {name}.to_dense()")
     if tensor.device.type == "meta":
@@ -204,7 +208,7 @@ def check_axes_of_spacing(spacing, spatial_dims: int) -> list[float]:
     if checked is None:
         return [1.0, 1.0] if spatial_dims == 2 else [1.0, 1.0, 1.0]  # for compilers: a fixed length
     if len(checked) != spatial_dims:
-        raise ValueError(f"spacing must be {spatial_dims} numbers, one for each axis, got {len(checked)}")
+        raise spacing_error(spatial_dims, checked)
     return list(checked)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 LARGEST_ID = 2**63 - 1
 LARGEST_CLASS = 2**31 - 1
 LARGEST_HALF_IDS = {"float16": 2**11, "bfloat16": 2**8}  # above, two whole numbers are one
@@ -9,8 +11,11 @@ LARGEST_HALF_IDS = {"float16": 2**11, "bfloat16": 2**8}  # above, two whole numb
 
 def label_error(value: float) -> ValueError:
     """The error for a label that is no instance id: NaN, infinite, fractional, or above 2**63 - 1."""
+    fraction = math.isfinite(value) and value != math.floor(value)
+    advice = ": of an image or probabilities make a mask, and ids by binary_to_instances" if fraction else ""
     return ValueError(
-        f"labels must be finite whole numbers up to 2**63 - 1 (0 and below are background), got {value}"
+        "labels must be finite whole numbers up to 2**63 - 1 (0 and below are background), "
+        f"got {value}{advice}"
     )
 
 

@@ -104,7 +104,8 @@ def weight_map(
         falloff: "sum", "nearest" or "none"; None: the preset's.
         balance: "none", or, with `falloff="none"`, "frequency": then `fbr` has no effect; None: the preset's.
         border_everywhere: True adds the border term on the foreground, too; with exact distances.
-        gaps: True puts gaps between touching instances; None: the preset's.
+        gaps: True puts gaps between touching instances; distances still go to whole instances, 0 in a gap;
+            None: the preset's.
         bws: border weight sigma in pixels, > 0; None: the preset's.
         fds: foreground distance sigma in pixels, > 0.
         bwf: border weight factor, from 0 to 1e30; None: the preset's. What float16 cannot hold (above 65504)

@@ -88,6 +88,7 @@ def binary_to_instances(masks: Tensor, *, connectivity: int = 1, spatial_dims: i
         TypeError: an argument is of the wrong type.
         ValueError: a rank does not fit, or `connectivity` is not from 1 to `spatial_dims`; on the CPU, and
             not in compiled code, a NaN.
+        ImportError: on the CPU, SciPy is not installed.
     """
     checks.check_spatial_dims(spatial_dims)
     checks.check_tensor(masks, "masks", (spatial_dims, spatial_dims + 1), _SHAPES[spatial_dims])
@@ -115,7 +116,11 @@ def _id_dtype(batch: Tensor) -> torch.dtype:
 
 
 def _components_by_scipy(batch: Tensor, connectivity: int) -> Tensor:
-    import scipy.ndimage  # it takes a while, and few need it
+    try:
+        import scipy.ndimage  # it takes a while, and few need it
+    except ImportError as error:
+        text = "binary_to_instances on the CPU needs SciPy: pip install scipy"
+        raise ImportError(text, name="scipy") from error
 
     ids = torch.empty(batch.shape, dtype=_id_dtype(batch))
     structure = scipy.ndimage.generate_binary_structure(batch.dim() - 1, connectivity)

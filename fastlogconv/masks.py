@@ -13,7 +13,7 @@ from . import ridges
 from .arrays import plain_array
 from .backends import c_interface, native
 from .errors import LARGEST_CLASS, LARGEST_HALF_IDS, LARGEST_ID, half_error, label_error
-from .settings import WeightSettings, check_spacing
+from .settings import WeightSettings, check_spacing, spacing_error
 
 
 def preprocess_mask(
@@ -120,7 +120,7 @@ def calculate_weights(
     dims = _dims_of(n_dims, spatial_dims)
     lengths = check_spacing("spacing", spacing)
     if lengths is not None and len(lengths) != dims:
-        raise ValueError(f"spacing must be {dims} numbers, one for each axis, got {len(lengths)}")
+        raise spacing_error(dims, lengths)
     settings = WeightSettings(
         "euclidean", "second_nearest", bws=bws, fds=fds, bwf=bwf, fbr=fbr, spacing=lengths
     )

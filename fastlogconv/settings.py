@@ -309,6 +309,14 @@ def check_spacing(name: str, value: Sequence[float] | None) -> tuple[float, ...]
     return lengths
 
 
+def spacing_error(spatial_dims: int, spacing: Sequence[float]) -> ValueError:
+    """Where there is not one number for each axis."""
+    advice = "; for volumes, spatial_dims=3" if (spatial_dims, len(spacing)) == (2, 3) else ""
+    return ValueError(
+        f"spacing must be {spatial_dims} numbers, one for each axis, got {len(spacing)}: {spacing}{advice}"
+    )
+
+
 RULES: dict[str, dict[str, Any]] = {
     "distance": DISTANCES, "border": BORDERS, "falloff": FALLOFFS, "balance": BALANCES,
 }  # fmt: skip

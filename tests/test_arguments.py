@@ -329,6 +329,32 @@ def test_the_advice_for_an_array_works(kind):
     assert torch.equal(weights, fastlogconv.weight_map(exact))
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 8, 9), (1, 1, 8, 9), (2, 1, 4, 8, 9)])
+def test_the_advice_for_an_axis_of_one_channel_works(shape):
+    labels, dims = torch.randint(0, 3, shape), len(shape) - 2
+    settings = dict(preset="unet2019", spatial_dims=dims)
+    with pytest.raises(ValueError, match=r"pass labels\[:, 0\], without the axis of one channel$"):
+        weight_map(labels, **settings)
+    assert weight_map(labels[:, 0], **settings).shape == (shape[0], *shape[2:])
+    with pytest.raises(ValueError, match=r"got \(2, 3, 8, 9\)$" if dims == 2 else r"got \(2, 3, 4, 8, 9\)$"):
+        weight_map(labels[:1].repeat(2, 3, *[1] * dims), **settings)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_what_an_image_in_place_of_labels_needs_is_said(backend, device):
+    with pytest.raises(ValueError, match=r"got 0\.25: .* a mask, and ids by binary_to_instances$"):
+        weight_map(torch.full((1, 3, 4), 0.25, device=device), backend=backend)
+    with pytest.raises(ValueError, match=r"got nan$"):
+        weight_map(torch.full((1, 3, 4), nan, device=device), backend=backend)
+
+
+@pytest.mark.parametrize("function", [weight_map, fastlogconv.nearest_instances])
+def test_spacing_of_a_volume_without_spatial_dims(function):
+    settings = dict(preset="unet2019") if function is weight_map else {}
+    with pytest.raises(ValueError, match=r"got 3: \(4\.0, 1\.0, 1\.0\); for volumes, spatial_dims=3$"):
+        function(torch.zeros(4, 8, 9, dtype=torch.int32), spacing=(4, 1, 1), **settings)
+
+
 @pytest.mark.parametrize("dtype, limit", [(torch.float16, 2048), (torch.bfloat16, 256)])
 def test_ids_that_a_half_type_cannot_tell_apart(dtype, limit, backend, on_cpu):
     labels = torch.zeros(4, 8, dtype=dtype)

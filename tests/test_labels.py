@@ -1,6 +1,7 @@
 """`separate_touching` and `binary_to_instances`."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_what_is_refused():
 def test_labels_that_are_no_ids(dtype, value):
     labels = torch.ones(4, 5, dtype=dtype)
     labels[1, 2] = value
-    with pytest.raises(ValueError, match=f"^labels must be finite whole numbers .*, got {value}$"):
+    with pytest.raises(ValueError, match=rf"^labels must be finite whole numbers .*, got {value}(: |$)"):
         separate_touching(labels)
 
 
@@ -201,3 +202,10 @@ def test_values_are_not_looked_at_in_compiled_code_or_under_vmap():
     assert separate(labels).shape == labels.shape
     labels[0, 1, 2] = 7
     assert torch.equal(torch.func.vmap(separate_touching)(labels), separate_touching(labels))
+
+
+def test_components_without_scipy(monkeypatch):
+    masks = torch.zeros(1, 4, 5, dtype=torch.bool)
+    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
+    with pytest.raises(ImportError, match=r"^binary_to_instances on the CPU needs SciPy: pip install scipy$"):
+        binary_to_instances(masks)
