@@ -62,7 +62,8 @@ def separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tens
         other = (values[here] != values[there]) & positive[there]
         if kinds is not None:
             other &= kinds[here] == kinds[there]
-        touching[here] |= other
+        touching_here = touching[here]
+        touching_here |= other  # not in one line, which would copy it to itself
     separate = torch.where(touching & positive, torch.zeros_like(values), values).contiguous()
     return separate if values is labels else separate.view(labels.dtype)
 
