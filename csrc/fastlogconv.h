@@ -18,7 +18,7 @@ extern "C" {
 
 // Raised by one whenever a struct or a signature below changes: the Python side refuses a library that it was
 // not written for.
-#define FLC_ABI_VERSION 9
+#define FLC_ABI_VERSION 10
 
 // Axes that a tensor can have.
 #define FLC_MOST_AXES 4
@@ -210,6 +210,11 @@ FLC_API int32_t flc_cpu_foreground_with_gaps(const flc_tensor* labels, const flc
 // asks for, of any content.
 
 FLC_API int32_t flc_cuda_abi_version(void);
+
+// Versions of CUDA, 1000 major + 10 minor: that of the runtime in this library, and the newest that the driver
+// serves (0 without a driver). The driver's major version must not be the lower one.
+FLC_API int32_t flc_cuda_runtime_version(void);
+FLC_API int32_t flc_cuda_driver_version(void);
 
 // The text of a cudaError_t.
 FLC_API const char* flc_cuda_error_text(int32_t error);

@@ -2,7 +2,7 @@
 csrc/fastlogconv.h and csrc/formulas.h against them. Those of distances and border rules are in rules.py.
 """
 
-ABI_VERSION = 9  # FLC_ABI_VERSION
+ABI_VERSION = 10  # FLC_ABI_VERSION
 MOST_AXES = 4  # FLC_MOST_AXES: of a tensor
 BAND_BITS = 24  # Triton: values of a region that are as far apart as 2^24 at most are summed together
 CELL = 32  # pixels on a side of a cell: a row of one is a 32-bit word

@@ -127,6 +127,30 @@ def test_a_device_is_asked_once(monkeypatch):
     assert len(asked) == 6
 
 
+@pytest.mark.parametrize(
+    "driver, is_served", [(12040, False), (12090, False), (13000, True), (13010, True), (14000, True)]
+)
+def test_a_driver_older_than_the_cuda_library_is_a_reason(driver, is_served, monkeypatch):
+    class Library:
+        def flc_cuda_runtime_version(self):
+            return 13000
+
+        def flc_cuda_driver_version(self):
+            return driver
+
+    library = Library()
+    monkeypatch.setattr(native_cuda, "_load", lambda: library)
+    monkeypatch.setattr(native_cuda, "why_no_gpu", lambda device, least: None)
+    monkeypatch.setattr(backends.triton, "why_not", lambda device: None)
+    device = torch.device("cuda", 0)
+    reason = backends.reasons(device)["native"]
+    assert backends.first(device, (), "weight_map") == ("native" if is_served else "triton")
+    if is_served:
+        assert reason is None
+    else:
+        assert "needs a GPU driver for CUDA 13, and this one serves CUDA 12: update it, or build" in reason
+
+
 def test_the_current_stream_of_the_tensors_device(monkeypatch):
     tensor = types.SimpleNamespace(get_device=lambda: 1)
     entered = []

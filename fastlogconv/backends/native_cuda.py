@@ -72,7 +72,20 @@ def _add_nearest_signatures(library: ctypes.CDLL) -> None:
 def why_not(device: torch.device) -> str | None:
     """Why it cannot serve the CUDA device `device`; None where it can."""
     library = _load()
-    return library if isinstance(library, str) else why_no_gpu(device, least=(7, 5))
+    if isinstance(library, str):
+        return library
+    return why_no_gpu(device, least=(7, 5)) or _why_driver_is_too_old(library)
+
+
+@functools.cache
+def _why_driver_is_too_old(library: ctypes.CDLL) -> str | None:
+    needed, there = library.flc_cuda_runtime_version() // 1000, library.flc_cuda_driver_version() // 1000
+    if there >= needed:
+        return None
+    return (
+        f"{c.CUDA_LIBRARY.name} needs a GPU driver for CUDA {needed}, and this one serves CUDA {there}: "
+        f"update it, or build fastlogconv with nvcc of CUDA {there}"
+    )
 
 
 def describe() -> dict[str, str]:

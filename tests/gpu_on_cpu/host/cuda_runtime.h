@@ -6,6 +6,7 @@
 
 #include "../runtime/runtime.h"
 
+#define CUDART_VERSION 13000
 #define __global__
 #define __device__
 #define __host__
@@ -91,6 +92,11 @@ inline unsigned long long atomicMax(unsigned long long* at, unsigned long long v
 
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
+
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
 
 inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess ? "no error" : error == cudaErrorInvalidDevice ? "invalid device ordinal" : "invalid configuration argument";
