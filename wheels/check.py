@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -50,6 +51,10 @@ def wheel(path: Path, system: System) -> None:
         require(tags == set(system.tag.split(".")), f"{path.name} says that it is for {tags}")
         for each in sorted(found):
             library = Path(archive.extract(each, folder))
+            require(
+                os.fsencode(ROOT) not in library.read_bytes(),
+                f"{library.name} names folders of the machine that made it",
+            )
             said = {"linux": _elf, "macos": _mach_o, "windows": _pe}[system.family](library, system)
             print(f"  {library.name:<24} {library.stat().st_size / 1e6:6.2f} MB  {said}", flush=True)
     if system.family == "linux":

@@ -60,7 +60,8 @@ def _link_flags_of(compiler: Compiler) -> str:
     elif compiler.system.family == "windows":
         flags += " -s"  # else the library names its debugging symbols, by another number each time
     elif compiler.system.family == "macos":
-        flags += " -Wl,-install_name,@rpath/libfastlogconv_cpu.dylib"  # else the folder it was linked in
+        # Else it names the folders that it and its objects were made in.
+        flags += " -Wl,-install_name,@rpath/libfastlogconv_cpu.dylib -Wl,-S"
     elif compiler.is_zig and compiler.system.family == "linux":
         flags += f" {' '.join(_only_ours())}"
     return flags
