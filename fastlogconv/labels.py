@@ -62,8 +62,7 @@ def separated(labels: Tensor, classes: Tensor | None, spatial_dims: int) -> Tens
         other = (values[here] != values[there]) & positive[there]
         if kinds is not None:
             other &= kinds[here] == kinds[there]
-        touching_here = touching[here]
-        touching_here |= other  # not in one line, which would copy it to itself
+        touching[here].bitwise_or_(other)
     separate = torch.where(touching & positive, torch.zeros_like(values), values).contiguous()
     return separate if values is labels else separate.view(labels.dtype)
 
